@@ -1,0 +1,22 @@
+"""Fused losses for semantic segmentation from pseudo-labels."""
+
+from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
+from fpl_fast.functional import (
+    LossStats,
+    fuzzy_positive_assignment,
+    fuzzy_positive_loss,
+    pseudo_label_cross_entropy,
+)
+from fpl_fast.modules import FuzzyPositiveLoss
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FuzzyPositiveLoss",
+    "LossStats",
+    "PositiveGradientScore",
+    "fuzzy_positive_assignment",
+    "fuzzy_positive_loss",
+    "positive_gradient_score",
+    "pseudo_label_cross_entropy",
+]

@@ -1,0 +1,94 @@
+"""The positive gradient score: which of two losses pushes the true class up, pixel by pixel."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fpl_fast import checks
+from fpl_fast.reference import accumulate_dtype, assign_positives
+
+
+class PositiveGradientScore(NamedTuple):
+    """Scores of every pixel, (N, H, W); NaN (and case 0) where the target is ``ignore_index``."""
+
+    vanilla: Tensor  # R of the pseudo-label cross entropy, in [-1, 1]
+    fuzzy: Tensor  # R of the fuzzy positive loss, in [-1, 1]
+    case: Tensor  # uint8: 1 the pseudo-label is right, 2 the truth is another positive, 3 the truth is no positive
+
+
+@torch.no_grad()
+def positive_gradient_score(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = 0.9,
+    max_positives: int | None = None,
+    ignore_index: int = 255,
+) -> PositiveGradientScore:
+    """R = (dL/dz_gt) / sum_{i in Y} dL/dz_i, the share of the positives' push that the true class gets.
+
+    R > 0 where the loss raises the true class, R < 0 where it lowers it. Three cases, by the truth gt:
+
+        case 1, gt = argmax t:          R_vanilla = 1,                     R_fuzzy = exp(-z_gt) / sum_Y exp(-z_i)
+        case 2, gt in Y, not argmax t:  R_vanilla = p_gt / (p_pse - 1),    R_fuzzy = exp(-z_gt) / sum_Y exp(-z_i)
+        case 3, gt not in Y:            R_vanilla = p_gt / (p_pse - 1),    R_fuzzy = -exp(z_gt) / sum_{not Y} exp(z_j)
+
+    with p the student's softmax and pse = argmax t. The fuzzy loss wins in case 2 and can only lose in 1 and 3.
+    Source: the justification analysis of Fuzzy Positive Learning (CVPR 2023).
+
+    Args:
+        student_logits: (N, C, H, W) floating point, C >= 2.
+        teacher_logits: (N, C, H, W).
+        target: (N, H, W) integer true classes in [0, C), or ``ignore_index``.
+        threshold: T in (0, 1].
+        max_positives: Cap on K, at least 1; None for no cap.
+        ignore_index: Target value of pixels without truth.
+
+    Returns:
+        :class:`PositiveGradientScore`.
+
+    Raises:
+        ValueError: If an argument breaks a rule above.
+
+    Example:
+        >>> z, t = torch.randn(1, 5, 4, 4), torch.randn(1, 5, 4, 4)
+        >>> score = positive_gradient_score(z, t, t.argmax(1))
+        >>> bool((score.vanilla == 1).all())
+        True
+    """
+    checks.check_logits("student_logits", student_logits)
+    checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
+    checks.check_options(threshold, max_positives, convex_scale=1.0)
+    n, num_classes, h, w = student_logits.shape
+    if target.shape != (n, h, w) or target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(
+            f"target must be integer of shape (N, H, W) = {(n, h, w)}, got {target.dtype} {tuple(target.shape)}"
+        )
+    known = target != ignore_index
+    truth = target.long().where(known, 0)
+    outside = (truth < 0) | (truth >= num_classes)
+    if bool(outside.any()):
+        raise ValueError(
+            f"target must lie in [0, {num_classes}) or be ignore_index={ignore_index}, got {int(truth[outside][0])}"
+        )
+
+    z = student_logits.to(accumulate_dtype(student_logits, teacher_logits))
+    fuzzy = assign_positives(teacher_logits, threshold, num_classes if max_positives is None else max_positives)
+    vanilla = assign_positives(teacher_logits, threshold, 1)
+    is_positive = fuzzy.positives.gather(1, truth.unsqueeze(1)).squeeze(1)
+    case = torch.where(truth == fuzzy.pseudo_label, 1, torch.where(is_positive, 2, 3))
+    nan = float("nan")
+    return PositiveGradientScore(
+        vanilla=_score(z, vanilla.positives, truth).where(known, nan),
+        fuzzy=_score(z, fuzzy.positives, truth).where(known, nan),
+        case=case.where(known, 0).to(torch.uint8),
+    )
+
+
+def _score(z: Tensor, positives: Tensor, truth: Tensor) -> Tensor:
+    """R from log-domain shares: a quotient of gradients would be 0 / 0 where the student is sure."""
+    share_up = (-z).masked_fill(~positives, float("-inf")).softmax(1)
+    share_down = z.masked_fill(positives, float("-inf")).softmax(1)
+    return torch.where(positives, share_up, -share_down).gather(1, truth.unsqueeze(1)).squeeze(1)

@@ -1,0 +1,83 @@
+"""Argument checks: one line that names the argument, the rule and the value.
+
+They read shapes and dtypes, never what a tensor holds: that would synchronise.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_logits(name: str, logits: Tensor) -> None:
+    """(N, C, H, W), floating point, at least two classes."""
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(logits).__name__}")
+    if logits.ndim != 4:
+        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}")
+    if not logits.is_floating_point():
+        raise ValueError(f"{name} must be floating point (raw logits, not labels), got {logits.dtype}")
+    if logits.shape[1] < 2:
+        raise ValueError(f"{name} must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
+
+
+def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) -> None:
+    """Same shape, kind and device as the other logits."""
+    check_logits(name, logits)
+    if logits.shape != other.shape:
+        raise ValueError(f"{name} must have the shape of {other_name} {tuple(other.shape)}, got {tuple(logits.shape)}")
+    if logits.device != other.device:
+        raise ValueError(f"{name} must be on the device of {other_name} ({other.device}), got {logits.device}")
+
+
+def check_options(threshold: float, max_positives: int | None, convex_scale: float) -> None:
+    """The numbers of the assignment and of the convex weight."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    if max_positives is not None and (
+        not isinstance(max_positives, int) or isinstance(max_positives, bool) or max_positives < 1
+    ):
+        raise ValueError(f"max_positives must be an integer >= 1 or None, got {max_positives!r}")
+    if not (math.isfinite(convex_scale) and convex_scale >= 0):
+        raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """One of the named choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """(H, W), both positive."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size must be (H, W) with both >= 1, got {size!r}")
+
+
+def check_pixels(
+    name: str, value: Tensor | None, shape: tuple[int, ...], device: torch.device, *, boolean: bool
+) -> None:
+    """(N, H, W) on the logits' device, boolean or floating point."""
+    if value is None:
+        return
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}")
+    if value.device != device:
+        raise ValueError(f"{name} must be on the logits' device ({device}), got {value.device}")
+    if boolean and value.dtype != torch.bool:
+        raise ValueError(f"{name} must be bool, got {value.dtype}")
+    if not boolean and not value.is_floating_point():
+        raise ValueError(f"{name} must be floating point, got {value.dtype}")
+
+
+def check_partner(
+    partner_logits: Tensor | None, mix_mask: Tensor | None, student_logits: Tensor, pixels: tuple[int, ...]
+) -> None:
+    """CutMix takes both the partner and the mask, or neither."""
+    if (partner_logits is None) != (mix_mask is None):
+        missing = "mix_mask" if mix_mask is None else "partner_logits"
+        raise ValueError(f"partner_logits and mix_mask must be given together, got no {missing}")
+    if partner_logits is not None:
+        check_same_shape("partner_logits", partner_logits, "student_logits", student_logits)
+        check_pixels("mix_mask", mix_mask, pixels, student_logits.device, boolean=True)

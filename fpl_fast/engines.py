@@ -1,0 +1,79 @@
+"""Which engine evaluates the loss: what each can run, and what ``"auto"`` picks.
+
+| engine     | runs on                          | is                                              |
+|------------|----------------------------------|-------------------------------------------------|
+| "triton"   | CUDA and ROCm, fp16, bf16, fp32  | one hand-written kernel, forward and gradient   |
+| "compiled" | CPU, fp16, bf16, fp32, C <= 32   | class planes fused by Inductor into one loop    |
+| "eager"    | every device and floating dtype  | the reference equations in chunks               |
+"""
+
+import functools
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from fpl_fast import eager, planes
+
+ENGINES = ("auto", "triton", "compiled", "eager")
+
+# Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
+COMPILED_MIN_LOGITS = 1 << 18
+
+
+def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor) -> str:
+    """The engine to use for these logits.
+
+    Raises:
+        ValueError: If the named engine cannot run here; the message says why and names one that can.
+    """
+    float64 = torch.float64 in (student_logits.dtype, teacher_logits.dtype)
+    if engine == "auto":
+        return _pick(student_logits, float64)
+    reason = _refusal(engine, student_logits, float64)
+    if reason is not None:
+        raise ValueError(f"engine={engine!r} cannot run here: {reason}; engine={_pick(student_logits, float64)!r} can")
+    return engine
+
+
+def module(engine: str) -> ModuleType:
+    """The module that implements a resolved engine: ``fuzzy_positive_sums`` and ``fuzzy_positive_map``."""
+    if engine == "triton":
+        from fpl_fast.kernels import fuzzy_positive  # imports triton: only where it is asked for
+
+        return fuzzy_positive  # type: ignore[no-any-return]
+    return {"compiled": planes, "eager": eager}[engine]
+
+
+def _pick(student_logits: Tensor, float64: bool) -> str:
+    if student_logits.is_cuda:
+        return "triton" if _refusal("triton", student_logits, float64) is None else "eager"
+    large = student_logits.numel() >= COMPILED_MIN_LOGITS
+    return "compiled" if large and _refusal("compiled", student_logits, float64) is None else "eager"
+
+
+def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
+    """Why this engine cannot evaluate these logits, or None."""
+    if engine == "eager":
+        return None
+    if float64:
+        return "it computes in float32 and the logits are float64"
+    if engine == "triton":
+        if not has_triton():
+            return "triton is not installed"
+        if not student_logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+            return f"it needs a CUDA or ROCm device and the logits are on {student_logits.device}"
+        return None
+    if student_logits.device.type != "cpu":
+        return f"it runs on the CPU and the logits are on {student_logits.device}"
+    if student_logits.shape[1] > planes.MAX_CLASSES:
+        return f"it takes at most {planes.MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
+    return planes.unavailable_reason()
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether triton is installed."""
+    return importlib.util.find_spec("triton") is not None

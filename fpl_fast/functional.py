@@ -1,0 +1,281 @@
+"""The losses as functions. Shapes: N images, C classes, h x w logits, H x W pixels of the loss."""
+
+from typing import Literal, NamedTuple, TypedDict, Unpack, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fpl_fast import checks, engines, ops
+from fpl_fast.reference import accumulate_dtype, assign_positives
+
+Weighting = Literal["none", "linear", "convex", "concave"]
+Form = Literal["smooth", "hinge"]
+Reduction = Literal["none", "sum", "mean"]
+Engine = Literal["auto", "triton", "compiled", "eager"]
+
+
+class LossStats(NamedTuple):
+    """What a training log wants to know of a loss: 0-d tensors on the device, without gradient, never synchronised."""
+
+    num_valid: Tensor  # valid pixels
+    mean_positives: Tensor  # mean of K over the valid pixels
+    cross_entropy: Tensor  # plain cross entropy with the teacher's most probable class, mean over the valid pixels
+    unweighted_loss: Tensor  # L, mean over the valid pixels
+    weighted_loss: Tensor  # w * L, mean over the valid pixels, without pixel_weight
+
+
+class LossKeywords(TypedDict, total=False):
+    """The keywords of :func:`fuzzy_positive_loss`, for typing code that passes them on."""
+
+    threshold: float
+    max_positives: int | None
+    weighting: Weighting
+    convex_scale: float
+    pixel_weight: Tensor | None
+    valid_mask: Tensor | None
+    size: tuple[int, int] | None
+    align_corners: bool
+    partner_logits: Tensor | None
+    mix_mask: Tensor | None
+    balance: bool
+    form: Form
+    reduction: Reduction
+    engine: Engine
+
+
+@overload
+def fuzzy_positive_loss(student_logits: Tensor, teacher_logits: Tensor, **keywords: Unpack[LossKeywords]) -> Tensor: ...
+
+
+@overload
+def fuzzy_positive_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, return_stats: Literal[True], **keywords: Unpack[LossKeywords]
+) -> tuple[Tensor, LossStats]: ...
+
+
+@overload
+def fuzzy_positive_loss(
+    student_logits: Tensor, teacher_logits: Tensor, *, return_stats: bool, **keywords: Unpack[LossKeywords]
+) -> Tensor | tuple[Tensor, LossStats]: ...
+
+
+def fuzzy_positive_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    threshold: float = 0.9,
+    max_positives: int | None = None,
+    weighting: Weighting = "none",
+    convex_scale: float = 1.0,
+    pixel_weight: Tensor | None = None,
+    valid_mask: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
+    partner_logits: Tensor | None = None,
+    mix_mask: Tensor | None = None,
+    balance: bool = False,
+    form: Form = "smooth",
+    reduction: Reduction = "mean",
+    return_stats: bool = False,
+    engine: Engine = "auto",
+) -> Tensor | tuple[Tensor, LossStats]:
+    r"""Fuzzy positive loss of a student's logits under a teacher's.
+
+    The teacher's probabilities q = softmax(t), sorted p_1 >= p_2 >= ..., choose each pixel's fuzzy positives Y: the K
+    most probable classes, K = min(max(n - 1, 1), C - 1, max_positives) with n = min{n : p_1 + ... + p_n >= threshold}.
+    The student's logits z of all positives are then pushed above all others:
+
+        smooth: L = log(1 + sum_{i in Y} exp(-z_i) * sum_{j not in Y} exp(z_j))
+        hinge:  L = max(0, max_{j not in Y} z_j - min_{i in Y} z_i)
+
+    With K = 1 the smooth form is the cross entropy with the pseudo-label argmax t. A pixel contributes a * w * L: w is
+    the confidence weight below, a is ``pixel_weight``. With m = (p_1 + ... + p_{K+1}) / (K + 1) and r = p_{K+1},
+
+        linear: (m - r) / m,   convex: (m - r) / (m + convex_scale * r),   concave: log(1 + 50(m - r)) / log(1 + 50 m).
+
+    Source: Fuzzy Positive Learning for Semi-supervised Semantic Segmentation, CVPR 2023. The public code caps K at 3
+    (``max_positives=3``); the paper's rule has no cap.
+
+    Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
+    flows into the teacher, the weights or the balance. Equal teacher logits are ranked by class index, lower first.
+
+    Args:
+        student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
+        teacher_logits: Like ``student_logits``; the dtype and the strides may differ.
+        threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop.
+        max_positives: Cap on K, at least 1; None for no cap.
+        weighting: Confidence weight w: "none" (w = 1), "linear", "convex" or "concave".
+        convex_scale: Factor of r in "convex": 1 in the paper's CPS experiments, 4 in its AEL experiments.
+        pixel_weight: (N, H, W) floating point, non-negative (not checked: that would synchronise); None for 1.
+        valid_mask: (N, H, W) bool; False excludes a pixel from loss, gradient and every mean, whatever its logits hold.
+        size: (H, W); both logits are first upsampled bilinearly to it. None: H, W = h, w.
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``.
+        partner_logits: Like ``teacher_logits``; CutMix: the teacher where ``mix_mask`` is True.
+        mix_mask: (N, H, W) bool, given with ``partner_logits``.
+        balance: Rescale the loss to the value of the plain pseudo-label cross entropy: multiply it by
+            sum(cross entropy) / sum(w * L) over the valid pixels, a number without gradient. ``pixel_weight`` stays
+            out of the ratio, as in the public code.
+        form: "smooth" or "hinge".
+        reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
+            pixels (with no valid pixel the loss is 0).
+        return_stats: Also return :class:`LossStats`.
+        engine: "auto", "triton", "compiled" or "eager" (see :mod:`fpl_fast.engines`).
+
+    Returns:
+        The loss, float32 (float64 for float64 logits): 0-d, or (N, H, W) with ``reduction="none"``; with
+        ``return_stats`` a pair of the loss and :class:`LossStats`.
+
+    Raises:
+        ValueError: If an argument breaks a rule above; the message names the argument, the rule and the value.
+
+    Example:
+        >>> student = torch.randn(2, 19, 64, 64, requires_grad=True)
+        >>> teacher = torch.randn(2, 19, 64, 64)
+        >>> fuzzy_positive_loss(student, teacher, threshold=0.9, weighting="concave").backward()
+        >>> student.grad.shape
+        torch.Size([2, 19, 64, 64])
+    """
+    checks.check_logits("student_logits", student_logits)
+    checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
+    checks.check_options(threshold, max_positives, convex_scale)
+    checks.check_choice("weighting", weighting, ("none", "linear", "convex", "concave"))
+    checks.check_choice("form", form, ("smooth", "hinge"))
+    checks.check_choice("reduction", reduction, ("none", "sum", "mean"))
+    checks.check_choice("engine", engine, engines.ENGINES)
+    checks.check_size(size)
+    n, num_classes, *native = student_logits.shape
+    pixels = (n, *(size or native))
+    checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
+    checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
+    checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
+
+    student, teacher = student_logits, teacher_logits.detach()
+    if size is not None:
+        student, teacher = _upsample(student, size, align_corners), _upsample(teacher, size, align_corners)
+    if partner_logits is not None and mix_mask is not None:
+        partner = partner_logits.detach()
+        partner = partner if size is None else _upsample(partner, size, align_corners)
+        teacher = torch.where(mix_mask.unsqueeze(1), partner, teacher)
+
+    dtype = accumulate_dtype(student, teacher)
+    if pixel_weight is not None:
+        pixel_weight = pixel_weight.detach().to(dtype)
+    engine_name = engines.resolve(engine, student, teacher)
+    options = (
+        float(threshold),
+        num_classes - 1 if max_positives is None else min(max_positives, num_classes - 1),
+        weighting,
+        float(convex_scale),
+        form,
+    )
+
+    if reduction == "none":
+        loss: Tensor = ops.fuzzy_positive_map(student, teacher, pixel_weight, valid_mask, *options, engine_name)
+        if not (balance or return_stats):
+            return loss
+        _, sums, _ = ops.fuzzy_positive_sums(
+            student.detach(), teacher, pixel_weight, valid_mask, None, *options, False, engine_name
+        )
+    else:
+        scale = _mean_scale(valid_mask, student, dtype) if reduction == "mean" else None
+        with_grad = student.requires_grad and torch.is_grad_enabled()
+        loss, sums, _ = ops.fuzzy_positive_sums(
+            student, teacher, pixel_weight, valid_mask, scale, *options, with_grad, engine_name
+        )
+    sums = sums.detach()
+    if balance:
+        loss = loss * torch.where(sums[1] > 0, sums[3] / sums[1], 1.0)
+    return (loss, _stats(sums)) if return_stats else loss
+
+
+def pseudo_label_cross_entropy(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    pixel_weight: Tensor | None = None,
+    valid_mask: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
+    partner_logits: Tensor | None = None,
+    mix_mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_stats: bool = False,
+    engine: Engine = "auto",
+) -> Tensor | tuple[Tensor, LossStats]:
+    """Cross entropy of the student with the teacher's most probable class: the fuzzy positive loss at K = 1.
+
+    L = -log softmax(z)[argmax t]. Equal teacher logits give the lower class. This is the loss of Cross Pseudo
+    Supervision (CVPR 2021), through the same engines; arguments, result and errors as in :func:`fuzzy_positive_loss`.
+
+    Example:
+        >>> student, teacher = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+        >>> expected = F.cross_entropy(student, teacher.argmax(1))
+        >>> torch.allclose(pseudo_label_cross_entropy(student, teacher), expected)
+        True
+    """
+    return fuzzy_positive_loss(
+        student_logits,
+        teacher_logits,
+        max_positives=1,
+        pixel_weight=pixel_weight,
+        valid_mask=valid_mask,
+        size=size,
+        align_corners=align_corners,
+        partner_logits=partner_logits,
+        mix_mask=mix_mask,
+        reduction=reduction,
+        return_stats=return_stats,
+        engine=engine,
+    )
+
+
+@torch.no_grad()
+def fuzzy_positive_assignment(
+    teacher_logits: Tensor, *, threshold: float = 0.9, max_positives: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The fuzzy positives themselves, for analysis and pictures.
+
+    Args:
+        teacher_logits: (N, C, H, W) floating point, C >= 2.
+        threshold: T in (0, 1].
+        max_positives: Cap on K, at least 1; None for no cap.
+
+    Returns:
+        K, (N, H, W) int64, and the set Y, (N, C, H, W) bool.
+
+    Raises:
+        ValueError: If an argument breaks a rule above.
+
+    Example:
+        >>> teacher = torch.tensor([0.5, 0.3, 0.15, 0.03, 0.02]).log().view(1, 5, 1, 1)
+        >>> fuzzy_positive_assignment(teacher, threshold=0.9)[0].item()
+        2
+    """
+    checks.check_logits("teacher_logits", teacher_logits)
+    checks.check_options(threshold, max_positives, convex_scale=1.0)
+    num_classes = teacher_logits.shape[1]
+    assignment = assign_positives(teacher_logits, threshold, num_classes if max_positives is None else max_positives)
+    return assignment.num_positives, assignment.positives
+
+
+def _upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Interpolate in the accumulation dtype: 16-bit results would tie, and with them the assignment would change."""
+    logits = logits.to(accumulate_dtype(logits))
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def _mean_scale(valid_mask: Tensor | None, student: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
+    if valid_mask is None:
+        num_pixels = student.shape[0] * student.shape[2] * student.shape[3]
+        return torch.full((), 1 / max(num_pixels, 1), dtype=dtype, device=student.device)
+    return 1 / valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype)
+
+
+def _stats(sums: Tensor) -> LossStats:
+    _, weighted_loss, unweighted_loss, cross_entropy, positives, num_valid = sums.unbind()
+    count = num_valid.clamp(min=1)
+    return LossStats(
+        num_valid, positives / count, cross_entropy / count, unweighted_loss / count, weighted_loss / count
+    )

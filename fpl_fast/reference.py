@@ -1,0 +1,147 @@
+"""The equations of Fuzzy Positive Learning, written to be read: the truth that every engine is tested against.
+
+Source: "Fuzzy Positive Learning for Semi-supervised Semantic Segmentation" (CVPR 2023): fuzzy positive assignment and
+fuzzy positive regularisation. ``dim=1`` is the class axis everywhere, the axes behind it are pixels, and the
+arithmetic runs in float32 or, for float64 logits, in float64.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_INF = float("inf")
+
+
+class Assignment(NamedTuple):
+    """The fuzzy positives Y of each pixel and what the pixel weights need to know of them."""
+
+    positives: Tensor  # (N, C, ...) bool: class c belongs to Y
+    num_positives: Tensor  # (N, ...) int64: K = |Y|
+    pseudo_label: Tensor  # (N, ...) int64: the most probable class, the lower index among equals
+    mean_probability: Tensor  # (N, ...): m = (p_1 + ... + p_{K+1}) / (K + 1)
+    first_negative: Tensor  # (N, ...): r = p_{K+1}
+
+
+class PixelTerms(NamedTuple):
+    """What one pixel contributes, before reduction."""
+
+    loss: Tensor  # (N, ...): L
+    weight: Tensor  # (N, ...): w in [0, 1], without gradient
+    cross_entropy: Tensor  # (N, ...): -log softmax(student)[pseudo_label]
+    num_positives: Tensor  # (N, ...) int64: K
+    positives: Tensor  # (N, C, ...) bool: Y
+
+
+def accumulate_dtype(*logits: Tensor) -> torch.dtype:
+    """float64 as soon as one of the logits is float64, float32 otherwise."""
+    return torch.float64 if any(x.dtype == torch.float64 for x in logits) else torch.float32
+
+
+def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: int) -> Assignment:
+    """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives)."""
+    num_classes = teacher_logits.shape[1]
+    logits = teacher_logits.to(accumulate_dtype(teacher_logits))
+    order = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties go to the lower class
+    p = logits.softmax(dim=1).gather(1, order)
+    cumulative = p.cumsum(dim=1)
+    n = (cumulative < threshold).sum(dim=1) + 1
+    k = (n - 1).clamp(min=1, max=min(num_classes - 1, max_positives))
+
+    rank = torch.empty_like(order).scatter_(1, order, _class_index(order).expand_as(order))
+    at_k = k.unsqueeze(1)  # index of rank K + 1, counted from 0
+    return Assignment(
+        positives=rank < at_k,
+        num_positives=k,
+        pseudo_label=order[:, 0],
+        mean_probability=cumulative.gather(1, at_k).squeeze(1) / (k + 1),
+        first_negative=p.gather(1, at_k).squeeze(1),
+    )
+
+
+def confidence_weight(assignment: Assignment, weighting: str, convex_scale: float) -> Tensor:
+    """Weight w(m, r) of a pixel: near 1 when the first rejected class is improbable, 0 when it ties."""
+    m, r = assignment.mean_probability, assignment.first_negative
+    if weighting == "none":
+        return torch.ones_like(m)
+    if weighting == "linear":
+        w = (m - r) / m
+    elif weighting == "convex":
+        w = (m - r) / (m + convex_scale * r)
+    else:  # concave
+        w = torch.log1p(50 * (m - r)) / torch.log1p(50 * m)
+    return w.clamp(max=1)
+
+
+def pixel_terms(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    threshold: float,
+    max_positives: int,
+    weighting: str,
+    convex_scale: float,
+    form: str,
+) -> PixelTerms:
+    """Loss, weight, plain cross entropy and K of every pixel; autograd differentiates it in ``student_logits``.
+
+    smooth: L = log(1 + sum_{i in Y} exp(-z_i) * sum_{j not in Y} exp(z_j))
+    hinge:  L = max(0, max_{j not in Y} z_j - min_{i in Y} z_i)
+
+    A pixel with a NaN or an infinite logit, of the student or of the teacher, has the loss and the gradient NaN.
+    """
+    dtype = accumulate_dtype(student_logits, teacher_logits)
+    z = student_logits.to(dtype)
+    assignment = assign_positives(teacher_logits.detach().to(dtype), threshold, max_positives)
+    y = assignment.positives
+    if form == "smooth":
+        s = _log_sum_exp(-z, y) + _log_sum_exp(z, ~y)
+        loss = torch.logaddexp(s, torch.zeros_like(s))
+    else:  # hinge
+        loss = (z.masked_fill(y, -_INF).amax(1) - z.masked_fill(~y, _INF).amin(1)).relu()
+    cross_entropy = z.logsumexp(1) - z.gather(1, assignment.pseudo_label.unsqueeze(1)).squeeze(1)
+    one_if_finite = _one_if_finite(student_logits, teacher_logits)
+    return PixelTerms(
+        loss=loss * one_if_finite,
+        weight=confidence_weight(assignment, weighting, convex_scale),
+        cross_entropy=cross_entropy * one_if_finite,
+        num_positives=assignment.num_positives,
+        positives=y,
+    )
+
+
+def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, *, positives: Tensor, form: str) -> Tensor:
+    """The derivative dL/dz in closed form, (N, C, ...); the eager engine uses it where autograd cannot run.
+
+    smooth: with A = sum_Y exp(-z), B = sum_N exp(z), S = AB / (1 + AB):
+    dL/dz_i = -S exp(-z_i) / A on Y, +S exp(z_j) / B off Y.
+    hinge: -1 at the lowest positive and +1 at the highest negative (the lower class among equals) while L > 0.
+    """
+    z = student_logits.to(accumulate_dtype(student_logits, teacher_logits))
+    if form == "smooth":
+        log_a, log_b = _log_sum_exp(-z, positives), _log_sum_exp(z, ~positives)
+        gradient = torch.where(positives, -(-z - log_a.unsqueeze(1)).exp(), (z - log_b.unsqueeze(1)).exp())
+        gradient = gradient * (log_a + log_b).sigmoid().unsqueeze(1)
+    else:  # hinge
+        low, i = z.masked_fill(~positives, _INF).min(dim=1, keepdim=True)
+        high, j = z.masked_fill(positives, -_INF).max(dim=1, keepdim=True)
+        violated = (high > low).to(z.dtype)
+        gradient = torch.zeros_like(z).scatter(1, i, -violated).scatter(1, j, violated)
+    return gradient * _one_if_finite(student_logits, teacher_logits).unsqueeze(1)
+
+
+def _log_sum_exp(x: Tensor, member: Tensor) -> Tensor:
+    """Logarithm of the sum of exp(x) over the member classes."""
+    return x.masked_fill(~member, -_INF).logsumexp(1)
+
+
+def _one_if_finite(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """1 for pixels with finite logits, NaN for the others: as a factor it carries into loss and gradient."""
+    dtype = accumulate_dtype(student_logits, teacher_logits)
+    zeros = 0 * student_logits.detach().to(dtype) + 0 * teacher_logits.detach().to(dtype)  # first: a sum may overflow
+    return 1 + zeros.sum(1)
+
+
+def _class_index(like: Tensor) -> Tensor:
+    """0 ... C-1 along the class axis, broadcastable to ``like``."""
+    return torch.arange(like.shape[1], device=like.device).view(1, -1, *[1] * (like.ndim - 2))

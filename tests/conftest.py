@@ -1,0 +1,33 @@
+import os
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: kernels run on the CPU
+
+import pytest
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def kernel_device(request):
+    """Where kernels run: in the interpreter without a GPU, compiled with one."""
+    if (request.param == "cuda") != torch.cuda.is_available():
+        pytest.skip("compiled kernels need a GPU, and replace the interpreter where there is one")
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def poison_uninitialised_memory(monkeypatch):
+    """A result that depends on memory which nothing wrote becomes NaN."""
+
+    def poisoned(allocate):
+        def allocate_and_fill(*args, **kwargs):
+            x = allocate(*args, **kwargs)
+            if x.is_floating_point():
+                x.detach().fill_(float("nan"))
+            return x
+
+        return allocate_and_fill
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))

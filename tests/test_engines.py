@@ -1,0 +1,54 @@
+"""Which engine runs where, and what a refused one says."""
+
+import pytest
+import torch
+
+from fpl_fast import engines, planes
+
+
+def logits(num_classes=5, pixels=4, dtype=torch.float32):
+    return torch.zeros(1, num_classes, 1, pixels, dtype=dtype)
+
+
+def resolve(engine, x):
+    return engines.resolve(engine, x, x)
+
+
+def test_auto_compiles_large_inputs_only():
+    assert resolve("auto", logits()) == "eager"
+    large = logits(pixels=engines.COMPILED_MIN_LOGITS)
+    assert resolve("auto", large) == ("eager" if planes.unavailable_reason() else "compiled")
+    assert resolve("auto", large.double()) == "eager"
+    assert resolve("auto", logits(num_classes=planes.MAX_CLASSES + 1, pixels=engines.COMPILED_MIN_LOGITS)) == "eager"
+
+
+def test_auto_falls_back_without_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    large = logits(pixels=engines.COMPILED_MIN_LOGITS)
+    assert resolve("auto", large) == "eager"
+    with pytest.raises(ValueError, match=r"engine='compiled' cannot run here: it needs a C\+\+ compiler.*'eager' can"):
+        resolve("compiled", large)
+
+
+@pytest.mark.parametrize(
+    ("engine", "x", "reason"),
+    [
+        ("compiled", logits(num_classes=33), "at most 32 classes and the logits have 33"),
+        ("compiled", logits(dtype=torch.float64), "computes in float32 and the logits are float64"),
+        ("triton", logits(dtype=torch.float64), "computes in float32 and the logits are float64"),
+    ],
+)
+def test_refusals_say_why_and_name_an_engine_that_can(engine, x, reason):
+    with pytest.raises(ValueError, match=f"engine='{engine}' cannot run here: .*{reason}; engine='eager' can"):
+        resolve(engine, x)
+
+
+def test_triton_needs_a_device(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="needs a CUDA or ROCm device and the logits are on cpu"):
+        resolve("triton", logits())
+
+
+def test_mixed_precision_with_a_float64_teacher():
+    with pytest.raises(ValueError, match="float64"):
+        engines.resolve("triton", logits(), logits().double())

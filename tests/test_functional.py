@@ -1,0 +1,293 @@
+"""What the loss promises, for every engine: each test names one line of the contract."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tolerances import GRADIENT, INVARIANT, LOSS
+from torch.testing import assert_close
+
+import fpl_fast
+from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, planes, pseudo_label_cross_entropy
+
+# 5 x 13 pixels: no block divides it.
+SHAPE = (2, 5, 5, 13)
+PIXELS = (2, 5, 13)
+
+
+@pytest.fixture(params=["eager", "triton", "compiled"])
+def engine(request, monkeypatch):
+    """Each engine; the class planes run uncompiled here, and compiled in tests/test_planes.py."""
+    if request.param == "compiled":
+        if torch.cuda.is_available():
+            pytest.skip("the compiled engine runs on the CPU")
+        monkeypatch.setattr(planes, "_compiled", planes._graph)
+        monkeypatch.setattr(planes, "unavailable_reason", lambda: None)
+    return request.param
+
+
+@pytest.fixture
+def logits():
+    """Student and teacher on the device where the Triton engine can run."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return (
+        (3 * torch.randn(SHAPE, device=device)).requires_grad_(),
+        2 * torch.randn(SHAPE, device=device),
+    )
+
+
+def gradient(loss, student):
+    return torch.autograd.grad(loss, student, retain_graph=True)[0]
+
+
+def test_one_positive_is_pytorchs_cross_entropy(engine, logits):
+    student, teacher = logits
+    expected = F.cross_entropy(student, teacher.argmax(1))
+    actual = pseudo_label_cross_entropy(student, teacher, engine=engine)
+    assert_close(actual, expected, **LOSS)
+    assert_close(gradient(actual, student), gradient(expected, student), **GRADIENT[torch.float32])
+
+
+def test_reductions_agree(engine, logits):
+    student, teacher = logits
+    valid = torch.rand(PIXELS, device=student.device) > 0.3
+    weight = torch.rand(PIXELS, device=student.device)
+    losses = [
+        fuzzy_positive_loss(student, teacher, valid_mask=valid, pixel_weight=weight, reduction=r, engine=engine)
+        for r in ("none", "sum", "mean")
+    ]
+    assert losses[0].shape == PIXELS and (losses[0][~valid] == 0).all()
+    assert_close(losses[1], losses[0].sum(), **LOSS)
+    assert_close(losses[2], losses[0].sum() / valid.sum(), **LOSS)
+    by_pixel = gradient(losses[0].sum() / valid.sum(), student)
+    assert_close(gradient(losses[2], student), by_pixel, **GRADIENT[torch.float32])
+
+
+def test_gradient_sums_to_zero_over_classes(engine, logits):
+    student, teacher = logits
+    g = gradient(fuzzy_positive_loss(student, teacher, reduction="sum", engine=engine), student)
+    assert_close(g.sum(1), torch.zeros_like(g.sum(1)), **INVARIANT)
+    assert g.abs().sum() > 1
+
+
+def test_shifting_the_logits_changes_nothing(engine, logits):
+    student, teacher = logits
+    shift_s, shift_t = torch.randn(2, 2, 1, 5, 13, device=student.device).mul(4).round().unbind(0)  # exact in float32
+    student = student.detach().mul(64).round().div(64).requires_grad_()
+    teacher = teacher.mul(64).round().div(64)
+    loss = fuzzy_positive_loss(student, teacher, reduction="none", engine=engine)
+    moved = fuzzy_positive_loss(student + shift_s, teacher + shift_t, reduction="none", engine=engine)
+    assert_close(moved, loss, **INVARIANT)
+    assert_close(gradient(moved.sum(), student), gradient(loss.sum(), student), **INVARIANT)
+
+
+def test_permuting_the_classes_permutes_the_gradient(engine, logits):
+    student, teacher = logits
+    order = torch.randperm(SHAPE[1], device=student.device)
+    loss = fuzzy_positive_loss(student, teacher, engine=engine)
+    permuted = fuzzy_positive_loss(student[:, order], teacher[:, order], engine=engine)
+    assert_close(permuted, loss, **INVARIANT)
+    assert_close(gradient(permuted, student), gradient(loss, student), **INVARIANT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ties_go_to_the_lower_class(engine, logits, dtype):
+    student, teacher = logits[0].detach().to(dtype), logits[1].round().to(dtype)
+    teacher[0, :, 0] = 0  # all equal
+    teacher[0, 1, 1], teacher[0, 3, 1] = 0.0, -0.0  # equal, whatever their sign bits say
+    student.requires_grad_()
+    options = {"threshold": 0.8, "max_positives": 3}
+    stats = fuzzy_positive_loss(student, teacher, engine=engine, reduction="sum", return_stats=True, **options)[1]
+    g = gradient(fuzzy_positive_loss(student, teacher, engine=engine, reduction="sum", **options), student)
+    k, positives = fuzzy_positive_assignment(teacher.double(), **options)
+    assert_close(stats.mean_positives, k.float().mean(), **INVARIANT)
+    assert torch.equal(g < 0, positives)  # the positives and only they are pushed up
+
+
+def test_no_valid_pixel_is_zero(engine, logits):
+    student, teacher = logits
+    nothing = torch.zeros(PIXELS, dtype=torch.bool, device=student.device)
+    loss, stats = fuzzy_positive_loss(
+        student, teacher, valid_mask=nothing, balance=True, return_stats=True, engine=engine
+    )
+    assert loss == 0 and (gradient(loss, student) == 0).all()
+    assert all(torch.isfinite(value) for value in stats) and stats.num_valid == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("where", ["student", "teacher"])
+def test_non_finite_logits_show_in_valid_pixels_only(engine, logits, bad, where):
+    student, teacher = (x.detach().clone() for x in logits)
+    (student if where == "student" else teacher)[1, 2, 3, 4] = bad
+    student.requires_grad_()
+    valid = torch.ones(PIXELS, dtype=torch.bool, device=student.device)
+    per_pixel = fuzzy_positive_loss(student, teacher, valid_mask=valid, reduction="none", engine=engine)
+    assert per_pixel.isnan().nonzero().tolist() == [[1, 3, 4]]
+    loss = fuzzy_positive_loss(student, teacher, valid_mask=valid, engine=engine)
+    g = gradient(loss, student)
+    assert loss.isnan()
+    assert not g[1, :, 3, 4].isfinite().any()
+    assert g.isfinite().sum() == g.numel() - SHAPE[1]
+
+    valid[1, 3, 4] = False
+    loss = fuzzy_positive_loss(student, teacher, valid_mask=valid, engine=engine)
+    assert loss.isfinite() and gradient(loss, student).isfinite().all()
+    assert (gradient(loss, student)[1, :, 3, 4] == 0).all()
+
+
+def test_the_largest_finite_logits_are_finite(engine, logits):
+    """Classes that a user masks out with the lowest number of the dtype."""
+    student, teacher = (x.detach().clone() for x in logits)
+    student[:, 1:3], teacher[:, 1:3] = torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
+    loss = fuzzy_positive_loss(student.requires_grad_(), teacher, engine=engine)
+    assert loss.isfinite() and gradient(loss, student).isfinite().all()
+
+
+def test_inputs_are_not_written_and_the_teacher_gets_no_gradient(engine, logits):
+    student, teacher = logits
+    teacher.requires_grad_()
+    before = student.detach().clone(), teacher.detach().clone()
+    fuzzy_positive_loss(student, teacher, engine=engine).backward()
+    assert torch.equal(student, before[0]) and torch.equal(teacher, before[1])
+    assert teacher.grad is None and student.grad is not None
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "broadcast", "transposed"])
+def test_any_strides(layout, logits):
+    for engine in ("eager", "triton"):  # the compiled engine copies chunks: tests/test_planes.py
+        student, teacher = (x.detach() for x in logits)
+        if layout == "channels_last":
+            view = student.contiguous(memory_format=torch.channels_last)
+        elif layout == "sliced":
+            view = torch.cat([student, student], 1)[:, 2:7, :, :]
+            view = torch.cat([view, view], 3)[:, :, :, 3:16]
+        elif layout == "broadcast":
+            view = student[:1].expand(2, -1, -1, -1)
+        else:
+            view = student.transpose(2, 3).contiguous().transpose(2, 3)
+        dense, view = view.contiguous().requires_grad_(), view.requires_grad_()
+        loss = fuzzy_positive_loss(view, teacher, engine=engine)
+        expected = fuzzy_positive_loss(dense, teacher.contiguous(memory_format=torch.channels_last), engine=engine)
+        assert_close(loss, expected, **INVARIANT)
+        g = gradient(loss, view)
+        assert_close(g, gradient(expected, dense), **INVARIANT)
+        assert g.stride() == torch.empty_like(view).stride()
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3, 4), (1, 5, 1, 1), (2, 5, 0, 3), (1, 2, 1, 1)])
+def test_degenerate_sizes(shape):
+    for engine in ("eager", "triton"):
+        student = torch.randn(shape, requires_grad=True)
+        if torch.cuda.is_available():
+            student = student.detach().cuda().requires_grad_()
+        for reduction in ("mean", "none"):
+            loss = fuzzy_positive_loss(student, torch.randn_like(student), reduction=reduction, engine=engine).sum()
+            assert loss.isfinite() and gradient(loss, student).shape == shape
+
+
+def test_balance_gives_the_value_of_cross_entropy(engine, logits):
+    student, teacher = logits
+    loss, stats = fuzzy_positive_loss(
+        student, teacher, weighting="concave", balance=True, return_stats=True, engine=engine
+    )
+    raw = fuzzy_positive_loss(student, teacher, weighting="concave", engine=engine)
+    assert_close(loss, F.cross_entropy(student, teacher.argmax(1)), **LOSS)
+    assert_close(loss, stats.cross_entropy, **LOSS)
+    assert_close(raw, stats.weighted_loss, **LOSS)
+    factor = stats.cross_entropy / stats.weighted_loss
+    assert_close(gradient(loss, student), factor * gradient(raw, student), **INVARIANT)
+
+
+def test_stats(engine, logits):
+    student, teacher = logits
+    valid = torch.rand(PIXELS, device=student.device) > 0.3
+    _, stats = fuzzy_positive_loss(
+        student, teacher, valid_mask=valid, weighting="linear", return_stats=True, engine=engine
+    )
+    k, _ = fuzzy_positive_assignment(teacher)
+    plain = fuzzy_positive_loss(student, teacher, reduction="none", engine="eager")
+    weighted = fuzzy_positive_loss(student, teacher, weighting="linear", reduction="none", engine="eager")
+    assert stats.num_valid == valid.sum()
+    assert_close(stats.mean_positives, k[valid].float().mean(), **LOSS)
+    assert_close(stats.unweighted_loss, plain[valid].mean(), **LOSS)
+    assert_close(stats.weighted_loss, weighted[valid].mean(), **LOSS)
+    assert not any(value.requires_grad for value in stats)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_upsampling_and_cutmix_equal_doing_it_by_hand(align_corners, logits):
+    student, teacher = logits
+    partner, size = torch.randn_like(teacher), (9, 31)
+    mask = torch.rand(2, *size, device=student.device) > 0.5
+
+    def up(x):
+        return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+    keywords = {"size": size, "align_corners": align_corners, "partner_logits": partner, "mix_mask": mask}
+    loss = fuzzy_positive_loss(student, teacher, engine="eager", **keywords)
+    mixed = torch.where(mask.unsqueeze(1), up(partner), up(teacher))
+    expected = fuzzy_positive_loss(up(student), mixed, engine="eager")
+    assert_close(loss, expected, **INVARIANT)
+    assert_close(gradient(loss, student), gradient(expected, student), **INVARIANT)
+
+
+def test_assignment_of_the_public_example():
+    teacher = torch.tensor([0.5, 0.3, 0.15, 0.03, 0.02]).log().view(1, 5, 1, 1)
+    k, positives = fuzzy_positive_assignment(teacher, threshold=0.9)
+    assert k.item() == 2 and positives.flatten().tolist() == [True, True, False, False, False]
+    assert fuzzy_positive_assignment(teacher, threshold=0.9, max_positives=1)[0].item() == 1
+
+
+BAD = [
+    (
+        {"student_logits": torch.randn(1, 4, 3, 3)},
+        r"teacher_logits must have the shape of student_logits \(1, 4, 3, 3\)",
+    ),
+    (
+        {"student_logits": torch.randn(4, 3, 3)},
+        r"student_logits must have the four dimensions .* got shape \(4, 3, 3\)",
+    ),
+    ({"student_logits": torch.zeros(1, 5, 2, 2, dtype=torch.int64)}, "student_logits must be floating point.*int64"),
+    ({"student_logits": [1, 2]}, "student_logits must be a tensor, got list"),
+    ({"student_logits": torch.randn(1, 1, 2, 2)}, "student_logits must have at least 2 classes"),
+    (
+        {"student_logits": torch.randn(1, 5, 2, 2, device="meta")},
+        "teacher_logits must be on the device .*meta.* got cpu",
+    ),
+    ({"threshold": 0.0}, r"threshold must lie in \(0, 1\], got 0.0"),
+    ({"threshold": 1.5}, r"threshold must lie in \(0, 1\], got 1.5"),
+    ({"threshold": float("nan")}, r"threshold must lie in \(0, 1\], got nan"),
+    ({"max_positives": 0}, "max_positives must be an integer >= 1 or None, got 0"),
+    ({"max_positives": 2.5}, "max_positives must be an integer >= 1 or None, got 2.5"),
+    ({"convex_scale": -1.0}, "convex_scale must be finite and >= 0, got -1.0"),
+    ({"weighting": "cubic"}, "weighting must be one of 'none', 'linear', 'convex', 'concave', got 'cubic'"),
+    ({"form": "square"}, "form must be one of 'smooth', 'hinge', got 'square'"),
+    ({"reduction": "avg"}, "reduction must be one of 'none', 'sum', 'mean', got 'avg'"),
+    ({"engine": "cuda"}, "engine must be one of 'auto', 'triton', 'compiled', 'eager', got 'cuda'"),
+    ({"size": (0, 4)}, r"size must be \(H, W\) with both >= 1, got \(0, 4\)"),
+    ({"valid_mask": torch.ones(1, 2, 2)}, "valid_mask must be bool, got torch.float32"),
+    ({"valid_mask": torch.ones(2, 2, dtype=torch.bool)}, r"valid_mask must have shape \(N, H, W\) = \(1, 2, 2\)"),
+    ({"pixel_weight": torch.ones(1, 2, 2, dtype=torch.int32)}, "pixel_weight must be floating point, got torch.int32"),
+    ({"pixel_weight": torch.ones(1, 4, 4)}, r"pixel_weight must have shape .* got \(1, 4, 4\)"),
+    ({"partner_logits": torch.randn(1, 5, 2, 2)}, "must be given together, got no mix_mask"),
+    ({"mix_mask": torch.ones(1, 2, 2, dtype=torch.bool)}, "must be given together, got no partner_logits"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_arguments_are_named(arguments, message):
+    good = {"student_logits": torch.randn(1, 5, 2, 2), "teacher_logits": torch.randn(1, 5, 2, 2)}
+    with pytest.raises(ValueError, match=message) as caught:
+        fuzzy_positive_loss(**{**good, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_module_is_the_function(logits):
+    student, teacher = logits
+    module = fpl_fast.FuzzyPositiveLoss(threshold=0.8, max_positives=2, weighting="linear")
+    assert_close(
+        module(student, teacher),
+        fuzzy_positive_loss(student, teacher, threshold=0.8, max_positives=2, weighting="linear"),
+    )
+    assert "threshold=0.8" in repr(module)
+    with pytest.raises(ValueError, match="got 'treshold'"):
+        fpl_fast.FuzzyPositiveLoss(treshold=0.8)

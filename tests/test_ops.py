@@ -1,0 +1,141 @@
+"""The operators inside PyTorch: opcheck, compilers, autocast, scalers, repeated and refused backwards."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tolerances import GRADIENT, INVARIANT
+from torch.library import opcheck
+from torch.testing import assert_close
+
+from fpl_fast import fuzzy_positive_loss, ops
+
+SHAPE = (2, 5, 5, 7)
+
+
+def draw(dtype=torch.float32, layout=torch.contiguous_format):
+    student, teacher = (torch.randn(SHAPE).to(dtype).contiguous(memory_format=layout) for _ in range(2))
+    return student.requires_grad_(), teacher
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_opcheck(dtype, layout):
+    student, teacher = draw(dtype, layout)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    weight, valid = torch.rand(2, 5, 7, dtype=wide), torch.rand(2, 5, 7) > 0.3
+    options = (0.9, 3, "concave", 1.0, "smooth")
+    # Scale 1: the backward owns the gradient among the outputs and would rescale it before opcheck compares them.
+    one = torch.ones((), dtype=wide)
+    opcheck(ops.fuzzy_positive_sums, (student, teacher, weight, valid, one, *options, True, "eager"))
+    opcheck(ops.fuzzy_positive_sums, (student.detach(), teacher, None, None, None, *options, False, "eager"))
+    opcheck(ops.fuzzy_positive_map, (student, teacher, weight, valid, *options, "eager"))
+    opcheck(ops.scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5)))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_fullgraph_compile(reduction):
+    def step(student, teacher, valid):
+        loss = fuzzy_positive_loss(
+            2 * student, teacher, size=(9, 11), valid_mask=valid, weighting="linear", reduction=reduction, balance=True
+        )
+        return loss.sum()
+
+    student, teacher = draw()
+    valid = torch.rand(2, 9, 11) > 0.3
+    loss = torch.compile(step, fullgraph=True)(student, teacher, valid)
+    expected = step(student, teacher, valid)
+    assert_close(loss, expected, **INVARIANT)
+    actual, reference = (torch.autograd.grad(x, student)[0] for x in (loss, expected))
+    assert_close(actual, reference, **INVARIANT)
+
+
+def test_backward_twice_through_a_retained_graph():
+    student, teacher = draw()
+    loss = fuzzy_positive_loss(student, teacher)
+    (3 * loss).backward(retain_graph=True)
+    once = student.grad.clone()
+    (3 * loss).backward()
+    assert_close(student.grad, 2 * once, **INVARIANT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_gradient_follows_grad_output(dtype):
+    """Factors that are 1 and are not, through the in-place scaling; float16 is scaled in the backward only."""
+    student, teacher = draw(dtype)
+    exact = student.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(fuzzy_positive_loss(exact, teacher.double()), exact)
+    for factor in (1.0, 65536.0, -0.25):
+        loss = fuzzy_positive_loss(student, teacher)
+        (g,) = torch.autograd.grad(loss, student, grad_outputs=torch.tensor(factor).expand(()))
+        tolerance = {**GRADIENT[dtype], "atol": GRADIENT[dtype]["atol"] * abs(factor)}
+        assert_close(g.double(), factor * expected, **tolerance)
+
+
+def test_strided_grad_output_of_the_map():
+    student, teacher = draw()
+    losses = fuzzy_positive_loss(student, teacher, reduction="none")
+    grad_output = torch.rand(7, 5, 2).permute(2, 1, 0)
+    (g,) = torch.autograd.grad(losses, student, grad_output, retain_graph=True)
+    (expected,) = torch.autograd.grad((losses * grad_output).sum(), student)
+    assert_close(g, expected, **INVARIANT)
+    losses = fuzzy_positive_loss(student, teacher, reduction="none")
+    (constant,) = torch.autograd.grad(losses, student, torch.ones(()).expand(2, 5, 7))
+    assert_close(constant, torch.autograd.grad(fuzzy_positive_loss(student, teacher, reduction="sum"), student)[0])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_double_backward_is_refused(reduction):
+    student, teacher = draw()
+    loss = fuzzy_positive_loss(student, teacher, reduction=reduction).sum()
+    with pytest.raises(RuntimeError, match="no double backward"):
+        torch.autograd.grad(loss, student, create_graph=True)
+
+
+def test_float16_gradients_survive_many_pixels_and_a_scaler():
+    """1 / num_pixels of a large batch underflows float16; times the loss scale it does not."""
+    student = torch.randn(1, 3, 512, 512).half().requires_grad_()
+    teacher = torch.randn(1, 3, 512, 512).half()
+    scale = 2.0**16
+    (scale * fuzzy_positive_loss(student, teacher, engine="eager")).backward()
+    exact = student.detach().double().requires_grad_()
+    (scale * fuzzy_positive_loss(exact, teacher.double())).backward()
+    assert (student.grad == 0).sum() == (exact.grad.half() == 0).sum()
+    assert_close(student.grad.double(), exact.grad, **GRADIENT[torch.float16])
+
+
+def test_autocast_leaves_the_loss_in_float32():
+    student, teacher = draw()
+    convolution = torch.nn.Conv2d(5, 5, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = convolution(student)
+        loss = fuzzy_positive_loss(logits, teacher)
+    assert logits.dtype == torch.bfloat16 and loss.dtype == torch.float32
+    loss.backward()
+    assert convolution.weight.grad.isfinite().all() and convolution.weight.grad.abs().sum() > 0
+
+
+def test_no_gradient_is_computed_where_none_is_asked():
+    student, teacher = draw()
+    with torch.no_grad():
+        assert not fuzzy_positive_loss(student, teacher).requires_grad
+    assert not fuzzy_positive_loss(student.detach(), teacher).requires_grad
+
+
+def test_import_needs_torch_alone():
+    """In a process where triton and every training package are hidden; the loss still runs."""
+    code = (
+        "import sys\n"
+        "for name in ('triton', 'timm', 'lightning', 'torchvision', 'torchmetrics', 'jsonargparse', 'rich'):\n"
+        "    sys.modules[name] = None\n"
+        "import torch, fpl_fast\n"
+        "z = torch.randn(1, 3, 4, 4, requires_grad=True)\n"
+        "fpl_fast.fuzzy_positive_loss(z, torch.randn(1, 3, 4, 4)).backward()\n"
+        "try:\n"
+        "    fpl_fast.fuzzy_positive_loss(z, z, engine='triton')\n"
+        "except ValueError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("engine='triton' cannot run here: ") and "engine='eager' can" in result.stdout

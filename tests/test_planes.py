@@ -1,0 +1,122 @@
+"""The class planes: uncompiled over many options against float64, compiled over a few."""
+
+import itertools
+
+import pytest
+import torch
+from tolerances import GRADIENT, LOSS
+from torch.testing import assert_close
+
+from fpl_fast import eager, planes
+from fpl_fast.chunked import LossOptions
+from fpl_fast.planes import loss_planes, sorting_network
+from fpl_fast.reference import loss_gradient, pixel_terms
+
+NUM_PIXELS = 301
+
+
+def clear_of_threshold(teacher, threshold):
+    cumulative = teacher.double().softmax(0).sort(0, descending=True).values.cumsum(0)
+    return (cumulative - threshold).abs().amin(0) > 1e-6
+
+
+@pytest.mark.parametrize("n", range(2, planes.MAX_CLASSES + 1))
+def test_sorting_network_sorts(n):
+    rows = torch.randint(0, n, (200, n))  # few values: ties
+    ranked = rows.clone()
+    for i, j in sorting_network(n):
+        assert 0 <= i < j < n
+        pair = ranked[:, [i, j]]
+        ranked[:, i], ranked[:, j] = pair.amax(1), pair.amin(1)
+    assert torch.equal(ranked, rows.sort(1, descending=True).values)
+
+
+def test_exponential():
+    x = -torch.rand(10_000, dtype=torch.float64) * 90
+    x[:3] = torch.tensor([0.0, -1e-8, -86.9])
+    expected = x.float().double().exp()
+    error = (planes._exp(x.float()).double() / expected - 1).abs()
+    assert (error <= 1e-6 + 1e-7 * x.abs())[x > -86].all()
+    assert planes._exp(torch.tensor(0.0)) == 1
+    assert planes._exp(torch.tensor(-float("inf"))) < 1e-37
+
+
+CASES = [
+    *itertools.product([2, 3, 5, 19], [1, 3, 31], ["none", "concave"], ["smooth", "hinge"], [3.0]),
+    *itertools.product([21], [3, 31], ["linear", "convex"], ["smooth"], [0.3, 3.0, 1e4]),
+]
+
+
+@pytest.mark.parametrize(("num_classes", "max_positives", "weighting", "form", "spread"), CASES)
+@pytest.mark.parametrize("ties", [False, True])
+def test_planes_against_float64(num_classes, max_positives, weighting, form, spread, ties):
+    teacher = 2 * torch.randn(num_classes, NUM_PIXELS)
+    teacher = teacher.round() if ties else teacher
+    student = spread * torch.randn(num_classes, NUM_PIXELS)
+    valid = clear_of_threshold(teacher, 0.9) & (torch.rand(NUM_PIXELS) > 0.2)
+    pixel_weight = torch.rand(NUM_PIXELS)
+    options = LossOptions(0.9, min(max_positives, num_classes - 1), weighting, 4.0, form)
+    rows, grad = loss_planes(
+        student,
+        teacher,
+        pixel_weight,
+        valid,
+        torch.tensor(0.5),
+        torch.tensor(options.threshold),
+        torch.tensor(options.convex_scale),
+        max_positives=options.max_positives,
+        weighting=weighting,
+        form=form,
+        with_grad=True,
+    )
+    z, t, a = student.double()[None], teacher.double()[None], pixel_weight.double()
+    terms = pixel_terms(z, t, **options._asdict())
+    weighted = terms.weight * terms.loss
+    expected = torch.cat(
+        [a * weighted, weighted, terms.loss, terms.cross_entropy, terms.num_positives, torch.ones_like(weighted)]
+    )
+    assert_close(rows.double(), expected.masked_fill(~valid, 0), **LOSS)
+    slope = (0.5 * a * terms.weight[0]).masked_fill(~valid, 0)
+    expected_grad = loss_gradient(z, t, positives=terms.positives, form=form)[0] * slope
+    assert_close(grad.double(), expected_grad, **GRADIENT[torch.float32])
+
+
+@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [(torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)]
+)
+def test_compiled_equals_eager_engine(dtype, layout):
+    """Two image sizes and a threshold change through one graph; rows of odd length."""
+    for n, h, w, threshold in ((2, 37, 41, 0.9), (1, 5, 7, 0.7)):
+        student, teacher = ((3 * torch.randn(n, 5, h, w)).to(dtype).contiguous(memory_format=layout) for _ in range(2))
+        keywords = {
+            "pixel_weight": torch.rand(n, h, w),
+            "valid_mask": torch.rand(n, h, w) > 0.2,
+            "scale": torch.tensor(0.3),
+            "with_grad": True,
+            **LossOptions(threshold, 3, "concave", 1.0, "smooth")._asdict(),
+        }
+        sums, grad = planes.fuzzy_positive_sums(student, teacher, **keywords)
+        expected_sums, expected_grad = eager.fuzzy_positive_sums(student, teacher, **keywords)
+        assert_close(sums, expected_sums, **LOSS)
+        assert grad.stride() == student.stride() and grad.dtype == dtype
+        assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
+
+
+@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
+def test_compiled_graphs_serve_every_size():
+    """Crops of many sizes must not compile again and again: one graph for images of one chunk, one for larger ones."""
+    options = LossOptions(0.9, 2, "none", 1.0, "smooth")._asdict()
+    keywords = {"pixel_weight": None, "valid_mask": None, "scale": None, "with_grad": False, **options}
+    counters = torch._dynamo.utils.counters["stats"]
+    compiled = []
+    for h, w in ((3, 5), (7, 9), (64, 64), (200, 300), (310, 190), (11, 4)):
+        planes.fuzzy_positive_sums(torch.randn(1, 4, h, w), torch.randn(1, 4, h, w), **keywords)
+        compiled.append(counters["unique_graphs"])
+    assert compiled[2] == compiled[0]
+    assert compiled[5] == compiled[3] <= compiled[0] + 1
+
+
+def test_no_compiler_is_said(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "no-such-compiler" in planes.unavailable_reason()
