@@ -1,0 +1,29 @@
+"""Logarithm and division at the precision the loss needs, in few instructions.
+
+FAST picks the two-instruction approximations of NVIDIA's libdevice; the interpreter and other devices lack them.
+"""
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+INFINITY = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def log(x, FAST: tl.constexpr):
+    """Natural logarithm of a float32 tensor."""
+    if FAST:
+        return libdevice.fast_logf(x)
+    else:
+        return tl.log(x)
+
+
+@triton.jit
+def divide(x, y, FAST: tl.constexpr):
+    """Quotient of float32 tensors; FAST is within 2 ulp for |y| < 2^126."""
+    if FAST:
+        return libdevice.fast_dividef(x, y)
+    else:
+        return x / y

@@ -1,0 +1,190 @@
+"""Class groups in memory: strided loads, coalesced channels_last loads, padding and reduction over classes."""
+
+import triton
+import triton.language as tl
+
+from fpl_fast.kernels.device.arithmetic import INFINITY
+
+
+@triton.jit
+def class_index(GROUP_INDEX: tl.constexpr, G: tl.constexpr):
+    """Classes of a group: its number if groups are single classes, an int32 column (G, 1) if they are tiles."""
+    if G == 1:
+        return GROUP_INDEX
+    else:
+        return GROUP_INDEX * G + tl.arange(0, G)[:, None]
+
+
+@triton.jit
+def load_classes(
+    pointer, pixel_offset, in_bounds, stride_c, C: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, P: tl.constexpr
+):
+    """Tuple of the cdiv(C, G) class groups of P pixels, zero out of bounds.
+
+    Args:
+        pointer: first class of the first pixel.
+        pixel_offset: elements from there to each pixel, int64, (P,) or (1, P).
+        in_bounds: pixels to load, of the same shape.
+        stride_c: elements from class to class.
+        C: number of classes.
+        G: classes in a group.
+        ROWS: the pixels lie densely one behind the other, channels_last: load them as one coalesced (P, C) block and
+            split it into classes in registers; offset and stride are not used.
+        P: number of pixels.
+    """
+    if ROWS:
+        block = tl.load(pointer + row_offset(C, P), mask=row_mask(in_bounds, C), other=0.0)
+        return split_columns(block, P)[:C]
+    else:
+        groups = ()
+        for g in tl.static_range((C + G - 1) // G):
+            if G == 1:
+                groups = groups + (tl.load(pointer + pixel_offset, mask=in_bounds, other=0.0),)
+                pointer += stride_c  # step by step: class * stride_c may pass 2^31
+            else:
+                offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
+                groups = groups + (tl.load(pointer + offset, mask=tile_mask(in_bounds, g, C, G), other=0.0),)
+        return groups
+
+
+@triton.jit
+def store_classes(
+    pointer,
+    pixel_offset,
+    in_bounds,
+    stride_c,
+    groups,
+    C: tl.constexpr,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    P: tl.constexpr,
+):
+    """Counterpart of ``load_classes``; rounds to the pointer's type."""
+    if ROWS:
+        columns = ()
+        for c in tl.static_range(triton.next_power_of_2(C)):  # columns behind the last class are masked out
+            columns = columns + (groups[c if c < C else C - 1].to(pointer.dtype.element_ty),)
+        tl.store(pointer + row_offset(C, P), join_columns(columns, P), mask=row_mask(in_bounds, C))
+    else:
+        for g in tl.static_range(len(groups)):
+            if G == 1:
+                tl.store(pointer + pixel_offset, groups[g], mask=in_bounds)
+                pointer += stride_c
+            else:
+                offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
+                tl.store(pointer + offset, groups[g], mask=tile_mask(in_bounds, g, C, G))
+
+
+@triton.jit
+def row_offset(C: tl.constexpr, P: tl.constexpr):
+    """Elements from the first of P dense channels_last pixels to every class of every pixel, padded to a power of 2.
+
+    All of it is known at compile time, which turns the addresses into immediate offsets.
+    """
+    return tl.arange(0, P)[:, None] * C + tl.arange(0, triton.next_power_of_2(C))[None, :]
+
+
+@triton.jit
+def row_mask(in_bounds, C: tl.constexpr):
+    """(P, C padded) mask of the classes that exist of the pixels in bounds."""
+    return in_bounds[:, None] & (tl.arange(0, triton.next_power_of_2(C))[None, :] < C)
+
+
+@triton.jit
+def tile_mask(in_bounds, GROUP_INDEX: tl.constexpr, C: tl.constexpr, G: tl.constexpr):
+    """(G, P) mask of a tile; only the last one holds classes that do not exist."""
+    if (GROUP_INDEX + 1) * G <= C:
+        return in_bounds & (tl.arange(0, G)[:, None] >= 0)
+    else:
+        return in_bounds & (class_index(GROUP_INDEX, G) < C)
+
+
+@triton.jit
+def widen(groups, C: tl.constexpr, G: tl.constexpr):
+    """The groups in float32, classes that do not exist set to -inf: they win no maximum and add nothing to a sum."""
+    wide = ()
+    for g in tl.static_range(len(groups)):
+        x = groups[g].to(tl.float32)
+        if (g + 1) * G > C:
+            x = tl.where(class_index(g, G) < C, x, -INFINITY)
+        wide = wide + (x,)
+    return wide
+
+
+@triton.jit
+def zero_times_sum(groups):
+    """0 for finite logits, NaN if one of a pixel's logits is NaN or infinite; per pixel, of groups as loaded."""
+    total = groups[0].to(tl.float32) * 0.0
+    for g in tl.static_range(1, len(groups)):
+        total = tl.fma(groups[g].to(tl.float32), 0.0, total)
+    return fold_sum(total)
+
+
+@triton.jit
+def fold_sum(x):
+    """Sum over the classes of a tile, (G, P) to (1, P); (P,) as it is."""
+    if len(x.shape) == 2:
+        return tl.sum(x, 0, keep_dims=True)
+    else:
+        return x
+
+
+@triton.jit
+def fold_max(x):
+    """Maximum over the classes of a tile, (G, P) to (1, P); (P,) as it is."""
+    if len(x.shape) == 2:
+        return tl.max(x, 0, keep_dims=True)
+    else:
+        return x
+
+
+@triton.jit
+def fold_min(x):
+    """Minimum over the classes of a tile, (G, P) to (1, P); (P,) as it is."""
+    if len(x.shape) == 2:
+        return tl.min(x, 0, keep_dims=True)
+    else:
+        return x
+
+
+@triton.constexpr_function
+def log2_of_power(n):
+    """Exponent of a power of two."""
+    return n.bit_length() - 1
+
+
+@triton.jit
+def pairs(x, WIDTH: tl.constexpr, P: tl.constexpr):
+    """A (P, WIDTH) block with its last axis in pairs, as tl.split takes it."""
+    return tl.reshape(x, [P, WIDTH // 2, 2]) if WIDTH > 2 else x
+
+
+@triton.jit
+def split_columns(rows, P: tl.constexpr):
+    """The columns of a (P, power of two) block as a tuple of (P,), by halving: even columns first, odd ones second."""
+    columns = (rows,)
+    WIDTH: tl.constexpr = rows.shape[1]
+    for level in tl.static_range(log2_of_power(WIDTH)):
+        even = ()
+        odd = ()
+        for i in tl.static_range(len(columns)):
+            left, right = tl.split(pairs(columns[i], WIDTH >> level, P))
+            even = even + (left,)
+            odd = odd + (right,)
+        columns = even + odd
+    return columns
+
+
+@triton.jit
+def join_columns(columns, P: tl.constexpr):
+    """Inverse of ``split_columns``."""
+    WIDTH: tl.constexpr = len(columns)
+    for level in tl.static_range(log2_of_power(WIDTH)):
+        joined = ()
+        for i in tl.static_range(len(columns) // 2):
+            pair = tl.join(columns[i], columns[i + len(columns) // 2])
+            if level > 0:
+                pair = tl.reshape(pair, [P, 2 << level])
+            joined = joined + (pair,)
+        columns = joined
+    return columns[0]

@@ -1,0 +1,52 @@
+"""Integer keys: a logit and its class in one number, ordered by logit and, among equal logits, by lower class.
+
+No two classes of a pixel share a key, so selection needs no care for ties: ``key >= cut`` is membership.
+
+* 16-bit logits, widened to float32, leave 13 mantissa bits empty: the key is an int32 with the class there.
+* float32 logits fill their 32 bits: the key is an int64 with the class in its lower half.
+"""
+
+import triton
+import triton.language as tl
+
+MAX_CLASSES = tl.constexpr(8192)
+CLASS_BITS = tl.constexpr(0x1FFF)  # complemented in the key, so that the lower class has the larger key
+NARROW_MAGNITUDE = tl.constexpr(0x7FFFE000)  # exponent and the mantissa bits that a 16-bit logit can set
+WIDE_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
+
+
+@triton.jit
+def make_key(logits, class_index, WIDE: tl.constexpr):
+    """Key of float32 ``logits`` (any shape) of class ``class_index`` (number or broadcastable int32 tensor)."""
+    bits = (logits + 0.0).to(tl.int32, bitcast=True)  # -0.0 + 0.0 is +0.0: equal logits must have equal bits
+    sign = bits >> 31
+    if WIDE:  # negative floats order backwards as integers: flip their magnitude
+        return ((bits ^ (sign & WIDE_MAGNITUDE)).to(tl.int64) << 32) + CLASS_BITS - class_index
+    else:
+        return (bits ^ (sign & NARROW_MAGNITUDE)) + CLASS_BITS - class_index
+
+
+@triton.jit
+def key_logit(key):
+    """The float32 logit in a key."""
+    if key.dtype == tl.int64:
+        ordered = (key >> 32).to(tl.int32)
+        bits = ordered ^ ((ordered >> 31) & WIDE_MAGNITUDE)
+    else:
+        bits = (key ^ ((key >> 31) & NARROW_MAGNITUDE)) & ~CLASS_BITS
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def key_class(key):
+    """The int32 class index in a key."""
+    return (key & CLASS_BITS).to(tl.int32) ^ CLASS_BITS
+
+
+@triton.jit
+def lowest_key(like):
+    """A key below every class's, with the shape and type of ``like``."""
+    if like.dtype == tl.int64:
+        return tl.full(like.shape, -(2**63), tl.int64)
+    else:
+        return tl.full(like.shape, -(2**31), tl.int32)

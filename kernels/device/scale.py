@@ -1,0 +1,20 @@
+"""Multiply a gradient by a factor that only the device knows, and do nothing when it is 1."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def scale_kernel(
+    grad_ptr,  # (num_elements,) fp16 / bf16 / fp32, read and written
+    factor_ptr,  # () fp32
+    num_elements,
+    BLOCK: tl.constexpr,
+):
+    """One program owns BLOCK elements; it reads the factor first and returns at once when there is nothing to do."""
+    factor = tl.load(factor_ptr)
+    if factor != 1.0:
+        offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        mask = offsets < num_elements
+        grad = tl.load(grad_ptr + offsets, mask=mask).to(tl.float32)
+        tl.store(grad_ptr + offsets, (grad * factor).to(grad_ptr.dtype.element_ty), mask=mask)

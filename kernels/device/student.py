@@ -1,0 +1,46 @@
+"""The student's logits, parted into positives and negatives, and its plain cross entropy."""
+
+import triton
+import triton.language as tl
+
+from fpl_fast.kernels.device.arithmetic import INFINITY, LOG2_E, log
+from fpl_fast.kernels.device.classes import fold_max, fold_min, fold_sum
+
+
+@triton.jit
+def part(keys, cut, logits):
+    """Part the classes by key >= cut.
+
+    One comparison and two selections a class serve every later step: exp(-z) of the first tuple vanishes off the
+    positives and exp(z) of the second one on them, so that sums and gradients need no further selection.
+
+    Returns:
+        (positives, negatives, lowest, highest): the logits with +inf off the positives, with -inf on them, the
+        smallest positive logit and the largest negative one.
+    """
+    positives = ()
+    negatives = ()
+    for g in tl.static_range(len(logits)):
+        positive = keys[g] >= cut
+        positives = positives + (tl.where(positive, logits[g], INFINITY),)
+        negatives = negatives + (tl.where(positive, -INFINITY, logits[g]),)
+    lowest = positives[0]
+    highest = negatives[0]
+    for g in tl.static_range(1, len(logits)):
+        lowest = tl.minimum(lowest, positives[g])
+        highest = tl.maximum(highest, negatives[g])
+    return positives, negatives, fold_min(lowest), fold_max(highest)
+
+
+@triton.jit
+def cross_entropy(logits, label_logit, FAST: tl.constexpr):
+    """-log softmax(z) at the pseudo-label, whose logit is given per pixel."""
+    highest = logits[0]
+    for g in tl.static_range(1, len(logits)):
+        highest = tl.maximum(highest, logits[g])
+    highest = fold_max(highest)
+    shift = highest * LOG2_E
+    total = tl.exp2(logits[0] * LOG2_E - shift)
+    for g in tl.static_range(1, len(logits)):
+        total += tl.exp2(logits[g] * LOG2_E - shift)
+    return log(fold_sum(total), FAST) + (highest - label_logit)

@@ -1,0 +1,37 @@
+import pytest
+import torch
+import triton
+import triton.language as tl
+from tolerances import SINGLE
+
+from fpl_fast.kernels.device.confidence import confidence_weight
+from fpl_fast.reference import Assignment
+from fpl_fast.reference import confidence_weight as reference_weight
+
+
+@triton.jit
+def weight_kernel(in_ptr, out_ptr, convex_scale, P: tl.constexpr, WEIGHTING: tl.constexpr):
+    i = tl.arange(0, P)
+    k, rejected, mass, total = (
+        tl.load(in_ptr + i),
+        tl.load(in_ptr + P + i),
+        tl.load(in_ptr + 2 * P + i),
+        tl.load(in_ptr + 3 * P + i),
+    )
+    tl.store(out_ptr + i, confidence_weight(k, rejected, mass, total, convex_scale, WEIGHTING, False))
+
+
+@pytest.mark.parametrize("weighting", ["none", "linear", "convex", "concave"])
+def test_weights(kernel_device, weighting):
+    p = torch.rand(8, 64, dtype=torch.float64, device=kernel_device).softmax(0).sort(dim=0, descending=True).values
+    p[:, 0] = 1 / 8  # all classes equal: weight 0
+    k = torch.randint(1, 8, (64,), device=kernel_device)
+    total = 1 / p[0]
+    rejected = p.gather(0, k[None])[0]
+    mass = p.cumsum(0).gather(0, k[None])[0]
+    inputs = torch.stack([k.double(), rejected * total, mass * total, total]).float()
+    weight = torch.empty(64, device=kernel_device)
+    weight_kernel[(1,)](inputs, weight, 4.0, P=64, WEIGHTING=weighting)
+    expected = reference_weight(Assignment(None, k, None, mass / (k + 1), rejected), weighting, 4.0)
+    torch.testing.assert_close(weight.double(), expected, **SINGLE)
+    assert weight.max() <= 1

@@ -1,0 +1,210 @@
+import pytest
+import torch
+from kernel_cases import check_against_reference, draw_logits
+
+from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums
+
+UNCAPPED = 10_000
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+OPTIONS = {"threshold": 0.9, "max_positives": 3, "weighting": "concave", "convex_scale": 1.0, "form": "smooth"}
+
+
+def call_sums(student, teacher, *, with_grad=True, **keywords):
+    defaults = {"pixel_weight": None, "valid_mask": None, "scale": None, **OPTIONS}
+    return fuzzy_positive_sums(student, teacher, with_grad=with_grad, **(defaults | keywords))
+
+
+# 2, 3: fewer classes than the top-4 network ranks; 4, 5: exactly and one more; 19, 21: Cityscapes and VOC; 31, 32: the
+# last sizes with a register per class; 33, 60: tiles with padding; 150: ADE20K.
+@pytest.mark.parametrize("num_classes", [2, 3, 4, 5, 19, 21, 31, 32, 33, 60, 150])
+@pytest.mark.parametrize(("teacher_dtype", "max_positives"), [(torch.bfloat16, 3), (torch.float32, UNCAPPED)])
+def test_numbers_of_classes(kernel_device, num_classes, max_positives, teacher_dtype):
+    student = draw_logits(1, num_classes, 5, 7, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, num_classes, 5, 7, dtype=teacher_dtype, spread=2.0, device=kernel_device)
+    check_against_reference(student, teacher, max_positives=max_positives)
+
+
+def test_a_thousand_classes(kernel_device):
+    student = draw_logits(1, 1024, 2, 3, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, 1024, 2, 3, dtype=torch.bfloat16, spread=4.0, ties=True, device=kernel_device)
+    check_against_reference(student, teacher, max_positives=12)
+
+
+@pytest.mark.parametrize("teacher_dtype", DTYPES)
+@pytest.mark.parametrize("student_dtype", DTYPES)
+def test_dtypes(kernel_device, student_dtype, teacher_dtype):
+    student = draw_logits(1, 19, 9, 31, dtype=student_dtype, device=kernel_device)
+    teacher = draw_logits(1, 19, 9, 31, dtype=teacher_dtype, device=kernel_device)
+    check_against_reference(student, teacher, scale=3.0)
+
+
+@pytest.mark.parametrize("form", ["smooth", "hinge"])
+@pytest.mark.parametrize("weighting", ["none", "linear", "convex", "concave"])
+def test_weightings_and_forms(kernel_device, weighting, form):
+    student = draw_logits(1, 7, 11, 13, dtype=torch.float32, ties=True, device=kernel_device)
+    teacher = draw_logits(1, 7, 11, 13, dtype=torch.float16, spread=1.0, device=kernel_device)
+    check_against_reference(student, teacher, weighting=weighting, convex_scale=4.0, form=form, max_positives=UNCAPPED)
+
+
+@pytest.mark.parametrize("max_positives", [1, 2, 3, 4, 7, UNCAPPED])
+@pytest.mark.parametrize("threshold", [1e-3, 0.5, 0.95, 1.0])
+def test_thresholds_and_caps(kernel_device, threshold, max_positives):
+    student = draw_logits(1, 10, 3, 41, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, 10, 3, 41, dtype=torch.bfloat16, spread=1.0, device=kernel_device)
+    check_against_reference(student, teacher, threshold=threshold, max_positives=max_positives)
+
+
+@pytest.mark.parametrize("teacher_dtype", DTYPES)
+@pytest.mark.parametrize("num_classes", [6, 19, 40])  # registers below and above the top-4 network's groups, and tiles
+@pytest.mark.parametrize("max_positives", [3, UNCAPPED])
+def test_equal_logits_go_to_the_lower_class(kernel_device, num_classes, teacher_dtype, max_positives):
+    student = draw_logits(1, num_classes, 6, 7, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, num_classes, 6, 7, dtype=teacher_dtype, spread=1.0, ties=True, device=kernel_device)
+    teacher[0, :, 0] = 0.0
+    teacher[0, ::2, 0] = -0.0  # as large as +0.0
+    check_against_reference(student, teacher, max_positives=max_positives)
+
+
+@pytest.mark.parametrize("num_classes", [8, 40])
+def test_huge_ranges(kernel_device, num_classes):
+    student = draw_logits(1, num_classes, 6, 7, dtype=torch.float32, spread=1e4, device=kernel_device)
+    for spread in (1.0, 1e4):
+        teacher = draw_logits(1, num_classes, 6, 7, dtype=torch.float32, spread=spread, device=kernel_device)
+        check_against_reference(student, teacher, weighting="none")
+
+
+LAYOUTS = {
+    "channels_last": lambda x: x.to(memory_format=torch.channels_last),
+    "pixel_slice": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],  # collapses: stride 2 along a row, and rows join
+    "class_slice": lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],
+    "crop": lambda x: torch.nn.functional.pad(x, (1, 2, 3, 1))[:, :, 3:-1, 1:-2],  # does not collapse: is copied
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # dense, but does not collapse
+    "batch_inside": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+}
+
+
+@pytest.mark.parametrize("num_classes", [5, 33])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(kernel_device, layout, num_classes):
+    student = draw_logits(2, num_classes, 3, 4, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(2, num_classes, 3, 4, dtype=torch.bfloat16, device=kernel_device)
+    check_against_reference(LAYOUTS[layout](student), teacher)
+    check_against_reference(student, LAYOUTS[layout](teacher))
+
+
+def test_expanded_teacher(kernel_device):
+    student = draw_logits(3, 5, 4, 4, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, 5, 1, 1, dtype=torch.float32, device=kernel_device).expand(3, 5, 4, 4)
+    check_against_reference(student, teacher)
+
+
+# one pixel; one row; one column; just below, at and above a program's 256 pixels (16-bit) and 128 (float32)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (15, 17), (16, 16), (1, 257), (3, 43)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_sizes(kernel_device, size, dtype):
+    student = draw_logits(2, 4, *size, dtype=dtype, device=kernel_device)
+    teacher = draw_logits(2, 4, *size, dtype=dtype, device=kernel_device)
+    check_against_reference(student, teacher)
+
+
+@pytest.mark.parametrize("num_classes", [6, 34])
+def test_pixel_weight_and_valid_mask(kernel_device, num_classes):
+    student = draw_logits(2, num_classes, 5, 7, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(2, num_classes, 5, 7, dtype=torch.bfloat16, device=kernel_device)
+    pixel_weight = torch.rand(2, 7, 5, device=kernel_device).transpose(1, 2)  # does not collapse
+    valid_mask = torch.rand(5, 7, device=kernel_device).gt(0.4).expand(2, 5, 7)  # stride 0
+    check_against_reference(student, teacher, pixel_weight=pixel_weight, scale=-0.5)
+    check_against_reference(student, teacher, valid_mask=valid_mask)
+    check_against_reference(student, teacher, pixel_weight=pixel_weight, valid_mask=valid_mask)
+
+
+@pytest.mark.parametrize("num_classes", [4, 33])
+@pytest.mark.parametrize("form", ["smooth", "hinge"])
+@pytest.mark.parametrize("poisoned", ["student", "teacher"])
+def test_a_bad_logit_reaches_loss_and_gradient_only_where_valid(kernel_device, num_classes, form, poisoned):
+    logits = {
+        name: draw_logits(1, num_classes, 3, 5, dtype=torch.bfloat16, device=kernel_device)
+        for name in ("student", "teacher")
+    }
+    clean = {name: x.clone() for name, x in logits.items()}
+    bad = torch.zeros(1, 3, 5, dtype=torch.bool, device=kernel_device)
+    # the first, a middle and the last class: the last one shares its tile with padding
+    for row, c in enumerate((0, num_classes // 2, num_classes - 1)):
+        for column, value in enumerate((float("nan"), float("inf"), float("-inf"))):
+            logits[poisoned][0, c, row, column] = value
+            bad[0, row, column] = True
+    sums, grad = call_sums(**logits, form=form)
+    assert sums[:4].isnan().all()
+    assert grad.isnan().any(1).equal(bad)
+    pixel_map = fuzzy_positive_map(**logits, pixel_weight=None, valid_mask=None, **(OPTIONS | {"form": form}))
+    assert pixel_map.isnan().equal(bad)
+
+    sums, grad = call_sums(**logits, form=form, valid_mask=~bad)
+    clean_sums, clean_grad = call_sums(**clean, form=form, valid_mask=~bad)
+    assert sums.equal(clean_sums)
+    assert grad.equal(clean_grad)
+    assert grad.masked_select(bad.unsqueeze(1)).eq(0).all()
+
+
+@pytest.mark.parametrize("num_classes", [5, 36])
+def test_no_valid_pixel(kernel_device, num_classes):
+    student = draw_logits(2, num_classes, 4, 5, dtype=torch.float32, device=kernel_device)
+    valid_mask = torch.zeros(2, 4, 5, dtype=torch.bool, device=kernel_device)
+    sums, grad = call_sums(student * float("nan"), student, valid_mask=valid_mask)
+    assert sums.eq(0).all()
+    assert grad.eq(0).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 4, 4), (2, 5, 0, 4), (2, 5, 4, 0)])
+def test_empty(kernel_device, shape):
+    logits = torch.zeros(shape, device=kernel_device)
+    sums, grad = call_sums(logits, logits)
+    assert sums.tolist() == [0] * 6
+    assert grad.shape == shape
+    pixel_map = fuzzy_positive_map(logits, logits, pixel_weight=None, valid_mask=None, **OPTIONS)
+    assert pixel_map.shape == (shape[0], *shape[2:])
+
+
+def test_inputs_stay_and_results_repeat(kernel_device):
+    student = draw_logits(1, 19, 9, 40, dtype=torch.bfloat16, device=kernel_device)
+    teacher = draw_logits(1, 19, 9, 40, dtype=torch.bfloat16, device=kernel_device)
+    before = student.clone(), teacher.clone()
+    first = call_sums(student, teacher)
+    second = call_sums(student, teacher)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(student, before[0])
+    assert torch.equal(teacher, before[1])
+    assert call_sums(student, teacher, with_grad=False)[1] is None
+
+
+def test_one_positive_is_cross_entropy(kernel_device):
+    student = draw_logits(1, 19, 8, 8, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, 19, 8, 8, dtype=torch.float32, device=kernel_device)
+    sums, grad = call_sums(student, teacher, weighting="none", max_positives=1)
+    z = student.clone().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(z, teacher.argmax(1), reduction="sum")
+    expected.backward()
+    torch.testing.assert_close(sums[0], expected.detach())
+    torch.testing.assert_close(sums[3], expected.detach())
+    torch.testing.assert_close(grad, z.grad, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_second_device():
+    student = draw_logits(1, 19, 8, 8, dtype=torch.bfloat16, device="cuda:1")
+    teacher = draw_logits(1, 19, 8, 8, dtype=torch.bfloat16, device="cuda:1")
+    check_against_reference(student, teacher)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="2^31 elements take minutes in the interpreter")
+def test_more_than_2_to_31_elements():
+    # one image of 2^25 pixels and 65 classes: class * stride_c passes 2^31 within the tile
+    student = torch.zeros(1, 65, 1 << 13, 1 << 12, dtype=torch.bfloat16, device="cuda")
+    student[:, 64] = 1.0
+    sums, grad = call_sums(student, student, weighting="none", max_positives=1)
+    assert sums[5].item() == 1 << 25
+    assert grad[0, 64, -1, -1].item() < 0
+    assert grad[0, 63, -1, -1].item() > 0
