@@ -1,0 +1,84 @@
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
+
+
+def test_round_trip(tmp_path):
+    state = {"step": 7, "weights": {"a": torch.randn(3, 5)}, "random": random_state(), "nothing": None, "name": "x"}
+    save_checkpoint(tmp_path / "last.ckpt", state)
+    loaded = load_checkpoint(tmp_path / "last.ckpt")
+    assert loaded["step"] == 7
+    assert loaded["nothing"] is None
+    assert torch.equal(loaded["weights"]["a"], state["weights"]["a"])
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_generators_continue(tmp_path):
+    def draw():
+        return random.random(), np.random.standard_normal(), torch.randn(3).tolist()
+
+    np.random.standard_normal()  # leaves half a pair behind, which the state must carry
+    save_checkpoint(tmp_path / "c", {"random": random_state()})
+    expected = draw()
+    draw()
+    load_random_state(load_checkpoint(tmp_path / "c")["random"])
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("where", ["write", "replace"])
+def test_failure_keeps_the_previous_file(tmp_path, monkeypatch, where):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"step": 1})
+
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    if where == "write":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_checkpoint(path, {"step": 2})
+    assert load_checkpoint(path)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_file(tmp_path, share):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"weights": torch.randn(1000)})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"last\.ckpt: must be a whole checkpoint"):
+        load_checkpoint(path)
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "c.ckpt"
+    with pytest.raises(ValueError, match="no such file"):
+        load_checkpoint(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="foreign"):
+        load_checkpoint(path)
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match="whole checkpoint"):
+        load_checkpoint(path)
+    torch.save({"format": "fpl-fast checkpoint", "version": 99}, path)
+    with pytest.raises(ValueError, match="version 1, got 99"):
+        load_checkpoint(path)
+
+
+def test_loading_runs_no_code(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"format": "fpl-fast checkpoint", "version": 1, "x": Payload()}, tmp_path / "c.ckpt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_checkpoint(tmp_path / "c.ckpt")
+    assert not (tmp_path / "executed").exists()

@@ -1,0 +1,196 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from trainer_runs import STEPS, tiny_run
+
+from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.config_io import load_config, save_config
+from fpl_fast.trainer.recipes import recipe_descriptions
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    """The tiny run as a file that a person could have written."""
+    save_config(tiny_run(), tmp_path / "tiny.yaml")
+    return str(tmp_path / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    save_config(tiny_run(), folder / "tiny.yaml")
+    assert main(["train", str(folder / "tiny.yaml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def error_of(capsys, *arguments):
+    """The one line that a user error gives."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in captured.out
+    return lines[0]
+
+
+def test_help_lists_every_command(capsys):
+    for arguments in ([], ["--help"], ["-h"]):
+        assert main(arguments) == 0
+        shown = capsys.readouterr().out
+        for command in ("train", "eval", "predict", "report", "recipes", "quickstart", "bench"):
+            assert re.search(rf"^  {command} ", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "report", "recipes", "quickstart", "bench"])
+def test_help_of_commands(capsys, command):
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert f"usage: fpl-fast {command}" in capsys.readouterr().out
+
+
+def test_help_of_train_shows_the_recipe(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["train", "folder/cps", "--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--resume" in shown
+    assert "Learning rate at the first step" in shown
+    assert "default: 0.0025" in shown
+    assert "--data.root" in shown
+
+
+def test_recipes(capsys):
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipe_descriptions())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian': did you mean 'train'?"),
+        (["train"], "the first argument must be a recipe or a configuration file"),
+        (["train", "folder/fpl_cp"], "no such recipe 'folder/fpl_cp': did you mean 'folder/fpl_cps'?"),
+        (["train", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["train", "synthetic/cps", "--optim.rl", "1"], "unknown option --optim.rl: did you mean '--optim.lr'?"),
+        (["train", "synthetic/cps", "--optim.lr", "-1"], "optim.lr must be > 0, got -1.0"),
+        (["train", "synthetic/cps", "--out"], "--out"),
+        (["train", "folder/cps", "--data.root", "/nonexistent"], "/nonexistent"),
+        (["train", "--resume", "/nonexistent"], "run must be a folder with a config.yaml"),
+        (["train", "synthetic/cps", "--resume", "x"], "--resume goes alone"),
+        (["eval", "/nonexistent"], "run must be a folder with a config.yaml"),
+        (["eval"], "RUN"),
+        (["report", "/nonexistent"], "run must be a folder"),
+        (["predict", "run", "a/x.png", "b/x.jpg"], "IMAGE must differ in name, got 'x' more than once"),
+        (["bench", "adit"], "adit"),
+    ],
+)
+def test_user_errors_are_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of(capsys, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_writes_run_and_report(run):
+    assert load_config(run / "config.yaml") == tiny_run()
+    assert "<title>" in (run / "report.html").read_text()
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == STEPS
+
+
+def test_overrides_reach_the_run(config_file, tmp_path, capsys):
+    arguments = ["--train.steps", "2", "--method.loss", "ce", "--out", str(tmp_path / "run"), "--eval.samples=1"]
+    assert main(["train", config_file, *arguments]) == 0
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.train.steps, config.method.loss, config.eval.samples) == (2, "ce", 1)
+    assert "mIoU" in capsys.readouterr().out
+
+
+def test_run_folders_get_free_names(config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["train", config_file, "--train.steps", "1"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["run", "run-2"]
+
+
+def test_out_in_use(run, capsys):
+    assert "must be a new or an empty folder" in error_of(capsys, "train", str(run / "config.yaml"), "--out", str(run))
+
+
+def test_eval_repeats_the_evaluation(run, capsys):
+    before = json.loads((run / "evaluation.json").read_text())
+    assert main(["eval", str(run), "--checkpoint", "last"]) == 0
+    after = json.loads((run / "evaluation.json").read_text())
+    assert after == before
+    assert "road" in capsys.readouterr().out
+
+
+def test_report_compares(run, capsys):
+    assert main(["report", str(run), "--compare", str(run)]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+
+
+def test_predict(run, tmp_path, capsys):
+    images = []
+    for name, size in (("a", (50, 34)), ("b", (33, 47))):  # sizes that no stride divides
+        images.append(str(tmp_path / f"{name}.jpg"))
+        pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images[-1])
+    assert main(["predict", str(run), *images, "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "a.png") as prediction:
+        assert prediction.size == (50, 34)
+        assert prediction.mode == "P"
+        assert np.array(prediction).max() < 11
+        assert prediction.getpalette()[:3] == [70, 130, 180]  # sky
+    (tmp_path / "c.jpg").write_text("no image")
+    assert "c.jpg: must be a readable image" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
+
+
+def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path):
+    """A whole process: exit code 128 + signal."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "fpl_fast.trainer.cli", "train"]
+    process = subprocess.Popen(
+        [*command, config_file, "--train.steps", "500", "--out", str(run)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert re.search(rf"stopped after step \d+ of 500; continue with: fpl-fast train --resume {run}\n", out)
+    assert "Traceback" not in err
+    assert (run / "checkpoints" / "last.ckpt").exists()
+
+
+def test_quickstart_compares_two_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "fpl_fast.trainer.commands.quickstart.make_recipe",
+        lambda name: tiny_run(name="supervised" if name == "synthetic/supervised" else "cps"),
+    )
+    assert main(["quickstart", "--out", str(tmp_path / "both"), "--seed", "3"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("supervised", "fpl_cps_cutmix", "road", "pixel accuracy", "seconds", "3 labelled images"):
+        assert word in shown
+    for method in ("supervised", "fpl_cps_cutmix"):
+        assert (tmp_path / "both" / method / "report.html").exists()
+        assert load_config(tmp_path / "both" / method / "config.yaml").train.seed == 3
+    assert "must be a new or an empty folder" in error_of(capsys, "quickstart", "--out", str(tmp_path / "both"))

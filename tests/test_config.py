@@ -1,0 +1,176 @@
+import dataclasses
+
+import pytest
+
+from fpl_fast.trainer import config as config_module
+from fpl_fast.trainer.config import (
+    AugmentConfig,
+    EvalConfig,
+    FolderData,
+    MethodConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    SyntheticData,
+    TrainConfig,
+)
+from fpl_fast.trainer.config_io import (
+    config_from_dict,
+    config_to_dict,
+    describe_fields,
+    load_config,
+    override_config,
+    save_config,
+)
+
+CHANGED = RunConfig(
+    recipe="folder/cps",
+    data=FolderData(root="some where", label_ignore=(11, 12), num_classes=3, class_names=("a", "no", "1")),
+    augment=AugmentConfig(crop=(97, 31), scales=(0.5, 1.25), flip=0.0),
+    model=ModelConfig(backbone="resnet18", output_stride=None, weights_file="w.pt"),
+    method=MethodConfig(loss="ce", cutmix=False, max_positives=None, unsup_weight=1e-7),
+    optim=OptimConfig(lr=1e-5, weight_decay=0.0),
+    train=TrainConfig(precision="bf16-mixed", compile=True, workers=0),
+    eval=EvalConfig(protocol="window", window=(33, 65)),
+)
+
+
+@pytest.mark.parametrize("config", [RunConfig(), CHANGED])
+def test_yaml_round_trip(tmp_path, config):
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert config_from_dict(config_to_dict(config)) == config
+
+
+def test_configs_are_frozen_and_keyword_only():
+    config = RunConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.recipe = "x"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.optim.lr = 1.0
+    with pytest.raises(TypeError):
+        OptimConfig(0.1)
+    with pytest.raises((AttributeError, TypeError)):
+        object.__setattr__(config.optim, "lrr", 1.0)  # slots
+
+
+@pytest.mark.parametrize("name", [name for name in config_module.__all__ if name != "DataConfig"])
+def test_every_field_is_described(name):
+    cls = getattr(config_module, name)
+    described = describe_fields(cls)
+    for field in dataclasses.fields(cls):
+        assert described[field.name].endswith((".", "...", '"...')), field.name
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimConfig(lr=0.0), "optim.lr must be > 0, got 0.0"),
+        (lambda: OptimConfig(momentum=1.0), r"optim.momentum must be in \[0, 1\), got 1.0"),
+        (lambda: OptimConfig(weight_decay=-1e-4), "optim.weight_decay must be >= 0, got -0.0001"),
+        (lambda: AugmentConfig(crop=(0, 3)), r"augment.crop must be >= 1 pixel on either side, got \(0, 3\)"),
+        (lambda: AugmentConfig(scales=()), "augment.scales must be one or more factors > 0"),
+        (lambda: AugmentConfig(flip=1.5), r"augment.flip must be in \[0, 1\], got 1.5"),
+        (lambda: MethodConfig(threshold=0.0), r"method.threshold must be in \(0, 1\], got 0.0"),
+        (lambda: MethodConfig(max_positives=0), "method.max_positives must be >= 1 or null, got 0"),
+        (lambda: MethodConfig(unsup_weight=-1.0), "method.unsup_weight must be >= 0, got -1.0"),
+        (lambda: ModelConfig(pretrained=True, weights_file="w"), "model.weights_file must be null"),
+        (lambda: TrainConfig(steps=0), "train.steps must be >= 1, got 0"),
+        (lambda: TrainConfig(workers=-1), "train.workers must be >= 0, got -1"),
+        (lambda: EvalConfig(every=0), "eval.every must be >= 1, got 0"),
+        (lambda: SyntheticData(num_labelled=0), "data.num_labelled must be >= 1, got 0"),
+        (lambda: SyntheticData(std=(1.0, 0.0, 1.0)), "data.std must be > 0"),
+        (lambda: FolderData(num_classes=1), r"data.num_classes must be in \[2, 255\], got 1"),
+        (lambda: FolderData(num_classes=2, class_names=("a",)), "data.class_names must be empty or 2 names"),
+    ],
+)
+def test_broken_rules(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim": {"lrr": 1.0}}, "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
+        ({"optm": {"lr": 1.0}}, "unknown key 'optm.lr': did you mean 'optim.lr'?"),
+        ({"data": {"root": "x"}}, "unknown key 'data.root'"),  # a folder's key in synthetic data
+        ({"optim": 3}, "optim must hold keys and values, got 3"),
+        ({"data": {"kind": "voc"}}, "data.kind must be one of synthetic, folder, got 'voc'"),
+        ({"optim": {"lr": "fast"}}, "optim.lr"),
+        ({"optim": {"lr": -1}}, "optim.lr must be > 0"),
+        ({"train": {"steps": 1.5}}, "train.steps"),
+        ({"augment": {"crop": [1, 2, 3]}}, "augment.crop"),
+        ([1, 2], "must hold keys and values, got list"),
+    ],
+)
+def test_bad_values(values, message):
+    with pytest.raises(ValueError) as caught:
+        config_from_dict(values, source="run.yaml")
+    assert str(caught.value).startswith("run.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    (tmp_path / "bad.yaml").write_text("optim: [1, 2\n")
+    with pytest.raises(ValueError, match=r"bad\.yaml: must be YAML"):
+        load_config(tmp_path / "bad.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.yaml: must hold keys and values"):
+        load_config(tmp_path / "empty.yaml")
+
+
+def test_a_person_may_write_4e_4(tmp_path):
+    (tmp_path / "c.yaml").write_text("optim: {weight_decay: 8e-4}\n")  # a string by YAML 1.1's rules
+    assert load_config(tmp_path / "c.yaml").optim.weight_decay == 8e-4
+
+
+def test_overrides():
+    changed = override_config(
+        RunConfig(),
+        ["--optim.lr", "1e-3", "--augment.crop=[64, 96]", "--method.max_positives", "null", "--train.compile", "true"],
+    )
+    assert changed.optim.lr == 1e-3
+    assert changed.augment.crop == (64, 96)
+    assert changed.method.max_positives is None
+    assert changed.train.compile is True
+    assert (
+        dataclasses.replace(
+            changed, **{name: getattr(RunConfig(), name) for name in ("optim", "augment", "method", "train")}
+        )
+        == RunConfig()
+    )
+
+
+def test_overrides_keep_what_the_configuration_holds():
+    assert override_config(CHANGED, []) == CHANGED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optim.lrx", "1"], "unknown option --optim.lrx: did you mean '--optim.lr'?"),
+        (["--optim.lr", "fast"], "optim.lr"),
+        (["--optim.lr"], "optim.lr"),
+        (["--train.precision", "fp8"], "train.precision"),
+        (["--augment.flip=2"], "augment.flip must be in [0, 1]"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_overrides(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        override_config(RunConfig(), arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_defaults_and_units(capsys):
+    with pytest.raises(SystemExit) as left:
+        override_config(CHANGED, ["--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "default: 1e-05" in shown  # of this configuration, not of the class
+    assert "Height and width of a training crop, pixels" in shown

@@ -1,0 +1,213 @@
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fpl_fast.trainer.data.sample import Sample
+from fpl_fast.trainer.evaluate import EvaluationResult, Protocol, evaluate, predict_logits
+
+NUM_CLASSES = 4
+IDENTITY = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # normalised = stored
+
+
+class Listed:
+    """A data set of given samples."""
+
+    num_classes, ignore_index, class_names, palette = NUM_CLASSES, 255, tuple("abcd"), ((0, 0, 0),) * NUM_CLASSES
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+class ReadsClass(nn.Module):
+    """Predicts the class that the red channel holds; keeps a batch norm, to be seen in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, image):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return F.one_hot(image[:, 0].round().long(), NUM_CLASSES).movedim(-1, 1).float() + 0 * self.norm(image)[:, :1]
+
+
+def random_samples(sizes, ignored=0.2):
+    """Samples whose images hold predictions, and labels that agree or not."""
+    samples = []
+    for height, width in sizes:
+        prediction = torch.randint(0, NUM_CLASSES, (height, width), dtype=torch.uint8)
+        label = torch.where(
+            torch.rand(height, width) < 0.5, prediction, torch.randint(0, NUM_CLASSES, (height, width))
+        ).to(torch.uint8)
+        label[torch.rand(height, width) < ignored] = 255
+        samples.append(Sample(prediction.expand(3, -1, -1), label))
+    return samples
+
+
+def counted(samples):
+    """The confusion matrix, pixel by pixel."""
+    confusion = torch.zeros(NUM_CLASSES, NUM_CLASSES, dtype=torch.int64)
+    for sample in samples:
+        for truth, prediction in zip(sample.label.flatten().tolist(), sample.image[0].flatten().tolist(), strict=True):
+            if truth != 255:
+                confusion[truth, prediction] += 1
+    return confusion
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_counts_over_images_of_different_sizes(num_workers):
+    samples = random_samples([(7, 5), (1, 9), (12, 12)])
+    network = ReadsClass().train()
+    seen = []
+    result = evaluate(
+        network,
+        Listed(samples),
+        num_classes=NUM_CLASSES,
+        num_workers=num_workers,
+        progress=lambda *done: seen.append(done),
+        **IDENTITY,
+    )
+    expected = counted(samples)
+    assert result.confusion.dtype == torch.int64
+    assert torch.equal(result.confusion, expected)
+    iou = [(expected[c, c] / (expected[c].sum() + expected[:, c].sum() - expected[c, c])).item() for c in range(4)]
+    assert result.per_class_iou == pytest.approx(iou)
+    assert result.miou == pytest.approx(sum(iou) / 4)
+    assert result.pixel_accuracy == pytest.approx((expected.trace() / expected.sum()).item())
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert network.training
+    assert network.norm.num_batches_tracked == 0
+
+
+def test_shares_add_up():
+    dataset = Listed(random_samples([(6, 7)] * 5))
+    whole = evaluate(ReadsClass(), dataset, num_classes=NUM_CLASSES, **IDENTITY)
+    parts = [
+        evaluate(ReadsClass(), dataset, num_classes=NUM_CLASSES, indices=range(rank, 5, 2), **IDENTITY)
+        for rank in range(2)
+    ]
+    assert torch.equal(parts[0].confusion + parts[1].confusion, whole.confusion)
+    assert EvaluationResult.from_confusion(parts[0].confusion + parts[1].confusion).miou == whole.miou
+
+
+def test_absent_classes_do_not_count():
+    result = EvaluationResult.from_confusion(torch.tensor([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    assert math.isnan(result.per_class_iou[2])
+    assert result.miou == pytest.approx((3 / 6 + 4 / 7) / 2)
+    # predicted but never true: counts, with 0
+    assert EvaluationResult.from_confusion(torch.tensor([[3, 1], [0, 0]])).miou == pytest.approx(3 / 8)
+
+
+def test_nothing_but_ignored_pixels_is_nan():
+    result = evaluate(ReadsClass(), Listed(random_samples([(4, 4)], ignored=2.0)), num_classes=NUM_CLASSES, **IDENTITY)
+    assert math.isnan(result.miou)
+    assert math.isnan(result.pixel_accuracy)
+
+
+@pytest.mark.parametrize(
+    "window, size, rows, columns",
+    [
+        ((800, 800), (1024, 2048), [0, 224], [0, 534, 1068, 1248]),  # Cityscapes in the CPS protocol
+        ((512, 512), (512, 512), [0], [0]),
+        ((768, 768), (769, 2304), [0, 1], [0, 512, 1024, 1536]),  # 2/3 of 768 is whole
+        ((3, 2), (7, 5), [0, 2, 4], [0, 2, 3]),
+    ],
+)
+def test_window_positions(window, size, rows, columns):
+    protocol = Protocol(window)
+    assert protocol.starts(size[0], axis=0) == rows
+    assert protocol.starts(size[1], axis=1) == columns
+
+
+@pytest.mark.parametrize("window, stride", [((5, 7), 2 / 3), ((4, 4), 1.0), ((9, 3), 0.34)])
+def test_sliding_windows_sum_raw_logits(window, stride):
+    """Against a loop over pixels; the network answers at half the resolution and sees where a window starts."""
+    image = torch.randn(2, 3, 11, 13)
+    convolution = nn.Conv2d(3, NUM_CLASSES, 3, padding=1)
+
+    @torch.no_grad()
+    def network(crop):
+        return F.avg_pool2d(convolution(crop), 2, ceil_mode=True)
+
+    protocol = Protocol(window, stride)
+    expected = torch.zeros(2, NUM_CLASSES, 11, 13)
+    for top, left in itertools.product(protocol.starts(11, 0), protocol.starts(13, 1)):
+        inside = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+        expected[inside] += F.interpolate(network(image[inside]), window, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(predict_logits(network, image, protocol), expected)
+
+
+def test_a_small_image_is_padded_around_its_centre_and_cut_out_again():
+    image, seen = torch.rand(1, 3, 4, 6) + 1, []
+
+    def network(crop):
+        seen.append(crop)
+        return crop
+
+    logits = predict_logits(network, image, Protocol((7, 9)))
+    (padded,) = seen
+    assert padded.shape == (1, 3, 7, 9)
+    assert torch.equal(padded[..., 1:5, 1:7], image)
+    assert padded.count_nonzero() == image.numel()
+    torch.testing.assert_close(logits, image)
+
+
+def test_an_image_smaller_in_one_direction_only():
+    image = torch.rand(1, 3, 4, 20) + 1
+    logits = predict_logits(lambda crop: crop, image, Protocol((8, 8)))
+    times = torch.tensor([1] * 6 + [2] * 2 + [1] * 4 + [2] * 2 + [1] * 6)  # windows at 0, 6, 12
+    torch.testing.assert_close(logits, image * times)
+
+
+def test_whole_image_upsamples_to_the_image():
+    image = torch.randn(1, 3, 9, 14)
+    coarse = torch.randn(1, NUM_CLASSES, 3, 4)
+    logits = predict_logits(lambda _: coarse.bfloat16(), image, Protocol())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(
+        logits, F.interpolate(coarse.bfloat16().float(), (9, 14), mode="bilinear", align_corners=True)
+    )
+
+
+def test_autocast_surrounds_the_network():
+    dtypes = []
+
+    class Watched(nn.Conv2d):
+        def forward(self, image):
+            logits = super().forward(image)
+            dtypes.append(logits.dtype)
+            return logits
+
+    evaluate(
+        Watched(3, NUM_CLASSES, 1),
+        Listed(random_samples([(8, 8)])),
+        num_classes=NUM_CLASSES,
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    assert dtypes == [torch.bfloat16]
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match=r"window must be at least 1 x 1 or None, got \(0, 5\)"):
+        Protocol((0, 5))
+    with pytest.raises(ValueError, match=r"stride must be in \(0, 1\], got 1.5"):
+        Protocol((4, 4), 1.5)
+    with pytest.raises(ValueError, match="dataset must hold at least one image to evaluate on, got 0"):
+        evaluate(ReadsClass(), Listed([]), num_classes=NUM_CLASSES)
+    sample = random_samples([(4, 4)])[0]
+    network = ReadsClass()
+    with pytest.raises(ValueError, match="dataset must be labelled, got no label for image 1"):
+        evaluate(network, Listed([sample, Sample(sample.image, None)]), num_classes=NUM_CLASSES, **IDENTITY)
+    assert network.training  # given back as it came
+    with pytest.raises(ValueError, match="network must return num_classes = 7 channels, got 4"):
+        evaluate(network, Listed([sample]), num_classes=7, **IDENTITY)

@@ -1,0 +1,258 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fpl_fast.trainer.data.folder import FolderDataset
+from fpl_fast.trainer.data.sample import index_palette
+
+NUM_CLASSES = 5
+CAMVID = Path(os.environ.get("FPL_FAST_CAMVID", Path(__file__).parents[2] / "shared" / "camvid"))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Three images of different sizes with labels; the ids are a, b, c."""
+    rng = np.random.default_rng()
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, size in (("a", (13, 17)), ("b", (8, 30)), ("c", (21, 5))):
+        Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(tmp_path / f"images/{name}.png")
+        Image.fromarray(rng.integers(NUM_CLASSES, size=size, dtype=np.uint8)).save(tmp_path / f"labels/{name}.png")
+    (tmp_path / "list.txt").write_text("a\nb\nc\n")
+    return tmp_path
+
+
+def open_tree(root, **options):
+    defaults = {
+        "list_file": "list.txt",
+        "images": "images/{}.png",
+        "labels": "labels/{}.png",
+        "num_classes": NUM_CLASSES,
+    }
+    return FolderDataset(root, **defaults | options)
+
+
+def stored(path):
+    return torch.from_numpy(np.array(Image.open(path)))
+
+
+def test_images_and_labels_are_read_as_stored(tree):
+    dataset = open_tree(tree)
+    dataset.check()
+    assert len(dataset) == 3
+    for sample, name in zip((dataset[i] for i in range(3)), "abc", strict=True):
+        assert torch.equal(sample.image, stored(tree / f"images/{name}.png").permute(2, 0, 1))
+        assert torch.equal(sample.label, stored(tree / f"labels/{name}.png"))
+        assert sample.image.dtype == sample.label.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "text, options",
+    [
+        (b"a\nb", {}),  # no final newline
+        (b"a\r\nb\r\n\r\n", {}),  # Windows
+        (b"/images/a.png\t/labels/a.png\n/images/b.png\t/labels/b.png\n", {"images": "{}", "labels": "{}"}),
+        (b"images/a.png labels/a.png\r\nimages/b.png labels/b.png", {"images": "{}", "labels": "{}"}),
+        (b"a.png a\nb.png b\n", {"images": "images/{}"}),  # a template for each column
+    ],
+    ids=["id", "crlf", "tab", "space", "templates"],
+)
+def test_list_formats(tree, text, options):
+    (tree / "list.txt").write_bytes(text)
+    dataset, expected = open_tree(tree, **options), [(tree / f"images/{n}.png", tree / f"labels/{n}.png") for n in "ab"]
+    assert dataset.files == expected
+    dataset.check()
+
+
+def test_names_with_spaces_in_a_tab_list(tree):
+    (tree / "images/a.png").rename(tree / "images/a 1.png")
+    (tree / "list.txt").write_text("images/a 1.png\tlabels/a.png\n")
+    open_tree(tree, images="{}", labels="{}").check()
+
+
+def test_unlabelled_images_need_no_label_files(tree):
+    for file in (tree / "labels").iterdir():
+        file.unlink()
+    (tree / "list.txt").write_text("/images/a.png\t/labels/a.png\n/images/b.png\n")
+    dataset = open_tree(tree, images="{}", labels=None)
+    dataset.check()
+    assert [dataset[i].label for i in range(2)] == [None, None]
+
+
+def test_further_ignored_values_become_the_ignore_index(tree):
+    label = np.array([[0, 4, 11], [200, 255, 1]], dtype=np.uint8)
+    Image.fromarray(label).save(tree / "labels/a.png")
+    Image.new("RGB", (3, 2)).save(tree / "images/a.png")
+    dataset = open_tree(tree, label_ignore=(11, 255), ignore_index=200)
+    assert dataset[0].label.tolist() == [[0, 4, 200], [200, 200, 1]]
+
+
+def test_palette_labels_are_indices(tree):
+    label = Image.open(tree / "labels/a.png")
+    coloured = label.copy()
+    coloured.putpalette([value for color in index_palette(256) for value in color])
+    assert coloured.mode == "P"
+    coloured.save(tree / "labels/a.png")
+    assert torch.equal(open_tree(tree)[0].label, torch.from_numpy(np.array(label)))
+
+
+def test_grey_and_transparent_images_become_rgb(tree):
+    for mode in ("L", "P", "RGBA"):
+        Image.open(tree / "images/a.png").convert(mode).save(tree / "images/a.png")
+        assert open_tree(tree)[0].image.shape == (3, 13, 17)
+
+
+def spoil(tree, what):
+    """Break the tree in one way; returns what the message must say."""
+    image, label = tree / "images/b.png", tree / "labels/b.png"
+    values = np.array(Image.open(label))
+    if what == "missing image":
+        image.unlink()
+        return "images/b.png: the file must exist, but is missing"
+    if what == "missing label":
+        label.unlink()
+        return "labels/b.png: the file must exist, but is missing"
+    if what == "truncated image":
+        image.write_bytes(image.read_bytes()[:-200])
+        return "images/b.png: the image must be readable, got .*truncated"
+    if what == "truncated label":
+        label.write_bytes(label.read_bytes()[:60])
+        return "labels/b.png: the image must be readable, got "
+    if what == "no image":
+        image.write_text("hello")
+        return "images/b.png: the image must be readable, got cannot identify"
+    if what == "folder":
+        image.unlink()
+        image.mkdir()
+        return "images/b.png: the image must be readable, got .*directory"
+    if what == "size":
+        Image.fromarray(values[:, 1:]).save(label)
+        return "labels/b.png: a label must have its image's size 30 x 8, got 29 x 8"
+    if what == "value":
+        values[3, 4] = NUM_CLASSES
+        Image.fromarray(values).save(label)
+        return "labels/b.png: labels must be below num_classes = 5 or an ignored value, got 5"
+    if what == "rgb":
+        Image.fromarray(values).convert("RGB").save(label)
+        return "labels/b.png: a label must be an 8-bit .* PNG of class indices, got PNG of Pillow mode RGB"
+    if what == "rgba":
+        Image.fromarray(values).convert("RGBA").save(label)
+        return "labels/b.png: .* got PNG of Pillow mode RGBA"
+    if what == "16 bit":
+        Image.fromarray(values.astype(np.uint16)).save(label)
+        return "labels/b.png: .* got PNG of Pillow mode I"
+    if what == "jpeg label":
+        Image.fromarray(values).save(label, format="JPEG")
+        return "labels/b.png: .* got JPEG of Pillow mode L"
+    if what == "16-bit image":
+        Image.fromarray(values.astype(np.uint16)).save(image)
+        return "images/b.png: an image must have 8 bits a channel, got Pillow mode I"
+    raise AssertionError(what)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "missing image",
+        "missing label",
+        "truncated image",
+        "truncated label",
+        "no image",
+        "folder",
+        "size",
+        "value",
+        "rgb",
+        "rgba",
+        "16 bit",
+        "jpeg label",
+        "16-bit image",
+    ],
+)
+def test_bad_files(tree, what):
+    message = spoil(tree, what)
+    dataset = open_tree(tree)
+    with pytest.raises(ValueError, match=message) as error:
+        dataset.check()
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        dataset[1]
+    dataset[0], dataset[2]  # the others stay readable
+
+
+def test_check_counts_bad_files_and_reports_progress(tree):
+    (tree / "images/a.png").unlink()
+    (tree / "labels/c.png").unlink()
+    seen = []
+    with pytest.raises(ValueError, match=r"images/a.png: .* \(and 1 more bad files\)"):
+        open_tree(tree).check(progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert [Path(line.split(":")[0]).name for line in open_tree(tree).problems()] == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "list.txt: the list must name at least one image, got 0"),
+        ("\r\n \n", "list.txt: the list must name at least one image, got 0"),
+        ("a\nb c d\n", "list.txt: line 2 must hold an id, or an image and a label, got 'b c d'"),
+        ("a\tb\tc", "list.txt: line 1 must hold"),
+    ],
+)
+def test_bad_lists(tree, text, message):
+    (tree / "list.txt").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        open_tree(tree)
+
+
+def test_missing_and_binary_lists(tree):
+    with pytest.raises(
+        ValueError, match=r"nowhere.txt: the list file must be a readable text file, got .*No such file"
+    ):
+        open_tree(tree, list_file="nowhere.txt")
+    (tree / "list.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(ValueError, match=r"list.txt: the list file must be a readable text file"):
+        open_tree(tree)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_classes": 1}, "num_classes must be 2 ... 255 .*, got 1"),
+        ({"num_classes": 256}, "num_classes must be 2 ... 255 .*, got 256"),
+        ({"ignore_index": 4}, "ignore_index and label_ignore must be 5 ... 255, got 4"),
+        ({"label_ignore": (256,)}, "ignore_index and label_ignore must be 5 ... 255, got 256"),
+        ({"images": "images/a.png"}, "images must contain '{}' once, got 'images/a.png'"),
+        ({"labels": "{}/{}.png"}, "labels must contain '{}' once, got '{}/{}.png'"),
+        ({"class_names": ("one",)}, "class_names must have num_classes = 5 entries, got 1"),
+    ],
+)
+def test_wrong_arguments(tree, options, message):
+    with pytest.raises(ValueError, match=message):
+        open_tree(tree, **options)
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here")
+def test_camvid():
+    def camvid(name, split="train", labels="labels/{}/{{}}.png"):
+        return FolderDataset(
+            CAMVID,
+            list_file=f"lists/{name}.txt",
+            images=f"images/{split}/{{}}.jpg",
+            labels=labels and labels.format(split),
+            num_classes=11,
+            label_ignore=(11,),
+        )
+
+    val = camvid("val", split="val")
+    val.check()
+    assert len(val) == 101
+    assert val[0].image.shape == (3, 360, 480)
+    seen = torch.unique(torch.stack([val[i].label for i in range(0, 101, 10)])).tolist()
+    assert seen == [*range(11), 255]
+    labelled, unlabelled = camvid("labelled_1_8"), camvid("unlabelled_1_8", labels=None)
+    assert len(labelled) + len(unlabelled) == len(camvid("train")) == 367
+    assert unlabelled[0].label is None

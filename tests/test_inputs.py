@@ -1,0 +1,153 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainer_runs import STEPS, tiny_run
+
+from fpl_fast.trainer.config import FolderData
+from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches
+
+CPU = torch.device("cpu")
+
+
+def batches(config, num_views=2, **where):
+    datasets = build_train_datasets(config.data, unlabelled=num_views > 0)
+    return list(read_batches(config, datasets, num_unlabelled_views=num_views, device=CPU, **where))
+
+
+def changed(config, **sections):
+    return dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    )
+
+
+def assert_equal(ours, theirs):
+    """Batches, tensor by tensor."""
+    for a, b in zip(flat(ours), flat(theirs), strict=True):
+        assert torch.equal(a, b)
+
+
+def flat(batch):
+    views = (batch.labelled, *batch.unlabelled)
+    return [t for view in views for t in view if t is not None] + ([batch.mix_mask] if len(views) == 3 else [])
+
+
+def test_what_a_batch_holds():
+    config = tiny_run()
+    (first, *_), steps = (made := batches(config)), len(made)
+    assert steps == STEPS
+    assert first.labelled.image.shape == (2, 3, 32, 32)
+    assert first.labelled.image.dtype == torch.float32
+    assert first.labelled.image.is_contiguous(memory_format=torch.channels_last)
+    assert first.labelled.label.dtype == torch.int64
+    assert (first.labelled.label[~first.labelled.valid] == 255).all()
+    assert (first.labelled.image.permute(0, 2, 3, 1)[~first.labelled.valid] == 0).all()
+    assert all(view.label is None for view in first.unlabelled)
+    assert first.mix_mask.shape == (2, 32, 32)
+    assert 0 < first.mix_mask.float().mean() < 1
+    assert not torch.equal(made[0].mix_mask, made[1].mix_mask)
+    assert not torch.equal(first.unlabelled[0].image, first.unlabelled[1].image)
+
+
+@pytest.mark.parametrize("num_views", [0, 1, 2])
+def test_number_of_views(num_views):
+    batch = batches(tiny_run(), num_views)[0]
+    assert len(batch.unlabelled) == num_views
+    assert (batch.mix_mask is not None) == (num_views == 2)
+
+
+def test_resumed_batches_are_the_same():
+    config = tiny_run()
+    for ours, theirs in zip(batches(config, start_step=2), batches(config)[2:], strict=True):
+        assert_equal(ours, theirs)
+
+
+def test_processes_share_the_batches_of_one():
+    config = changed(tiny_run(), train={"batch_labelled": 4, "batch_unlabelled": 6})
+    alone = batches(config)
+    shares = [batches(config, rank=rank, world_size=2) for rank in range(2)]
+    for whole, *parts in zip(alone, *shares, strict=True):
+        together = [torch.cat(pair) for pair in zip(*map(flat, parts), strict=True)]
+        for ours, theirs in zip(together, flat(whole), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_another_seed_is_another_order():
+    ours, theirs = (batches(changed(tiny_run(), train={"seed": seed}))[0] for seed in (0, 1))
+    assert not torch.equal(ours.labelled.image, theirs.labelled.image)
+    assert not torch.equal(ours.mix_mask, theirs.mix_mask)
+
+
+@pytest.mark.parametrize("partner", ["same", "different"])
+def test_cutmix_partner(partner):
+    """Without flips, scales and crops, two views of one image are equal: spec/cps.md section 4.1."""
+    config = changed(
+        tiny_run(partner=partner),
+        data={"num_unlabelled": 24},
+        augment={"crop": (32, 48), "scales": (1.0,), "flip": 0.0},
+        train={"steps": 24},
+    )
+    made = batches(config)
+    pairs = [pair for batch in made for pair in zip(*(view.image for view in batch.unlabelled), strict=True)]
+    equal = [torch.equal(*pair) for pair in pairs]
+    assert np.mean(equal) == (1 if partner == "same" else pytest.approx(1 / 24, abs=0.1))
+    epochs = [torch.cat([b.unlabelled[0].image for b in part]) for part in (made[:12], made[12:])]
+    assert torch.equal(*epochs) == (partner == "same")  # their samplers repeat the order of the first epoch
+    assert all(len(epoch.flatten(1).unique(dim=0)) == 24 for epoch in epochs)
+
+
+def test_scenes_of_the_parts_differ():
+    data = tiny_run().data
+    sets = [*build_train_datasets(data, unlabelled=True), build_val_dataset(data)]
+    assert [len(part) for part in sets] == [data.num_labelled, data.num_unlabelled, data.num_val]
+    images = [part[i].image.flatten() for part in sets for i in range(len(part))]
+    assert len(torch.stack(images).unique(dim=0)) == len(images)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small tree in the default layout of the folder recipe."""
+    for part, names in {"train": "abcd", "val": "ef"}.items():
+        for kind in ("images", "labels"):
+            (tmp_path / kind / part).mkdir(parents=True)
+        for name in names:
+            rng = np.random.default_rng(ord(name))
+            Image.fromarray(rng.integers(0, 256, (36, 52, 3), dtype=np.uint8)).save(
+                tmp_path / "images" / part / f"{name}.jpg"
+            )
+            if name not in "cd":  # unlabelled images need no label files
+                label = rng.integers(0, 4, (36, 52), dtype=np.uint8)
+                Image.fromarray(label).save(tmp_path / "labels" / part / f"{name}.png")
+    (tmp_path / "lists").mkdir()
+    for name, entries in {"labelled": "ab", "unlabelled": "cd", "val": "ef"}.items():
+        (tmp_path / "lists" / f"{name}.txt").write_text("\n".join(entries))
+    return FolderData(root=str(tmp_path), num_classes=3, label_ignore=(3,), class_names=("x", "y", "z"))
+
+
+def test_folder(folder):
+    datasets, val = build_train_datasets(folder, unlabelled=True), build_val_dataset(folder)
+    assert [len(part) for part in (*datasets, val)] == [2, 2, 2]
+    assert val.class_names == ("x", "y", "z")
+    assert set(datasets.labelled[0].label.unique().tolist()) == {0, 1, 2, 255}
+    assert datasets.unlabelled[0].label is None
+    counts = []
+    check_files([*datasets, val], lambda done, total: counts.append((done, total)))
+    assert counts == [(1, 2), (2, 2)] * 3
+    batch = batches(dataclasses.replace(tiny_run(), data=folder))[0]
+    assert set(batch.labelled.label.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_supervised_needs_no_unlabelled_list(folder, tmp_path):
+    (tmp_path / "lists" / "unlabelled.txt").unlink()
+    assert build_train_datasets(folder, unlabelled=False).unlabelled is None
+    with pytest.raises(ValueError, match=r"unlabelled\.txt"):
+        build_train_datasets(folder, unlabelled=True)
+
+
+def test_a_bad_file_is_named(folder, tmp_path):
+    (tmp_path / "images" / "train" / "d.jpg").write_bytes(b"\xff\xd8 truncated")
+    datasets = build_train_datasets(folder, unlabelled=True)
+    with pytest.raises(ValueError, match=r"d\.jpg"):
+        check_files([*datasets, None], lambda done, total: None)

@@ -1,0 +1,221 @@
+import dataclasses
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from trainer_runs import STEPS, Quiet, tiny_run
+
+from fpl_fast.trainer.checkpoint import load_checkpoint
+from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run_folder import RunFolder
+
+TIMES = {"images_per_second", "loader_wait", "elapsed_s", "peak_memory_mb"}  # differ between two runs
+
+
+def metrics(folder):
+    """The log without what depends on the clock."""
+    records = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+def assert_same_state(ours, theirs):
+    """Networks, optimiser and counters, bit for bit."""
+    a, b = load_checkpoint(ours), load_checkpoint(theirs)
+    assert a["step"] == b["step"]
+    assert a["miou"] == b["miou"]
+    assert a["method"].keys() == b["method"].keys()
+    assert all(torch.equal(a["method"][name], b["method"][name]) for name in a["method"])
+    for name, state in a["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][name]["momentum_buffer"])
+    assert torch.equal(a["random"]["torch"], b["random"]["torch"])
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that nothing interrupts."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "straight")
+    monitor = Quiet()
+    outcome = train(tiny_run(), folder, monitor)
+    return folder, outcome, monitor
+
+
+def test_run_folder(straight):
+    folder, outcome, monitor = straight
+    assert (outcome.step, outcome.stopped_by, outcome.is_first) == (STEPS, None, True)
+    assert folder.load_config() == tiny_run()
+    records = metrics(folder)
+    assert [(r["step"], r["split"]) for r in records] == [
+        (2, "train"), (4, "train"), (4, "val"), (6, "train"), (6, "val"),
+    ]  # fmt: skip
+    assert [record[:2] for record in monitor.records] == [(r["step"], r["split"]) for r in records]
+    for record in records[:2]:
+        assert record["loss"] == pytest.approx(record["loss_sup"] + record["loss_unsup"], rel=1e-5)
+        assert 1 <= record["mean_positives"] <= 3
+    # lr of the step that was logged, counted from 0: spec/cps.md section 3
+    assert [r["lr"] for r in records if r["split"] == "train"] == pytest.approx(
+        [0.01 * (1 - step / STEPS) ** 0.9 for step in (1, 3, 5)]
+    )
+    evaluation = json.loads(folder.evaluation.read_text())
+    assert evaluation["miou"] == records[-1]["miou"] == outcome.miou
+    assert evaluation["step"] == STEPS
+    assert np.array(evaluation["confusion"]).shape == (11, 11)
+    assert json.loads(folder.environment.read_text())["torch"] == torch.__version__
+    with np.load(folder.samples) as samples:
+        assert samples["palette"].shape == (11, 3)
+        for place in range(2):
+            assert samples[f"image_{place}"].shape == (32, 48, 3)
+            for name in ("label", "prediction", "num_positives"):
+                assert samples[f"{name}_{place}"].shape == (32, 48)
+                assert samples[f"{name}_{place}"].dtype == np.uint8
+            assert 1 <= samples[f"num_positives_{place}"].min() <= samples[f"num_positives_{place}"].max() <= 3
+    assert list(folder.tensorboard.iterdir())
+    assert load_checkpoint(folder.best)["miou"] == max(r["miou"] for r in records if r["split"] == "val")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("at", [3, 4])  # between two log steps; on a log and evaluation step
+def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
+    folder = RunFolder(tmp_path / "run")
+    before = signal.getsignal(number)
+    outcome = train(tiny_run(), folder, Quiet(lambda step: step == at and os.kill(os.getpid(), number)))
+    assert outcome.step == at
+    assert outcome.stopped_by == number
+    assert signal.getsignal(number) is before
+    assert load_checkpoint(folder.last)["step"] == at
+
+    monitor = Quiet()
+    outcome = train(folder.load_config(), folder, monitor, resume=True)
+    assert monitor.first_step == at
+    assert outcome.stopped_by is None
+    assert_same_state(folder.last, straight[0].last)
+    assert metrics(folder) == metrics(straight[0])
+    assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
+
+
+def test_killed_and_resumed_equals_straight(tmp_path, straight):
+    """A crash leaves the checkpoint of the last evaluation and a log that runs past it."""
+    folder = RunFolder(tmp_path / "run")
+
+    def crash(step):
+        if step == 5:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(tiny_run(), folder, Quiet(crash))
+    with folder.metrics.open("a") as file:
+        file.write('{"step": 6, "split": "train", "loss": 1.0}\n{"step": 6, "spl')  # cut short by the crash
+    train(folder.load_config(), folder, Quiet(), resume=True)
+    assert_same_state(folder.last, straight[0].last)
+    assert metrics(folder) == metrics(straight[0])
+
+
+def test_loader_workers_do_not_matter(tmp_path, straight):
+    config = tiny_run()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, workers=2))
+    folder = RunFolder(tmp_path / "run")
+    train(config, folder, Quiet())
+    assert_same_state(folder.last, straight[0].last)
+
+
+def test_a_finished_run_stays_finished(tmp_path, straight):
+    before = straight[0].metrics.read_text()
+    outcome = train(tiny_run(), straight[0], Quiet(), resume=True)
+    assert (outcome.step, outcome.stopped_by) == (STEPS, None)
+    assert straight[0].metrics.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "supervised"},
+        {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 50},
+        {"loss": "ce", "cutmix": False},
+        {"loss": "fpl", "cutmix": False, "weighting": "concave"},
+        {"loss": "ce", "partner": "same", "ignore_padding": True},
+    ],
+)
+def test_every_method_learns(tmp_path, method):
+    """On the same few images, the supervised loss falls."""
+    config = tiny_run(**method)
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, steps=16, log_every=4),
+        eval=dataclasses.replace(config.eval, every=100),
+    )
+    monitor = Quiet()
+    train(config, RunFolder(tmp_path / "run"), monitor)
+    losses = [scalars["loss_sup"] for _, split, scalars in monitor.records if split == "train"]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_bf16(tmp_path):
+    config = tiny_run()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16-mixed"))
+    outcome = train(config, RunFolder(tmp_path / "run"), Quiet())
+    assert 0 <= outcome.miou <= 1
+    state = load_checkpoint(RunFolder(tmp_path / "run").last)["method"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_a_diverging_run_stops_with_an_explanation(tmp_path):
+    config = tiny_run()
+    config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=1e30))
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) after step \d+: a lower optim.lr may help"):
+        train(config, RunFolder(tmp_path / "run"), Quiet())
+
+
+def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch):
+    """The log is read on log steps only: Tensor.item, .tolist and float() are never called in between."""
+    calls = []
+    for name in ("item", "tolist", "__float__"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, _original=original, _name=name):
+            calls.append(_name)
+            return _original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    config = tiny_run()
+    config = dataclasses.replace(
+        config,
+        train=dataclasses.replace(config.train, steps=9, log_every=100),
+        eval=dataclasses.replace(config.eval, every=100),
+    )
+    counts = []
+    train(config, RunFolder(tmp_path / "run"), Quiet(lambda step: counts.append(len(calls))))
+    assert counts[1] == counts[-1]  # the first step may set things up
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": {"batch_labelled": 1}}, "train.batch_labelled must give batch normalisation 2 images"),
+        ({"train": {"precision": "16-mixed"}}, "train.precision must be '32-true' or 'bf16-mixed' on a CPU"),
+        ({"model": {"backbone": "resnet_18"}}, "backbone"),
+    ],
+)
+def test_bad_configurations_stop_before_anything_is_written(tmp_path, changes, message):
+    config = tiny_run()
+    for section, values in changes.items():
+        config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+    with pytest.raises(ValueError, match=message):
+        train(config, RunFolder(tmp_path / "run"), Quiet())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_use_is_not_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="--out must be a new or an empty folder"):
+        train(tiny_run(), RunFolder(tmp_path), Quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_checkpoint_of_other_networks(tmp_path, straight):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_run(name="supervised"))
+    folder.last.write_bytes(straight[0].last.read_bytes())
+    with pytest.raises(ValueError, match=r"last\.ckpt: must fit the run's config\.yaml, got other networks"):
+        train(folder.load_config(), folder, Quiet(), resume=True)

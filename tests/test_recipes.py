@@ -1,0 +1,41 @@
+import pytest
+
+from fpl_fast.trainer.config_io import config_from_dict, config_to_dict
+from fpl_fast.trainer.recipes import make_recipe, recipe_descriptions
+
+METHODS = ("supervised", "cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
+
+
+def test_the_grid_is_complete():
+    assert set(recipe_descriptions()) == {f"{data}/{method}" for data in ("synthetic", "folder") for method in METHODS}
+
+
+@pytest.mark.parametrize("name", recipe_descriptions())
+def test_recipe_is_a_whole_configuration(name):
+    config = make_recipe(name)
+    assert config.recipe == name
+    assert config.data.kind == name.split("/")[0]
+    assert config_from_dict(config_to_dict(config)) == config
+    assert "\n" not in recipe_descriptions()[name]
+
+
+def test_methods_differ_as_their_names_say():
+    made = {method: make_recipe(f"folder/{method}").method for method in METHODS}
+    assert made["supervised"].name == "supervised"
+    for method in METHODS[1:]:
+        assert made[method].name == "cps"
+        assert made[method].loss == ("fpl" if "fpl" in method else "ce")
+        assert made[method].cutmix is ("cutmix" in method)
+        # spec/cps.md section 2, VOC
+        assert made[method].unsup_weight == (1.0 if "cutmix" in method else 1.5)
+    assert make_recipe("folder/cps").optim.lr == 0.0025  # section 3.1
+    assert make_recipe("folder/cps").optim.weight_decay == 4e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("folder/fpl_cps_cutmx", "folder/fpl_cps_cutmix"), ("foldr/cps", "folder/cps"), ("synthetic", "synthetic/cps")],
+)
+def test_unknown_names_are_answered_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f"no such recipe '{name}': did you mean '{nearest}'"):
+        make_recipe(name)

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from fpl_fast.trainer.data.synthetic import CLASS_NAMES, PALETTE, SyntheticScenes
+
+
+def same(a, b):
+    return torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
+
+
+def test_seed_and_index_decide_everything():
+    scenes = SyntheticScenes(9, size=(48, 64), seed=5)
+    again = SyntheticScenes(9, size=(48, 64), seed=5)
+    backwards = [again[i] for i in reversed(range(9))]  # neither order nor global generators matter
+    np.random.seed(1)
+    assert all(same(scenes[i], backwards[8 - i]) for i in range(9))
+    assert not same(scenes[0], scenes[1])
+    assert not same(scenes[0], SyntheticScenes(9, size=(48, 64), seed=6)[0])
+
+
+def test_first_shifts_the_index():
+    assert same(SyntheticScenes(10, size=(48, 64))[7], SyntheticScenes(3, size=(48, 64), first=5)[2])
+
+
+def test_unlabelled_scenes_have_the_same_pictures():
+    with_label, without = SyntheticScenes(2)[1], SyntheticScenes(2, labelled=False)[1]
+    assert without.label is None
+    assert torch.equal(with_label.image, without.image)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 131), (160, 90)])  # smallest; odd and wide; upright
+def test_shapes_and_values(size):
+    scenes = SyntheticScenes(4, size=size)
+    for sample in (scenes[i] for i in range(4)):
+        assert sample.image.shape == (3, *size)
+        assert sample.label.shape == size
+        assert sample.image.dtype == sample.label.dtype == torch.uint8
+        assert set(sample.label.unique().tolist()) <= {*range(scenes.num_classes), scenes.ignore_index}
+        assert sample.image.float().std() > 5  # a picture, not a blank
+
+
+def test_classes_are_long_tailed_and_all_there():
+    scenes = SyntheticScenes(60)
+    counts = sum(torch.bincount(scenes[i].label.flatten().long(), minlength=256) for i in range(60))
+    share = dict(zip(CLASS_NAMES, (counts / counts.sum()).tolist(), strict=False))
+    assert len(CLASS_NAMES) == len(PALETTE) == scenes.num_classes == 11
+    assert min(share.values()) > 5e-4
+    assert share["road"] + share["sky"] + share["building"] > 0.6
+    assert max(share[name] for name in ("sign", "person", "cyclist", "pole")) < 0.02
+    assert 0.003 < counts[255] / counts.sum() < 0.05
+
+
+def test_things_keep_to_their_places():
+    """Sky is above road in every column that has both, and colours alone do not tell the classes."""
+    scenes = SyntheticScenes(20)
+    sky, road = [], []
+    for sample in (scenes[i] for i in range(20)):
+        rows = torch.arange(sample.label.shape[0])[:, None].expand_as(sample.label)
+        assert rows[sample.label == 0].max() < rows[sample.label == 3].max()
+        sky.append(rows[sample.label == 0].float().mean())
+        road.append(rows[sample.label == 3].float().mean())
+    assert max(sky) < min(road)
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        SyntheticScenes(0)
+    with pytest.raises(ValueError, match=r"size must be at least 32 x 32, got \(16, 64\)"):
+        SyntheticScenes(1, size=(16, 64))
+    with pytest.raises(ValueError, match="seed and first must be at least 0, got 0 and -1"):
+        SyntheticScenes(1, first=-1)
+    with pytest.raises(IndexError, match=r"index must be in \[0, 3\), got 3"):
+        SyntheticScenes(3)[3]

@@ -1,0 +1,49 @@
+"""A run of a few seconds, shared by the tests of the trainer."""
+
+from fpl_fast.trainer.config import (
+    AugmentConfig,
+    EvalConfig,
+    MethodConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    SyntheticData,
+    TrainConfig,
+)
+
+STEPS = 6
+
+
+def tiny_run(**method):
+    """Six steps of a tiny network; log and evaluation steps fall between and on the middle."""
+    return RunConfig(
+        data=SyntheticData(num_labelled=3, num_unlabelled=5, num_val=3, size=(32, 48)),
+        augment=AugmentConfig(crop=(32, 32), scales=(0.75, 1.0, 1.5)),
+        model=ModelConfig(backbone="test_resnet", head_channels=8, low_channels=4),
+        method=MethodConfig(**method),
+        optim=OptimConfig(lr=0.01),
+        train=TrainConfig(steps=STEPS, batch_labelled=2, batch_unlabelled=2, workers=0, log_every=2, accelerator="cpu"),
+        eval=EvalConfig(every=4, samples=2),
+    )
+
+
+class Quiet:
+    """A Monitor that remembers what it is told, and may act on a step."""
+
+    def __init__(self, on_step=lambda step: None):
+        self.records, self.on_step = [], on_step
+
+    def checking(self, done, total):
+        pass
+
+    def started(self, step, steps):
+        self.first_step = step
+
+    def stepped(self, step):
+        self.on_step(step)
+
+    def logged(self, step, split, scalars):
+        self.records.append((step, split, scalars))
+
+    def validating(self, done, total):
+        pass

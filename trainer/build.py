@@ -1,0 +1,86 @@
+"""From a configuration to hardware, networks and methods."""
+
+import os
+from functools import partial
+
+import torch
+from lightning.fabric import Fabric
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
+from fpl_fast.trainer.methods import Method, build_method
+from fpl_fast.trainer.models.deeplabv3plus import build_network
+
+__all__ = ["build_method_networks", "make_fabric", "make_network"]
+
+
+def make_fabric(config: TrainConfig) -> Fabric:
+    """Launch device, precision and processes; under torchrun, which has started them, its environment decides.
+
+    Raises:
+        ValueError: The device cannot run the precision, or there are too few devices.
+    """
+    cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    if cuda and torch.cuda.device_count() < devices:
+        raise ValueError(f"train.devices must be at most the {torch.cuda.device_count()} GPUs here, got {devices}")
+    if not cuda and config.precision == "16-mixed":
+        raise ValueError("train.precision must be '32-true' or 'bf16-mixed' on a CPU, got '16-mixed'")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=config.precision,
+        strategy="ddp" if devices * num_nodes > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
+    """The network (N, 3, H, W) -> (N, num_classes, H / 4, W / 4) of logits, freshly initialised.
+
+    Raises:
+        ValueError: There is no such backbone, or it cannot have that output stride.
+    """
+    return build_network(
+        config.backbone,
+        num_classes,
+        output_stride=config.output_stride,
+        head_channels=config.head_channels,
+        low_channels=config.low_channels,
+        pretrained=config.pretrained,
+        weights_file=config.weights_file,
+    )
+
+
+def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -> Method:
+    """The method of a run with its networks, laid out, synchronised and compiled as the configuration says.
+
+    Raises:
+        ValueError: See ``make_network``; or a batch does not divide among the processes or is too small.
+    """
+    method = build_method(
+        config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
+    )
+    synchronised = fabric.world_size > 1 and fabric.device.type == "cuda"
+    if synchronised:
+        method = convert_sync_batchnorm(method)
+    for name in ("batch_labelled", "batch_unlabelled") if method.num_unlabelled_views else ("batch_labelled",):
+        images, processes = getattr(config.train, name), fabric.world_size
+        if images % processes:
+            raise ValueError(f"train.{name} must be a multiple of the {processes} processes, got {images}")
+        if images < (2 if synchronised else 2 * processes):
+            raise ValueError(
+                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes"
+            )
+    if config.train.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    if config.train.compile:
+        for network in method.networks:
+            network.compile()
+    return method

@@ -1,0 +1,1 @@
+"""The commands of ``fpl-fast``: one module each, with ``SUMMARY`` and ``main(arguments) -> exit code``."""

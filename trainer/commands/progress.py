@@ -1,0 +1,100 @@
+"""A training run on the terminal: a bar where someone watches, a line a log step where nobody does."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fpl_fast.trainer.commands.console import out_console
+
+__all__ = ["ProgressMonitor"]
+
+
+class ProgressMonitor:
+    """Shows steps, time left, and the newest record of the log; a ``Monitor`` and a context manager.
+
+    Args:
+        title: Name of the run.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.console = out_console()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._steps = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def checking(self, done: int, total: int) -> None:
+        """Count files."""
+        self._show("files", done, total)
+
+    def started(self, step: int, steps: int) -> None:
+        """Open the bar of the run."""
+        self._steps = steps
+        self._show(self.title, step, steps)
+
+    def stepped(self, step: int) -> None:
+        """Move the bar of the run."""
+        self._show(self.title, step, self._steps)
+
+    def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
+        """Show the record behind the bar, or as a line; scores always as a line."""
+        text = describe_record(split, scalars)
+        if split == "train" and self._bar.disable is False:
+            self._bar.update(self._tasks[self.title], note=text)
+        else:
+            self._bar.console.print(f"{self.title}  step {step}/{self._steps}  {text}")
+
+    def validating(self, done: int, total: int) -> None:
+        """Count validation images; the bar goes when they are done."""
+        self._show("validation", done, total)
+        if done == total:
+            self._bar.remove_task(self._tasks.pop("validation"))
+
+    def _show(self, name: str, done: int, total: int) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total, completed=done, note="")
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+
+def describe_record(split: str, scalars: dict[str, float]) -> str:
+    """A record of the log in a few words.
+
+    Example:
+        >>> describe_record("val", {"miou": 0.5, "pixel_accuracy": 0.75, "elapsed_s": 9.0})
+        'mIoU 50.00 %  accuracy 75.00 %'
+    """
+    if split == "val":
+        return f"mIoU {100 * scalars['miou']:.2f} %  accuracy {100 * scalars['pixel_accuracy']:.2f} %"
+    text = f"loss {scalars['loss']:.3f}  sup {scalars['loss_sup']:.3f}"
+    if "loss_unsup" in scalars:
+        text += f"  unsup {scalars['loss_unsup']:.3f}  K {scalars['mean_positives']:.2f}"
+    rates = f"{scalars['images_per_second']:.1f} images/s  waiting {100 * scalars['loader_wait']:.0f} %"
+    return f"{text}  {rates}  {scalars['peak_memory_mb']:.0f} MB"

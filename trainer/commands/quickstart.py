@@ -1,0 +1,64 @@
+"""``fpl-fast quickstart``."""
+
+import dataclasses
+from pathlib import Path
+
+from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.recipes import make_recipe
+from fpl_fast.trainer.run_folder import RunFolder, free_path
+
+__all__ = ["main"]
+
+METHODS = ("supervised", "fpl_cps_cutmix")
+
+
+def main(arguments: list[str]) -> int:
+    """Train with the same few labels, without and with unlabelled images, and set the results side by side."""
+    parser = Parser(
+        "fpl-fast quickstart",
+        "Train on synthetic street scenes, supervised and with FPL+CPS, from the same few labels, and compare.",
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder for the two runs; default runs/quickstart")
+    parser.add_argument("--seed", type=int, default=0, help="seed of training; the scenes stay the same")
+    options = parser.parse_args(arguments)
+    parent = Path(options.out) if options.out else free_path(Path("runs") / "quickstart")
+    folders = {method: RunFolder(parent / method) for method in METHODS}
+    for folder in folders.values():
+        folder.require_free()
+
+    from fpl_fast.trainer.commands.train import run_training
+    from fpl_fast.trainer.report import write_report
+
+    for method, folder in folders.items():
+        code = run_training(_config(method, options.seed), folder)
+        if code:
+            return code
+    supervised, semi = (folders[method].path for method in METHODS)
+    reports = [write_report(supervised, compare=[semi]), write_report(semi, compare=[supervised])]
+    _show(folders, reports)
+    return 0
+
+
+def _config(method: str, seed: int) -> RunConfig:
+    config = make_recipe(f"synthetic/{method}")
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+
+
+def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
+    """The final table."""
+    from fpl_fast.trainer.commands.tables import class_table
+    from fpl_fast.trainer.report import read_run
+
+    runs = [read_run(folder.path) for folder in folders.values()]
+    data = folders[METHODS[0]].load_config().data
+    console = out_console()
+    console.print(
+        f"\n{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate"
+    )
+    table = class_table(runs[0].evaluation.class_names, {run.name: run.evaluation.iou.tolist() for run in runs})
+    table.add_row("pixel accuracy", *(f"{100 * run.evaluation.pixel_accuracy:.1f}" for run in runs))
+    table.add_row("seconds", *(f"{run.elapsed_s:.0f}" for run in runs))
+    console.print(table)
+    for report in reports:
+        console.print(f"report: {report}")

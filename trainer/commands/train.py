@@ -1,0 +1,69 @@
+"""``fpl-fast train``."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from fpl_fast.trainer.commands.console import out_console
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config_io import load_config, override_config
+from fpl_fast.trainer.recipes import make_recipe
+from fpl_fast.trainer.run_folder import RunFolder, free_path
+
+__all__ = ["main", "run_training"]
+
+_PROG = "fpl-fast train RECIPE|CONFIG.yaml [--out DIR]"
+_DESCRIPTION = """
+RECIPE is one of fpl-fast recipes; the defaults below are those of the recipe given. --out names the run folder
+(default runs/RECIPE). fpl-fast train --resume DIR continues a run that was stopped.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Train a recipe or a configuration file with changes, or continue a run."""
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--out")
+    own.add_argument("--resume")
+    try:
+        options, rest = own.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+
+    if options.resume is not None:
+        if rest or options.out is not None:
+            raise ValueError(f"--resume goes alone: the run keeps its configuration, got {shlex.join(rest) or '--out'}")
+        folder = RunFolder(options.resume)
+        return run_training(folder.load_config(), folder, resume=True)
+
+    config = _read_config(rest)
+    folder = RunFolder(options.out or free_path(Path("runs") / (config.recipe or "run")))
+    return run_training(config, folder)
+
+
+def _read_config(arguments: list[str]) -> RunConfig:
+    """The configuration that the first argument names, changed by the others."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(arguments):
+        raise ValueError("the first argument must be a recipe or a configuration file; fpl-fast recipes lists recipes")
+    name = arguments[0] if named else "synthetic/fpl_cps_cutmix"
+    config = load_config(name) if name.endswith((".yaml", ".yml")) else make_recipe(name)
+    return override_config(config, arguments[named:], prog=_PROG, description=_DESCRIPTION)
+
+
+def run_training(config: RunConfig, folder: RunFolder, *, resume: bool = False) -> int:
+    """Train with a progress bar, write the report, say what came out; returns the exit code."""
+    from fpl_fast.trainer.commands.progress import ProgressMonitor
+    from fpl_fast.trainer.loop import train
+    from fpl_fast.trainer.report import write_report
+
+    with ProgressMonitor(folder.path.name) as monitor:
+        outcome = train(config, folder, monitor, resume=resume)
+    if outcome.stopped_by is not None:
+        if outcome.is_first:
+            command = shlex.join(["fpl-fast", "train", "--resume", str(folder.path)])
+            out_console().print(f"stopped after step {outcome.step} of {config.train.steps}; continue with: {command}")
+        return 128 + outcome.stopped_by
+    if outcome.is_first:
+        report = write_report(folder.path)
+        out_console().print(f"mIoU {100 * outcome.miou:.2f} % after step {outcome.step}; report: {report}")
+    return 0

@@ -1,0 +1,292 @@
+"""What a run is: one frozen, typed value, checked when it is made (config_io.py reads and writes it).
+
+Every number of a run lives here, so that the ``config.yaml`` of a run folder is enough to repeat it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "EvalConfig",
+    "FolderData",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "SyntheticData",
+    "TrainConfig",
+]
+
+_Class = TypeVar("_Class")
+
+
+def _config(cls: type[_Class]) -> type[_Class]:
+    return dataclass(frozen=True, kw_only=True, slots=True)(cls)
+
+
+def _require(rule: bool, name: str, text: str, value: object) -> None:
+    if not rule:
+        raise ValueError(f"{name} must be {text}, got {value!r}")
+
+
+@_config
+class DataConfig:
+    """What every data set has: the colours it is normalised with and the value of pixels without a label."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue, in units of full scale (ImageNet's, as torchvision states them)."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue, in units of full scale."""
+    ignore_index: int = 255
+    """Label value of pixels that no loss and no metric counts."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.std) > 0, "data.std", "> 0", self.std)
+        _require(0 <= self.ignore_index <= 255, "data.ignore_index", "in [0, 255]", self.ignore_index)
+
+
+@_config
+class SyntheticData(DataConfig):
+    """Procedurally drawn street scenes: nothing to download, the same pictures for the same seed on any machine."""
+
+    kind: Literal["synthetic"] = "synthetic"
+    """Names the kind of data set; fixed by the recipe."""
+    num_labelled: int = 6
+    """Images trained on with their labels."""
+    num_unlabelled: int = 400
+    """Further images trained on without labels."""
+    num_val: int = 100
+    """Images evaluated on."""
+    size: tuple[int, int] = (64, 96)
+    """Height and width of the images, pixels."""
+    seed: int = 0
+    """Seed of the scenes; another seed is another data set."""
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        for name in ("num_labelled", "num_unlabelled", "num_val"):
+            _require(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
+        _require(min(self.size) >= 32, "data.size", ">= 32 pixels on either side", self.size)
+
+
+@_config
+class FolderData(DataConfig):
+    """Images, index-PNG labels and list files in a folder; unlabelled images need no label files."""
+
+    kind: Literal["folder"] = "folder"
+    """Names the kind of data set; fixed by the recipe."""
+    root: str = "data"
+    """Folder that all other paths start from."""
+    images: str = "images/train/{}.jpg"
+    """Path of a training image; {} stands for its entry in the list file ("{}" where lists hold whole paths)."""
+    labels: str = "labels/train/{}.png"
+    """Path of a training label, an 8-bit index PNG of the image's size."""
+    labelled: str = "lists/labelled.txt"
+    """List file of the images trained on with their labels."""
+    unlabelled: str = "lists/unlabelled.txt"
+    """List file of the images trained on without labels."""
+    val_images: str = "images/val/{}.jpg"
+    """Path of a validation image."""
+    val_labels: str = "labels/val/{}.png"
+    """Path of a validation label."""
+    val: str = "lists/val.txt"
+    """List file of the validation images."""
+    num_classes: int = 11
+    """Number of classes; labels run from 0 to num_classes - 1."""
+    label_ignore: tuple[int, ...] = ()
+    """Label values in the files, besides ignore_index, that mean "no label"."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes in order, for reports; empty means "0", "1", ..."""
+    check: bool = True
+    """Whether every file is decoded before a run begins, so that a bad one is known at once."""
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        _require(2 <= self.num_classes <= 255, "data.num_classes", "in [2, 255]", self.num_classes)
+        _require(
+            len(self.class_names) in (0, self.num_classes),
+            "data.class_names",
+            f"empty or {self.num_classes} names",
+            self.class_names,
+        )
+
+
+@_config
+class AugmentConfig:
+    """Random flip, scale and crop, the same for labelled and unlabelled images."""
+
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of a training crop, pixels; smaller images are padded, centred."""
+    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
+    """Factors of image size that are drawn from uniformly (CPS has no 1.25)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.crop) >= 1, "augment.crop", ">= 1 pixel on either side", self.crop)
+        _require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
+        _require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
+
+
+@_config
+class ModelConfig:
+    """A backbone of any kind that timm knows, under the DeepLabv3+ head of CPS."""
+
+    backbone: str = "resnet50"
+    """"resnet50" or "resnet101" (the deep-stem networks of CPS), or the name of any timm model."""
+    output_stride: int | None = 16
+    """Image size over size of the deepest features; null is the backbone's own, for those that cannot be dilated."""
+    head_channels: int = 256
+    """Channels of the head's features."""
+    low_channels: int = 48
+    """Channels that the stride-4 features are reduced to."""
+    pretrained: bool = False
+    """Whether timm downloads its ImageNet weights."""
+    weights_file: str | None = None
+    """File of backbone weights (a state dict) to start from instead."""
+
+    def __post_init__(self) -> None:
+        for name in ("head_channels", "low_channels"):
+            _require(getattr(self, name) >= 1, f"model.{name}", ">= 1", getattr(self, name))
+        if self.pretrained and self.weights_file is not None:
+            raise ValueError("model.weights_file must be null when model.pretrained is true: they exclude each other")
+
+
+@_config
+class MethodConfig:
+    """What is minimised. ``supervised`` reads the first three fields only."""
+
+    name: Literal["supervised", "cps"] = "cps"
+    """Training method."""
+    sup_loss: Literal["ce", "ohem"] = "ce"
+    """Supervised loss: cross entropy over labelled pixels, or over the hard ones of each image only."""
+    ohem_min_kept: int = 50_000
+    """"ohem": pixels kept per image at least (CPS: 50 000 of 800 x 800)."""
+    loss: Literal["ce", "fpl"] = "fpl"
+    """Unsupervised loss: cross entropy with the pseudo-label, or Fuzzy Positive Learning."""
+    cutmix: bool = True
+    """Whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they are."""
+    partner: Literal["different", "same"] = "different"
+    """What CutMix pastes: "different" images, as CutMix means and the authors of CPS intend, or two views of the
+    "same" image, as their samplers do. The published tables were made with "same"; "different" is the default because
+    it adds context that no single image has."""
+    unsup_weight: float = 1.0
+    """Factor of the unsupervised loss."""
+    threshold: float = 0.9
+    """"fpl": probability T_u that the fuzzy positives and the first negative accumulate to."""
+    max_positives: int | None = 3
+    """"fpl": cap on the number of fuzzy positives; 3 made the published tables, null is the paper's rule."""
+    weighting: Literal["none", "linear", "convex", "concave"] = "none"
+    """"fpl": pixel weight from the margin to the first rejected class."""
+    balance: bool = True
+    """"fpl": whether both directions are rescaled by one factor to the value of the plain pseudo-label loss."""
+    ignore_padding: bool = False
+    """Whether pixels outside the image are left out of the unsupervised loss; CPS counts them."""
+
+    def __post_init__(self) -> None:
+        _require(self.ohem_min_kept >= 1, "method.ohem_min_kept", ">= 1 pixel", self.ohem_min_kept)
+        _require(self.unsup_weight >= 0, "method.unsup_weight", ">= 0", self.unsup_weight)
+        _require(0 < self.threshold <= 1, "method.threshold", "in (0, 1]", self.threshold)
+        _require(self.max_positives is None or self.max_positives >= 1, "method.max_positives", ">= 1 or null",
+                 self.max_positives)  # fmt: skip
+
+
+@_config
+class OptimConfig:
+    """SGD with momentum under lr(step) = lr * (1 - step / steps) ** power."""
+
+    lr: float = 0.0025
+    """Learning rate at the first step, for 8 labelled images a step. The published 0.01 and 0.02 act as 0.0025: the
+    public code divides its loss by the number of processes once more than it shows."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 4e-4
+    """Weight decay, of convolution and linear weights only; 1e-4 times the number of processes of the public code."""
+    power: float = 0.9
+    """Exponent of the learning-rate schedule."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optim.lr", "> 0", self.lr)
+        _require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+        _require(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
+        _require(self.power >= 0, "optim.power", ">= 0", self.power)
+
+
+@_config
+class TrainConfig:
+    """Length, batches and hardware of a run."""
+
+    steps: int = 40_000
+    """Optimiser steps."""
+    batch_labelled: int = 8
+    """Labelled images a step, over all processes."""
+    batch_unlabelled: int = 8
+    """Unlabelled images a step, over all processes; with CutMix as many mixed ones from twice as many."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and masks."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Kind of device."""
+    devices: int = 1
+    """Devices of one machine; under torchrun its own count holds."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of the networks; the losses always accumulate in float32."""
+    channels_last: bool = True
+    """Whether images and convolutions are laid out with the channels innermost."""
+    compile: bool = False
+    """Whether the networks go through torch.compile."""
+    workers: int = 2
+    """Loader processes of each training process and image stream; 0 loads in the training process."""
+    threads: int = 0
+    """CPU threads that a training process computes with; 0 leaves it to torch. Small networks want 1: threads that
+    wait for each other cost more than they do, many times more on a machine that has other work."""
+    log_every: int = 20
+    """Steps between log lines; the device is read at no other time."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_labelled", "batch_unlabelled", "devices", "log_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
+        for name in ("workers", "threads"):
+            _require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))
+
+
+@_config
+class EvalConfig:
+    """When and how the first network is measured on the validation images."""
+
+    every: int = 2000
+    """Steps between evaluations; the last step is always evaluated."""
+    protocol: Literal["whole", "window"] = "whole"
+    """One pass over the whole image, or overlapping windows whose logits are summed."""
+    window: tuple[int, int] = (800, 800)
+    """"window": height and width, pixels; neighbours lie 2/3 of it apart."""
+    samples: int = 6
+    """Validation pictures kept for the report."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "eval.every", ">= 1", self.every)
+        _require(min(self.window) >= 1, "eval.window", ">= 1 pixel on either side", self.window)
+        _require(self.samples >= 0, "eval.samples", ">= 0", self.samples)
+
+
+@_config
+class RunConfig:
+    """A whole run. Recipes (recipes.py) make it, ``config.yaml`` of the run folder holds it."""
+
+    recipe: str = ""
+    """Name of the recipe this configuration started from, for the reader."""
+    data: SyntheticData | FolderData = field(default_factory=SyntheticData)
+    """Data set."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Network."""
+    method: MethodConfig = field(default_factory=MethodConfig)
+    """Training method."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length, batches, hardware."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Evaluation."""

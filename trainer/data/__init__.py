@@ -1,0 +1,1 @@
+"""Data sets, random transforms and the position-addressed sample streams."""

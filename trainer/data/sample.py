@@ -1,0 +1,50 @@
+"""What a data set yields, and the names and colours that go with it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image with its label, as stored: no resizing, no normalisation.
+
+    Attributes:
+        image: (3, H, W) uint8, RGB.
+        label: (H, W) uint8 class indices and the ignore index, or None for an unlabelled image.
+    """
+
+    image: Tensor
+    label: Tensor | None
+
+
+class SegmentationDataset(Protocol):
+    """A map-style data set of :class:`Sample`, with the tables that reports need."""
+
+    num_classes: int
+    ignore_index: int
+    class_names: tuple[str, ...]
+    palette: Palette
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def index_palette(num_classes: int) -> Palette:
+    """RGB colours of class indices by the rule of PASCAL VOC: bits of the index, in threes, from the top bit down.
+
+    Args:
+        num_classes: How many colours, at most 256.
+
+    Example:
+        >>> index_palette(3)
+        ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    """
+    return tuple(
+        tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
+        for index in range(num_classes)
+    )  # type: ignore[return-value]

@@ -1,0 +1,146 @@
+"""Endless streams of augmented samples in which the position alone decides what is drawn.
+
+A step is a range of positions, so that a run resumes bit for bit at any step, whatever the number of workers.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from fpl_fast.trainer.data.sample import SegmentationDataset
+from fpl_fast.trainer.data.transforms import Augmentation
+
+
+class SampleStream(Dataset[dict[str, Any]]):
+    """The sample at any position >= 0 of an endless, shuffled, augmented pass over a data set.
+
+    Position p belongs to epoch p // epoch_length. An epoch holds ``epoch_length`` entries: the first ones of a data
+    set that is longer, otherwise all of it as often as it fits plus distinct random ones (Chen et al. 2021), in an
+    order fixed by (order_seed, epoch). The augmentation is fixed by (augment_seed, p).
+
+    Two unlabelled streams with one order seed, ``reshuffle=False`` and different augmentation seeds deliver two views
+    of the same image: the CutMix partner of the published CPS code. Different order seeds deliver different images,
+    as its authors intended.
+
+    Args:
+        dataset: Where images come from.
+        augmentation: Flip, scale and crop.
+        epoch_length: Samples an epoch, default one pass over ``dataset``.
+        order_seed: Of the permutations.
+        augment_seed: Of the augmentation.
+        reshuffle: Whether each epoch has an order of its own; otherwise all have that of epoch 0.
+
+    Raises:
+        ValueError: If the data set is empty or epoch_length < 1.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        augmentation: Augmentation,
+        *,
+        epoch_length: int | None = None,
+        order_seed: int = 0,
+        augment_seed: int = 0,
+        reshuffle: bool = True,
+    ) -> None:
+        if len(dataset) == 0:
+            raise ValueError("dataset must hold at least one image, got 0")
+        if epoch_length is not None and epoch_length < 1:
+            raise ValueError(f"epoch_length must be at least 1, got {epoch_length}")
+        self.dataset = dataset
+        self.augmentation = augmentation
+        self.epoch_length = len(dataset) if epoch_length is None else epoch_length
+        self.order_seed = order_seed
+        self.augment_seed = augment_seed
+        self.reshuffle = reshuffle
+
+    def index_at(self, position: int) -> int:
+        """The index into the data set at a position."""
+        epoch, place = divmod(position, self.epoch_length)
+        order = _epoch_order(len(self.dataset), self.epoch_length, self.order_seed, epoch if self.reshuffle else 0)
+        return int(order[place])
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """``image``, ``valid``, ``index`` and, for a labelled image, ``label``."""
+        index = self.index_at(position)
+        view = self.augmentation(self.dataset[index], np.random.default_rng([self.augment_seed, position]))
+        item = {"image": view.image, "valid": view.valid, "index": index}
+        return item if view.label is None else item | {"label": view.label}
+
+
+@lru_cache(maxsize=8)
+def _epoch_order(num_images: int, epoch_length: int, order_seed: int, epoch: int) -> np.ndarray:
+    """The data set's indices in the order of one epoch."""
+    rng = np.random.default_rng([order_seed, epoch])
+    repeats, rest = divmod(epoch_length, num_images)
+    if repeats == 0:
+        entries = np.arange(epoch_length)
+    else:
+        entries = np.concatenate([np.tile(np.arange(num_images), repeats), rng.permutation(num_images)[:rest]])
+    return rng.permutation(entries)
+
+
+class _StepPositions(Sampler[list[int]]):
+    """The positions that one process reads in each step."""
+
+    def __init__(self, batch_size: int, steps: range, rank: int, world_size: int) -> None:
+        self.batch_size, self.steps, self.rank, self.world_size = batch_size, steps, rank, world_size
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = (step * self.world_size + self.rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+def make_loader(
+    stream: SampleStream,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    num_steps: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[dict[str, Tensor]]:
+    """Batches of a stream for steps start_step ... start_step + num_steps - 1.
+
+    Args:
+        stream: What to read.
+        batch_size: Images a step **on this process**; step s covers positions s B W ... (s + 1) B W - 1 over all W
+            processes.
+        start_step: Step of the first batch.
+        num_steps: Number of batches.
+        rank: Of this process.
+        world_size: Number of processes W.
+        num_workers: Loader processes, 0 to load in this one. Does not change what is delivered.
+        pin_memory: Whether batches lie in page-locked memory, for asynchronous copies to a GPU.
+
+    Returns:
+        Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data
+        set, ``label`` (B, h, w) uint8.
+
+    Raises:
+        ValueError: If a count breaks its rule.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if start_step < 0 or num_steps < 0:
+        raise ValueError(f"start_step and num_steps must be at least 0, got {start_step} and {num_steps}")
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must be in [0, world_size = {world_size}), got {rank}")
+    steps = range(start_step, start_step + num_steps)
+    return DataLoader(
+        stream,
+        batch_sampler=_StepPositions(batch_size, steps, rank, world_size),
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+    )

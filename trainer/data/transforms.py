@@ -1,0 +1,114 @@
+"""Random flip, scale and crop of Cross Pseudo Supervision, and the normalisation that follows on the device."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from fpl_fast.trainer.data.sample import Sample
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """An augmented crop.
+
+    Attributes:
+        image: (3, h, w) uint8; black where not valid.
+        label: (h, w) uint8, ignore_index where not valid; None for an unlabelled image.
+        valid: (h, w) bool, False on padding.
+    """
+
+    image: Tensor
+    label: Tensor | None
+    valid: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Flip, scale from a discrete set, crop, pad (Chen et al. 2021, the same for labelled and unlabelled images).
+
+    The scaled size is rounded down; the image is resized bilinearly without anti-aliasing, the label by nearest
+    neighbour. The crop offset is uniform on 0 ... size - crop, both ends included. (The published code draws up to
+    size - crop + 1, which cuts a crop short by one pixel now and then; that is not reproduced.) What is smaller than
+    the crop is padded around its centre, the odd pixel at the bottom and right.
+
+    Args:
+        crop_size: Height and width of the result in pixels.
+        scales: The set a scale is drawn from, uniformly.
+        flip_probability: Of a left-right flip.
+        ignore_index: Label of padding.
+
+    Raises:
+        ValueError: If a field breaks its rule.
+    """
+
+    crop_size: tuple[int, int]
+    scales: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
+    flip_probability: float = 0.5
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        if min(self.crop_size) < 1:
+            raise ValueError(f"crop_size must be at least 1 x 1, got {self.crop_size}")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales must be one or more positive numbers, got {tuple(self.scales)}")
+        if not 0 <= self.flip_probability <= 1:
+            raise ValueError(f"flip_probability must be in [0, 1], got {self.flip_probability}")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> View:
+        """Draw flip, scale and offsets (in this order) from ``rng`` and cut the view out."""
+        image, label = sample.image, sample.label
+        flip = rng.random() < self.flip_probability
+        scale = self.scales[rng.integers(len(self.scales))]
+        size = [max(1, math.floor(side * scale)) for side in image.shape[-2:]]
+        offset = [rng.integers(max(side - crop, 0) + 1) for side, crop in zip(size, self.crop_size, strict=True)]
+
+        valid = torch.ones([min(side, crop) for side, crop in zip(size, self.crop_size, strict=True)], dtype=torch.bool)
+        image = self._cut(tv.resize(image, size, InterpolationMode.BILINEAR, antialias=False), offset, flip, fill=0)
+        if label is not None:
+            label = tv.resize(label[None], size, InterpolationMode.NEAREST)[0]
+            label = self._cut(label, offset, flip, fill=self.ignore_index)
+        return View(image, label, self._cut(valid, (0, 0), flip=False, fill=False))
+
+    def _cut(self, plane: Tensor, offset: Sequence[int], flip: bool, fill: float) -> Tensor:
+        """The crop at ``offset``, flipped and padded. Offsets are uniform, so that flipping first would be the same."""
+        (top, left), (height, width) = offset, self.crop_size
+        plane = plane[..., top : top + height, left : left + width]
+        missing = [height - plane.shape[-2], width - plane.shape[-1]]
+        before = [pixels // 2 for pixels in missing]
+        padding = [before[1], missing[1] - before[1], before[0], missing[0] - before[0]]
+        return torch.nn.functional.pad(plane.flip(-1) if flip else plane, padding, value=fill)
+
+
+def normalize(
+    image: Tensor,
+    valid: Tensor | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
+    """(image / 255 - mean) / std, and exactly 0 (the mean colour) where not valid; meant to run on the device.
+
+    Args:
+        image: (..., 3, H, W) uint8.
+        valid: (..., H, W) bool, or None if every pixel is.
+        mean: Of the three channels, in units of full scale.
+        std: Likewise.
+
+    Returns:
+        float32 of the image's shape and memory format.
+    """
+    # Filled in on the device, scalar by scalar: a tensor made from a Python list would be a blocking copy.
+    shift, scale = (torch.empty(3, 1, 1, device=image.device) for _ in range(2))
+    for channel in range(3):
+        shift[channel].fill_(-mean[channel] / std[channel])
+        scale[channel].fill_(1 / (255 * std[channel]))
+    normalized = image * scale + shift
+    return normalized if valid is None else normalized * valid.unsqueeze(-3)

@@ -1,0 +1,202 @@
+"""From a configuration to data sets, and from data sets to the batches of a method."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fpl_fast.trainer.config import FolderData, RunConfig, SyntheticData
+from fpl_fast.trainer.data.cutmix import cutmix_masks
+from fpl_fast.trainer.data.folder import FolderDataset
+from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
+from fpl_fast.trainer.data.stream import SampleStream, make_loader
+from fpl_fast.trainer.data.synthetic import SyntheticScenes
+from fpl_fast.trainer.data.transforms import Augmentation, normalize
+from fpl_fast.trainer.methods import Batch, View
+
+__all__ = ["TrainDatasets", "build_train_datasets", "build_val_dataset", "check_files", "read_batches"]
+
+
+class TrainDatasets(NamedTuple):
+    """The training images of a run."""
+
+    labelled: SegmentationDataset
+    unlabelled: SegmentationDataset | None  # None for a method that reads none
+
+
+def build_train_datasets(data: SyntheticData | FolderData, *, unlabelled: bool) -> TrainDatasets:
+    """The training images that a configuration describes.
+
+    Args:
+        data: The description.
+        unlabelled: Whether the unlabelled images are wanted; otherwise their list need not exist.
+
+    Raises:
+        ValueError: A list file or path breaks its rule.
+    """
+    if isinstance(data, FolderData):
+        return TrainDatasets(
+            labelled=_folder(data, data.labelled, data.images, data.labels),
+            unlabelled=_folder(data, data.unlabelled, data.images, None) if unlabelled else None,
+        )
+    return TrainDatasets(
+        labelled=_scenes(data, data.num_labelled, first=data.num_val),
+        unlabelled=_scenes(data, data.num_unlabelled, first=data.num_val + data.num_labelled) if unlabelled else None,
+    )
+
+
+def build_val_dataset(data: SyntheticData | FolderData) -> SegmentationDataset:
+    """The validation images that a configuration describes.
+
+    Raises:
+        ValueError: A list file or path breaks its rule.
+    """
+    if isinstance(data, FolderData):
+        return _folder(data, data.val, data.val_images, data.val_labels)
+    return _scenes(data, data.num_val, first=0)
+
+
+def check_files(datasets: Iterable[SegmentationDataset | None], progress: Callable[[int, int], None]) -> None:
+    """Decode every image and label of folder data sets before hours are spent.
+
+    Args:
+        datasets: Data sets of any kind.
+        progress: Called with (files done, files in all) of each data set.
+
+    Raises:
+        ValueError: A file is missing, unreadable or breaks a rule.
+    """
+    for dataset in datasets:
+        if isinstance(dataset, FolderDataset):
+            dataset.check(progress=progress)
+
+
+class _RememberedScenes(SyntheticScenes):
+    """Scenes that are drawn once, as far as they are few: drawing takes a fifth of a small network's step."""
+
+    def __init__(self, num_images: int, size: tuple[int, int], *, seed: int, first: int) -> None:
+        super().__init__(num_images, size, seed=seed, first=first)
+        self._drawn: dict[int, Sample] = {}
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self._drawn:
+            return self._drawn[index]
+        sample = super().__getitem__(index)
+        if len(self._drawn) < 1024:
+            self._drawn[index] = sample
+        return sample
+
+
+def _scenes(data: SyntheticData, num_images: int, *, first: int) -> SyntheticScenes:
+    """Scenes ``first`` ... ``first + num_images - 1``: validation, labelled and unlabelled ones follow each other."""
+    return _RememberedScenes(num_images, data.size, seed=data.seed, first=first)
+
+
+def _folder(data: FolderData, list_file: str, images: str, labels: str | None) -> FolderDataset:
+    return FolderDataset(
+        data.root,
+        list_file=list_file,
+        images=images,
+        labels=labels,
+        num_classes=data.num_classes,
+        ignore_index=data.ignore_index,
+        label_ignore=data.label_ignore,
+        class_names=data.class_names or None,
+    )
+
+
+def read_batches(
+    config: RunConfig,
+    datasets: TrainDatasets,
+    *,
+    num_unlabelled_views: int,
+    device: torch.device,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[Batch]:
+    """The batches of steps ``start_step`` ... ``config.train.steps - 1``, on the device, normalised.
+
+    A step's batch depends on the seed and the step alone, not on where the run was resumed, the number of loader
+    workers, or (taken over all processes) the number of processes.
+
+    Args:
+        config: The run.
+        datasets: What to read.
+        num_unlabelled_views: Views of unlabelled images a step, as the method asks.
+        device: Where batches go.
+        start_step: Step of the first batch.
+        rank: Of this process.
+        world_size: Number of processes, of which the batch sizes are multiples.
+    """
+    loaders = [
+        make_loader(
+            stream,
+            batch // world_size,
+            start_step=start_step,
+            num_steps=config.train.steps - start_step,
+            rank=rank,
+            world_size=world_size,
+            num_workers=config.train.workers,
+            pin_memory=device.type == "cuda",
+        )
+        for stream, batch in _streams(config, datasets, num_unlabelled_views)
+    ]
+    mask_seed = _seeds(config.train.seed)[-1]
+    shown = slice(rank * config.train.batch_unlabelled // world_size, None)
+
+    def batches() -> Iterator[Batch]:
+        with torch.random.fork_rng(devices=[]):  # each new iterator draws a seed, which a resumed run must not notice
+            iterators = [iter(loader) for loader in loaders]
+        for step, items in enumerate(zip(*iterators, strict=True), start=start_step):
+            labelled = _to_view(items[0], config, device, with_label=True)
+            unlabelled = tuple(_to_view(item, config, device, with_label=False) for item in items[1:])
+            mask = None
+            if num_unlabelled_views == 2:
+                rng = np.random.default_rng([mask_seed, step])
+                masks = cutmix_masks(config.train.batch_unlabelled, config.augment.crop, rng)
+                mask = masks[shown][: len(unlabelled[0].image)].to(device, non_blocking=True)
+            yield Batch(labelled, unlabelled, mask)
+
+    return batches()
+
+
+def _streams(config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int) -> list[tuple[SampleStream, int]]:
+    """The labelled stream and the unlabelled ones, each with its images a step over all processes."""
+    augmentation = Augmentation(
+        config.augment.crop, config.augment.scales, config.augment.flip, config.data.ignore_index
+    )
+    order, same_order, augment_x, *augment_u = _seeds(config.train.seed)[:-1]
+    if num_unlabelled_views == 0:
+        stream = SampleStream(datasets.labelled, augmentation, order_seed=order, augment_seed=augment_x)
+        return [(stream, config.train.batch_labelled)]
+    length = max(len(datasets.labelled), len(datasets.unlabelled))
+    x = SampleStream(datasets.labelled, augmentation, epoch_length=length, order_seed=order, augment_seed=augment_x)
+    same = config.method.partner == "same"
+    unlabelled = [
+        SampleStream(
+            datasets.unlabelled,
+            augmentation,
+            epoch_length=length,
+            order_seed=same_order if same else same_order + 1 + view,
+            augment_seed=augment_u[view],
+            reshuffle=not same,
+        )
+        for view in range(num_unlabelled_views)
+    ]
+    return [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
+
+
+def _seeds(seed: int) -> list[int]:
+    """Independent seeds: labelled order, unlabelled order, labelled augmentation, two unlabelled ones, masks."""
+    return [int(state) for state in np.random.SeedSequence(seed).generate_state(6)]
+
+
+def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
+    """A loader's batch on the device."""
+    image, valid = item["image"].to(device, non_blocking=True), item["valid"].to(device, non_blocking=True)
+    if config.train.channels_last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    label = item["label"].to(device, non_blocking=True).long() if with_label else None
+    return View(normalize(image, valid, config.data.mean, config.data.std), valid, label)

@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM as a request that the loop reads between two steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+__all__ = ["StopRequest"]
+
+
+class StopRequest:
+    """Context manager that notes the first SIGINT or SIGTERM; a second one acts at once, as without it.
+
+    Example:
+        >>> with StopRequest() as stop:
+        ...     stop.signal is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

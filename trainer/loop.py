@@ -1,0 +1,192 @@
+"""The training loop."""
+
+import signal
+from typing import NamedTuple, Protocol
+
+import torch
+
+from fpl_fast.trainer.build import build_method_networks, make_fabric
+from fpl_fast.trainer.clock import Clock, peak_memory_mb
+from fpl_fast.trainer.config import FolderData, RunConfig
+from fpl_fast.trainer.config_io import config_to_dict
+from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches
+from fpl_fast.trainer.interrupt import StopRequest
+from fpl_fast.trainer.metrics import MetricsLog
+from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
+from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.state import TrainState
+from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
+
+__all__ = ["Monitor", "Outcome", "train"]
+
+
+class Outcome(NamedTuple):
+    """How a call of ``train`` ended."""
+
+    step: int  # steps done
+    miou: float  # of the last evaluation, NaN before the first
+    stopped_by: int | None  # the signal that asked to stop; None when all steps are done
+    is_first: bool  # whether this process is the one that wrote the folder
+
+
+class Monitor(Protocol):
+    """Looks on while a run trains."""
+
+    def checking(self, done: int, total: int) -> None:
+        """So many files of a data set have been looked at before training."""
+
+    def started(self, step: int, steps: int) -> None:
+        """Training begins, ``step`` steps after the beginning of the run."""
+
+    def stepped(self, step: int) -> None:
+        """One more step was given to the device."""
+
+    def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
+        """A record was written to the log."""
+
+    def validating(self, done: int, total: int) -> None:
+        """So many validation images are done."""
+
+
+def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool = False) -> Outcome:
+    """Train a run, or the rest of one, in ``folder``.
+
+    Args:
+        config: The run.
+        folder: New, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the run had
+            never stopped.
+        monitor: Told of the progress.
+        resume: Whether to continue.
+
+    Raises:
+        ValueError: Configuration, data or checkpoint break a rule; known before the first step where it can be.
+        FloatingPointError: The loss is no longer finite.
+    """
+    trainer = _Trainer(config, folder, monitor, resume=resume)
+    with StopRequest() as stop:
+        return trainer.run(stop)
+
+
+class _Trainer:
+    """What lives as long as a call of ``train``. Only the first process writes files and talks to the monitor."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool) -> None:
+        self.config, self.folder, self.monitor = config, folder, monitor
+        self.fabric = fabric = make_fabric(config.train)
+        fabric.seed_everything(config.train.seed, verbose=False)
+        self.first = fabric.is_global_zero
+
+        self.val = build_val_dataset(config.data)
+        self.method = build_method_networks(config, self.val.num_classes, fabric)
+        self.num_views = self.method.num_unlabelled_views
+        self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
+        optimizer = build_optimizer(self.method, config.optim, fabric.device)
+        self.module, self.optimizer = fabric.setup(self.method, optimizer)
+        self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
+
+        if resume:
+            self.state.load(folder.last, fabric.device)
+        elif self.first:
+            folder.require_free()
+            if isinstance(config.data, FolderData) and config.data.check:
+                check_files([*self.datasets, self.val], monitor.checking)
+            folder.create(config)
+        self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
+        self.clock = Clock(self.state.elapsed_s)
+        self.read_step = self.state.step  # of the last reading of the clock
+
+    def run(self, stop: StopRequest) -> Outcome:
+        """Step until the end or until asked to stop."""
+        config, state, fabric = self.config, self.state, self.fabric
+        steps = config.train.steps
+        batches = read_batches(
+            config,
+            self.datasets,
+            num_unlabelled_views=self.num_views,
+            device=fabric.device,
+            start_step=state.step,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
+        )
+        if self.first:
+            self.monitor.started(state.step, steps)
+        self.module.train()
+        for batch in self.clock.waiting(batches):
+            progress = state.step / steps
+            set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
+            self.optimizer.zero_grad()
+            losses = self.module(batch, progress)
+            loss = sum(losses.terms.values())
+            fabric.backward(loss)
+            self.optimizer.step()
+            self.method.after_step(progress)
+            state.meter.update({"loss": loss, **losses.terms, **losses.telemetry})
+            state.step += 1
+
+            if self.first:
+                self.monitor.stepped(state.step)
+            log_due = state.step % config.train.log_every == 0 or state.step == steps
+            if log_due:
+                self._log_means(poly_lr(config.optim, state.step - 1, steps))
+            if state.step % config.eval.every == 0 or state.step == steps:
+                with self.clock.paused():
+                    self._evaluate()
+            if state.step < steps and self._stop_agreed(stop, log_due):
+                self._save(best=False)
+                break
+        if self.log:
+            self.log.close()
+        stopped_by = (stop.signal or signal.SIGTERM) if state.step < steps else None
+        return Outcome(state.step, state.miou, stopped_by, self.first)
+
+    def _log_means(self, lr: float) -> None:
+        """Read the device and write what it says; all processes meet here."""
+        names, means = self.state.meter.means()
+        values = dict(zip(names, self.fabric.all_reduce(means, reduce_op="mean").tolist(), strict=True))
+        if not values["loss"] < float("inf"):
+            raise FloatingPointError(
+                f"the loss is {values['loss']} after step {self.state.step}: a lower optim.lr may help"
+            )
+        if self.log is None:
+            return
+        train = self.config.train
+        images_per_step = train.batch_labelled + self.num_views * train.batch_unlabelled
+        rates = self.clock.read((self.state.step - self.read_step) * images_per_step)
+        self.read_step = self.state.step
+        self._record("train", {**values, "lr": lr, **rates, "peak_memory_mb": peak_memory_mb(self.fabric.device)})
+
+    def _evaluate(self) -> None:
+        """Measure, keep the pictures and the checkpoints."""
+        network = self.method.eval_network
+        progress = self.monitor.validating if self.first else None
+        result = validate(network, self.val, self.config, self.fabric, progress)
+        state = self.state
+        state.miou = result.miou
+        best = state.miou > state.best_miou
+        state.best_miou = max(state.miou, state.best_miou)
+        if self.first:
+            save_evaluation(self.folder, result, self.val, self.config.eval, step=state.step)
+            save_samples(self.folder, network, self.val, self.config, self.fabric)
+            scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
+            self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})
+        self._save(best=best)
+
+    def _record(self, split: str, scalars: dict[str, float]) -> None:
+        self.log.write(self.state.step, split, scalars)
+        self.monitor.logged(self.state.step, split, scalars)
+
+    def _save(self, *, best: bool) -> None:
+        if self.first:
+            self.state.elapsed_s = self.clock.elapsed_s
+            for path in (self.folder.last, self.folder.best)[: 1 + best]:
+                self.state.save(path, config_to_dict(self.config))
+        self.fabric.barrier()
+
+    def _stop_agreed(self, stop: StopRequest, log_due: bool) -> bool:
+        """Whether to stop after this step; several processes ask each other on log steps only."""
+        asked = stop.signal is not None
+        if self.fabric.world_size == 1:
+            return asked
+        if not log_due:
+            return False
+        return bool(self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum") > 0)

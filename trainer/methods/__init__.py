@@ -1,0 +1,25 @@
+"""Training methods: one file and one class each."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods.base import Batch, Losses, Method, View
+from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
+from fpl_fast.trainer.methods.supervised import Supervised
+
+__all__ = ["Batch", "CrossPseudoSupervision", "Losses", "Method", "Supervised", "View", "build_method"]
+
+_METHODS: dict[str, type[Method]] = {"supervised": Supervised, "cps": CrossPseudoSupervision}
+
+
+def build_method(config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int = 255) -> Method:
+    """The method that ``config.name`` names, with freshly made networks.
+
+    Args:
+        config: Method and its numbers.
+        make_network: Makes a network (N, 3, H, W) -> (N, C, h, w) of logits; called once for each that is needed.
+        ignore_index: Label of pixels that the supervised loss leaves out.
+    """
+    return _METHODS[config.name](config, make_network, ignore_index=ignore_index)

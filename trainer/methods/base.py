@@ -1,0 +1,109 @@
+"""What a training method is: networks, the losses of a batch, and little else.
+
+The loop knows nothing more: a method is one module, so that DDP wraps it whole and sees one forward pass a step.
+Shapes: N images, C classes, (H, W) pixels of a crop, (h, w) pixels of a network's logits.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods.ohem import ohem_cross_entropy
+
+__all__ = ["Batch", "Losses", "Method", "View"]
+
+
+class View(NamedTuple):
+    """Augmented images on the device."""
+
+    image: Tensor  # (N, 3, H, W) float32, normalised
+    valid: Tensor  # (N, H, W) bool, False on padding
+    label: Tensor | None = None  # (N, H, W) int64, only with labelled images
+
+
+class Batch(NamedTuple):
+    """What one step trains on."""
+
+    labelled: View
+    unlabelled: tuple[View, ...] = ()  # as many as the method's num_unlabelled_views
+    mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
+
+
+class Losses(NamedTuple):
+    """What one step computes."""
+
+    terms: dict[str, Tensor]  # 0-d; their sum is minimised
+    telemetry: dict[str, Tensor]  # 0-d, detached, for the log; on the device like the terms
+
+
+class Method(nn.Module, ABC):
+    """A training method.
+
+    Args:
+        config: The method's numbers.
+        make_network: Makes a network (N, 3, H, W) -> (N, C, h, w) of logits.
+        ignore_index: Label of pixels that the supervised loss leaves out.
+    """
+
+    num_networks: int = 1
+
+    def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
+        super().__init__()
+        self.config = config
+        self.ignore_index = ignore_index
+        self.networks = nn.ModuleList(make_network() for _ in range(self.num_networks))
+
+    @property
+    def num_unlabelled_views(self) -> int:
+        """How many views of unlabelled images a step reads: 0, 1, or 2 to mix."""
+        return 0
+
+    @property
+    def eval_network(self) -> nn.Module:
+        """The network that is evaluated and used."""
+        return self.networks[0]
+
+    @abstractmethod
+    def losses(self, batch: Batch, progress: float) -> Losses:
+        """The losses of one step, in train mode.
+
+        Args:
+            batch: Labelled and unlabelled views.
+            progress: Share of the run done, in [0, 1).
+        """
+
+    def forward(self, batch: Batch, progress: float) -> Losses:
+        """``losses``, under the name that wrappers such as DDP call."""
+        return self.losses(batch, progress)
+
+    def after_step(self, progress: float) -> None:
+        """Follows each optimiser step, for example to move an average of the weights."""
+
+    def param_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameters for the optimiser: convolution and linear weights decay, biases and normalisation do not."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Cross entropy with labels, plain or on hard pixels, after upsampling the logits to the size of the labels.
+
+        Args:
+            logits: (N, C, h, w).
+            label: (N, H, W) int64.
+
+        Returns:
+            0-d mean over the pixels that count; 0 when there is none.
+        """
+        logits = F.interpolate(logits.float(), label.shape[-2:], mode="bilinear", align_corners=True)
+        if self.config.sup_loss == "ohem":
+            return ohem_cross_entropy(logits, label, min_kept=self.config.ohem_min_kept, ignore_index=self.ignore_index)
+        total = F.cross_entropy(logits, label, ignore_index=self.ignore_index, reduction="sum")
+        return total / torch.count_nonzero(label != self.ignore_index).clamp(min=1)

@@ -1,0 +1,81 @@
+"""Scalars of a run: summed on the device, read on log steps, written as JSON lines and TensorBoard events."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Meter", "MetricsLog"]
+
+
+class Meter:
+    """Means of 0-d tensors over the steps since the last reading, kept on their device."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def update(self, values: dict[str, Tensor]) -> None:
+        """Add the values of one step; nothing waits for the device."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
+
+    def means(self) -> tuple[list[str], Tensor]:
+        """Names and means since the last call, as one tensor; starts anew."""
+        names, values = list(self._sums), torch.stack(list(self._sums.values())) / self._count
+        self._sums, self._count = {}, 0
+        return names, values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums so far, for a checkpoint between two log steps."""
+        return {"sums": dict(self._sums), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from ``state_dict()``."""
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self._count = state["count"]
+
+
+class MetricsLog:
+    """Appends records to ``metrics.jsonl`` and to TensorBoard.
+
+    Args:
+        path: The JSON lines.
+        tensorboard: Folder of the events.
+        step: Step that the run continues from; later records, of steps that will be repeated, are dropped.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path, *, step: int = 0) -> None:
+        kept = [record for record in _read(path) if record["step"] <= step]
+        path.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
+        """Write one record; numbers that are not finite become null, as JSON has none."""
+        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        for name, value in scalars.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        self._writer.close()
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Records of an earlier part of the run; a line cut short by a kill is none."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

@@ -1,0 +1,1 @@
+"""Segmentation networks: a timm encoder with a DeepLabv3+ head."""

@@ -1,0 +1,157 @@
+"""Encoders from timm, with two feature maps tapped: a fine one at stride 4 and the last one."""
+
+import difflib
+import logging
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from timm.layers import Format
+from torch import Tensor, nn
+
+_LOGGER = logging.getLogger(__name__)
+
+# The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels), weights converted from Gluon.
+_DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
+_MULTI_GRID = (2, 4, 8)  # dilations of the 3x3 convolutions of layer4 at output stride 16
+_FINE_STRIDE = 4
+
+
+class Features(NamedTuple):
+    """Feature maps of an encoder, finest first.
+
+    Attributes:
+        low: (N, C_low, ceil(H / 4), ceil(W / 4)).
+        high: (N, C_high, ceil(H / s), ceil(W / s)) at the output stride s.
+    """
+
+    low: Tensor
+    high: Tensor
+
+
+class Backbone(nn.Module):
+    """A timm encoder that returns :class:`Features`.
+
+    ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers, at output stride 16 with the
+    dilations 2, 4, 8 in layer4 (Chen et al. 2021). Any other name goes to timm as it is; a tag reaches timm's own
+    ResNets, too (``resnet50.a1_in1k``). Encoders made for one image size, as timm's transformers are, need that size.
+
+    Args:
+        name: Name of the encoder.
+        output_stride: Stride of the last features, or None for the encoder's own (usually 32).
+        pretrained: Whether to fetch ImageNet weights through timm.
+        weights_file: Local file of weights for the encoder alone; see :func:`load_weights`.
+
+    Attributes:
+        channels: Channels of ``low`` and ``high``.
+
+    Raises:
+        ValueError: If the name is unknown, or the encoder has no features at stride 4 or not at this output stride.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int | None = 16,
+        pretrained: bool = False,
+        weights_file: str | PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            known = timm.list_models(pretrained=False)
+            nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
+            raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
+        self.encoder = _create(_DEEP_STEM.get(name, name), output_stride, pretrained)
+        if name in _DEEP_STEM and output_stride == 16:
+            for block, dilation in zip(self.encoder.layer4, _MULTI_GRID, strict=True):
+                block.conv2.dilation = block.conv2.padding = (dilation, dilation)
+        self.channels = tuple(self.encoder.feature_info.channels())
+        self._channels_last = getattr(self.encoder, "output_fmt", None) == Format.NHWC
+        if weights_file is not None:
+            load_weights(self.encoder, weights_file)
+
+    def forward(self, image: Tensor) -> Features:
+        """(N, 3, H, W) normalised images to features."""
+        low, high = self.encoder(image)
+        if self._channels_last:
+            low, high = low.movedim(-1, 1), high.movedim(-1, 1)
+        return Features(low, high)
+
+
+def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module:
+    """The timm encoder that returns exactly the features at stride 4 and the last ones."""
+    probe = _features_only(name)
+    strides = probe.feature_info.reduction()
+    if _FINE_STRIDE not in strides[:-1]:
+        raise ValueError(f"backbone must have features at stride {_FINE_STRIDE}, got strides {strides} from {name!r}")
+    taps = (strides.index(_FINE_STRIDE), len(strides) - 1)
+    if output_stride is None or output_stride == strides[-1]:
+        return _features_only(name, out_indices=taps, pretrained=pretrained)
+    try:
+        encoder = _features_only(name, out_indices=taps, pretrained=pretrained, output_stride=output_stride)
+        reached = encoder.feature_info.reduction()[-1]
+    except (AssertionError, NotImplementedError, TypeError):  # timm's ways to say "cannot be dilated"
+        reached = strides[-1]
+    if reached != output_stride:
+        raise ValueError(
+            f"output_stride must be {strides[-1]} or None for the backbone {name!r}, which cannot be dilated, "
+            f"got {output_stride}"
+        )
+    return encoder
+
+
+def _features_only(name: str, **options: object) -> nn.Module:
+    """The feature extractor of a timm model.
+
+    Raises:
+        ValueError: If the model offers no feature maps.
+    """
+    try:
+        return timm.create_model(name, features_only=True, **options)
+    except RuntimeError as error:
+        if "features_only" not in str(error):
+            raise
+        raise ValueError(f"backbone must offer feature maps, got {name!r}, which does not") from None
+
+
+def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
+    """Load a state dict as far as its names fit, and log how far that was.
+
+    The dict may lie under "state_dict" or "model" and its names may start with "module." (data parallel).
+
+    Args:
+        module: Gets the weights.
+        path: A file of ``torch.save``; loaded without running code from it.
+
+    Raises:
+        ValueError: If the file cannot be read, no name fits, or a shape differs.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling fails in too many ways to list
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: weights_file must be a readable file of weights, got {reason}") from None
+    for key in ("state_dict", "model"):
+        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: weights_file must hold a dict of tensors, got {type(state).__name__}")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+
+    own = module.state_dict()
+    fitting = own.keys() & state.keys()
+    if not fitting:
+        raise ValueError(f"{path}: weights_file must share names with the backbone, got {', '.join(list(state)[:3])} …")
+    for name in sorted(fitting):
+        if own[name].shape != state[name].shape:
+            raise ValueError(
+                f"{path}: {name} must have the shape {tuple(own[name].shape)}, got {tuple(state[name].shape)}"
+            )
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    _LOGGER.info("%s: loaded %d of %d tensors", Path(path).name, len(fitting), len(own))
+    if missing:
+        _LOGGER.warning("%s lacks %s", Path(path).name, ", ".join(missing))
+    if unexpected:
+        _LOGGER.warning("%s: not used: %s", Path(path).name, ", ".join(unexpected))

@@ -1,0 +1,6 @@
+"""The HTML report of a run: one file, no request to anywhere, readable on a phone and in the dark."""
+
+from fpl_fast.trainer.report.page import write_report
+from fpl_fast.trainer.report.run import ComparisonRow, Run, comparison_rows, read_run
+
+__all__ = ["ComparisonRow", "Run", "comparison_rows", "read_run", "write_report"]

@@ -1,0 +1,84 @@
+"""Puts the sections of the report together in one file."""
+
+import html
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from fpl_fast.trainer.report.classes import classes, confusion
+from fpl_fast.trainer.report.pictures import pictures
+from fpl_fast.trainer.report.run import Run, read_run
+from fpl_fast.trainer.report.style import STYLE
+from fpl_fast.trainer.report.summary import comparison, curves, header
+from fpl_fast.trainer.report.text import missing
+
+__all__ = ["write_report"]
+
+
+def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Path:
+    """Write ``report.html`` into a run folder: curves, per-class scores, confusion matrix, pictures, configuration.
+
+    The page is one file without scripts and without requests. What the run has not produced yet is named as missing.
+
+    Args:
+        run_dir: a run folder as training writes it.
+        compare: other run folders, drawn into the same curves; score differences refer to the first of them.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: if a folder is no run, or a file in it cannot be understood.
+
+    Example:
+        >>> write_report("runs/fpl_cps_cutmix", compare=["runs/supervised"])  # doctest: +SKIP
+    """
+    run = read_run(run_dir)
+    others = [read_run(path) for path in compare]
+    body = "\n".join(
+        [
+            header(run),
+            comparison(run, others),
+            curves(run, others),
+            classes(run, others),
+            confusion(run),
+            pictures(run),
+            _details(run),
+        ]
+    )
+    page = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{html.escape(run.name)} · fpl-fast</title>\n<style>\n{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+    path = run.path / "report.html"
+    _replace(path, page)
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write through a temporary file, so that a reader or a kill never meets half a page."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _details(run: Run) -> str:
+    """How to run it again, on what it ran, and the whole configuration."""
+    folder = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
+    command = shlex.join(["fpl-fast", "train", f"{folder}/config.yaml", "--out", f"{folder}-again"])
+    environment = "".join(
+        f"<dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd>" for key, value in run.environment.items()
+    )
+    config = html.escape(yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True))
+    return (
+        "<section class=stack><h2>Run it again</h2>"
+        f"<pre>{html.escape(command)}</pre>"
+        f"{f'<dl>{environment}</dl>' if environment else missing('The machine and the versions were not recorded.')}"
+        f"<details><summary>Configuration</summary><pre>{config}</pre></details></section>"
+    )

@@ -1,0 +1,254 @@
+"""Reads a run folder back: configuration, metrics, evaluation, pictures."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+import yaml
+
+__all__ = ["ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "read_run"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """The last evaluation of a run; scores are fractions, NaN for a class without pixels."""
+
+    protocol: str
+    split: str
+    step: int
+    miou: float
+    pixel_accuracy: float
+    class_names: tuple[str, ...]
+    iou: np.ndarray
+    """Per class, (C,) float64."""
+    confusion: np.ndarray
+    """Pixels by (truth, prediction), (C, C) int64."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """One validation picture."""
+
+    image: np.ndarray
+    """(H, W, 3) uint8 RGB."""
+    label: np.ndarray
+    """(H, W) uint8; values outside the palette are ignored pixels."""
+    prediction: np.ndarray
+    """(H, W) uint8."""
+    num_positives: np.ndarray | None
+    """(H, W) uint8 map of K; None for a run without it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run folder in memory; what the run has not written yet is empty or None."""
+
+    path: Path
+    config: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    environment: Mapping[str, str]
+    evaluation: Evaluation | None
+    samples: tuple[Sample, ...]
+    palette: np.ndarray | None
+    """Colour of each class, (C, 3) uint8 RGB."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.name
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the newest metrics."""
+        return max((row["step"] for row in self.metrics), default=None)
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Seconds of training, as logged with the metrics."""
+        return max((row["elapsed_s"] for row in self.metrics if _is_number(row.get("elapsed_s"))), default=None)
+
+    @property
+    def best_miou(self) -> tuple[float, int] | None:
+        """Highest logged mIoU (a fraction) and its step."""
+        steps, values = self.series("miou")
+        return max(zip(values, steps, strict=True), default=None)
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and finite values of one scalar, in order of the steps."""
+        points = sorted((row["step"], row[key]) for row in self.metrics if _is_number(row.get(key)))
+        return [step for step, _ in points], [value for _, value in points]
+
+    def scalar_names(self) -> list[str]:
+        """Every scalar that the run has logged, in order of appearance."""
+        return list(dict.fromkeys(key for row in self.metrics for key, value in row.items() if _is_number(value)))
+
+
+class ComparisonRow(NamedTuple):
+    """One line of a table that sets runs side by side; scores are fractions, None where not known."""
+
+    name: str
+    step: int | None
+    miou: float | None
+    delta: float | None
+    """mIoU minus that of the first run."""
+    pixel_accuracy: float | None
+    elapsed_s: float | None
+
+
+def comparison_rows(runs: Iterable[Run | Path | str]) -> list[ComparisonRow]:
+    """Set the last evaluations of runs side by side; the first run is the one to compare with.
+
+    Args:
+        runs: run folders, or runs already read.
+
+    Raises:
+        ValueError: if a folder is no run.
+
+    Example:
+        >>> for row in comparison_rows(["runs/supervised", "runs/fpl_cps_cutmix"]):  # doctest: +SKIP
+        ...     row.name, row.miou
+    """
+    loaded = [run if isinstance(run, Run) else read_run(run) for run in runs]
+    rows = []
+    for run in loaded:
+        evaluation, first = run.evaluation, loaded[0].evaluation
+        rows.append(
+            ComparisonRow(
+                name=run.name,
+                step=evaluation.step if evaluation else run.last_step,
+                miou=evaluation.miou if evaluation else None,
+                delta=evaluation.miou - first.miou if evaluation and first and run is not loaded[0] else None,
+                pixel_accuracy=evaluation.pixel_accuracy if evaluation else None,
+                elapsed_s=run.elapsed_s,
+            )
+        )
+    return rows
+
+
+def read_run(path: Path | str) -> Run:
+    """Read a run folder.
+
+    Args:
+        path: folder with at least ``config.yaml``; ``metrics.jsonl``, ``evaluation.json``, ``environment.json`` and
+            ``samples.npz`` are read where present.
+
+    Raises:
+        ValueError: if the folder is no run, or a file in it cannot be understood.
+    """
+    path = Path(path).resolve()
+    if not (path / "config.yaml").is_file():
+        raise ValueError(f"run must be a folder with a config.yaml, as training writes it, got {str(path)!r}")
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path / 'config.yaml'} must be valid YAML, got {_one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path / 'config.yaml'} must hold a mapping, got {type(config).__name__}")
+    samples, palette = _read_samples(path / "samples.npz")
+    return Run(
+        path=path,
+        config=config,
+        metrics=_read_metrics(path / "metrics.jsonl"),
+        environment=_read_json(path / "environment.json") or {},
+        evaluation=_read_evaluation(path / "evaluation.json"),
+        samples=samples,
+        palette=palette,
+    )
+
+
+def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read one object a line; a last line cut short by a kill is dropped, as the run may still be writing it."""
+    if not path.is_file():
+        return ()
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path} line {number} must be a JSON object, got {line[:60]!r}") from error
+        if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+            raise ValueError(f"{path} line {number} must be a JSON object with an integer step, got {line[:60]!r}")
+        rows.append(row)
+    return tuple(rows)
+
+
+def _read_evaluation(path: Path) -> Evaluation | None:
+    content = _read_json(path)
+    if content is None:
+        return None
+    try:
+        class_names = tuple(str(name) for name in content["class_names"])
+        # None, written for a class without pixels, becomes NaN.
+        iou = np.array(content["iou"], dtype=np.float64)
+        confusion = np.array(content["confusion"], dtype=np.int64)
+        evaluation = Evaluation(
+            protocol=str(content["protocol"]),
+            split=str(content["split"]),
+            step=int(content["step"]),
+            miou=float(content["miou"]),
+            pixel_accuracy=float(content["pixel_accuracy"]),
+            class_names=class_names,
+            iou=iou,
+            confusion=confusion,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold an evaluation, got {type(error).__name__}: {_one_line(error)}") from error
+    num_classes = len(class_names)
+    if iou.shape != (num_classes,) or confusion.shape != (num_classes, num_classes):
+        raise ValueError(
+            f"{path} must hold one iou and one row and column of confusion for each of {num_classes} class_names, "
+            f"got shapes {iou.shape} and {confusion.shape}"
+        )
+    return evaluation
+
+
+def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
+    if not path.is_file():
+        return (), None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path} must be an NPZ file of arrays, got {_one_line(error)}") from error
+    count = sum(key.startswith("image_") for key in arrays)
+    try:
+        samples = tuple(
+            Sample(
+                image=arrays[f"image_{index}"],
+                label=arrays[f"label_{index}"],
+                prediction=arrays[f"prediction_{index}"],
+                num_positives=arrays.get(f"num_positives_{index}"),
+            )
+            for index in range(count)
+        )
+        return samples, arrays["palette"]
+    except KeyError as error:
+        raise ValueError(f"{path} must hold label, prediction and palette with every image, got no {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be valid JSON, got {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

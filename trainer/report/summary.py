@@ -1,0 +1,117 @@
+"""The top of the report: the numbers to see first, the compared runs, the curves."""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+
+from fpl_fast.trainer.report.figures import Curve, curves_svg
+from fpl_fast.trainer.report.run import Run, comparison_rows
+from fpl_fast.trainer.report.text import delta, duration, legend, missing, percent
+
+__all__ = ["comparison", "curves", "header"]
+
+# Title, unit and factor of the scalars that training logs; any other scalar is drawn under its own name.
+_SCALARS = {
+    "miou": ("mIoU on validation", "%", 100),
+    "pixel_accuracy": ("Pixel accuracy on validation", "%", 100),
+    "loss": ("Loss", "", 1),
+    "loss_sup": ("Supervised loss", "", 1),
+    "loss_unsup": ("Unsupervised loss", "", 1),
+    "mean_positives": ("Mean K (positives a pixel)", "", 1),
+    "fpl_ce_ratio": ("Cross entropy ÷ FPL loss", "", 1),
+    "lr": ("Learning rate", "", 1),
+    "images_per_second": ("Images per second", "/s", 1),
+    "loader_wait": ("Time spent waiting for batches", "%", 100),
+    "peak_memory_mb": ("Peak memory", " MB", 1),
+}
+_NOT_DRAWN = {"step", "epoch", "elapsed_s"}
+
+
+def header(run: Run) -> str:
+    """Name, where and when, and the numbers to see first."""
+    evaluation, best = run.evaluation, run.best_miou
+    tiles = []
+    if evaluation:
+        tiles.append((percent(evaluation.miou), f"mIoU at step {evaluation.step}"))
+    if best:
+        tiles.append((percent(best[0]), f"best mIoU, step {best[1]}"))
+    if evaluation:
+        tiles.append((percent(evaluation.pixel_accuracy), "pixel accuracy"))
+    if run.last_step is not None:
+        tiles.append((f"{run.last_step:,}", "steps"))
+    if run.elapsed_s is not None:
+        tiles.append((duration(run.elapsed_s), "training time"))
+    speed = run.series("images_per_second")[1]
+    if speed:
+        tiles.append((f"{float(np.median(speed)):.3g}", "images/s, median"))
+    memory = run.series("peak_memory_mb")[1]
+    if memory:
+        tiles.append((f"{max(memory):,.0f} MB", "peak memory"))
+    shown = "".join(f"<div class=tile><b>{value}</b><span>{label}</span></div>" for value, label in tiles)
+    lines = "".join(
+        f"<p class=sub>{html.escape(' · '.join(parts))}</p>" for parts in (_setup(run), _place(run)) if parts
+    )
+    absent = "" if run.metrics else missing("No metrics yet: training writes them to metrics.jsonl as it goes.")
+    title = f"<h1>{html.escape(run.name)}</h1>{lines}"
+    return f"<header>{title}<div class=tiles>{shown}</div>{absent}</header>"
+
+
+def _setup(run: Run) -> list[str]:
+    """What was trained, from the configuration as far as it says so."""
+    config = run.config
+    model, augment, train = (config.get(part) or {} for part in ("model", "augment", "train"))
+    parts = [config.get("recipe"), model.get("backbone")]
+    if augment.get("crop"):
+        parts.append("crops of " + " × ".join(map(str, augment["crop"])))
+    if train.get("batch_labelled"):
+        parts.append(f"{train['batch_labelled']} labelled images a step")
+    return [str(part) for part in parts if part]
+
+
+def _place(run: Run) -> list[str]:
+    """Where it was trained, and with which versions."""
+    environment = run.environment
+    on_gpu = environment.get("device", "CPU") != "CPU"
+    versions = [f"{key} {environment[key]}" for key in ("torch", "fpl_fast", "commit") if key in environment]
+    return [part for part in (environment.get("device" if on_gpu else "cpu"), *versions) if part]
+
+
+def comparison(run: Run, others: Sequence[Run]) -> str:
+    """Scores of the compared runs and of this one in one table."""
+    if not others:
+        return ""
+    rows = "".join(
+        f"<tr><th scope=row><i class=swatch style='background:var(--series-{color})'></i>{html.escape(row.name)}</th>"
+        f"<td class=number>{percent(row.miou)}</td><td class=number>{delta(row.delta)}</td>"
+        f"<td class=number>{percent(row.pixel_accuracy)}</td>"
+        f"<td class=number>{'–' if row.step is None else f'{row.step:,}'}</td>"
+        f"<td class=number>{'–' if row.elapsed_s is None else duration(row.elapsed_s)}</td></tr>"
+        for row, color in zip(comparison_rows([*others, run]), [*range(1, len(others) + 1), 0], strict=True)
+    )
+    return (
+        "<section><h2>Comparison</h2><div class='card scroll'><table><thead><tr><th>Run</th><th class=number>mIoU</th>"
+        "<th class=number>Δ</th><th class=number>Pixel accuracy</th><th class=number>Step</th>"
+        f"<th class=number>Time</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
+    )
+
+
+def curves(run: Run, others: Sequence[Run]) -> str:
+    """One small plot a scalar, all runs in it."""
+    runs = [run, *others]
+    logged = dict.fromkeys(key for one in runs for key in one.scalar_names() if key not in _NOT_DRAWN)
+    plots = []
+    for key in [*(key for key in _SCALARS if key in logged), *(key for key in logged if key not in _SCALARS)]:
+        title, unit, factor = _SCALARS.get(key, (key.replace("_", " "), "", 1))
+        drawn = []
+        for color, one in reversed(list(enumerate(runs))):  # this run comes last, on top
+            steps, values = one.series(key)
+            if steps:
+                drawn.append(Curve(one.name, steps, [value * factor for value in values], color))
+        heading = f"{title}, %" if unit == "%" else title
+        plots.append(f"<div class=card><h3>{html.escape(heading)}</h3>{curves_svg(title, drawn, unit=unit)}</div>")
+    body = f"<div class=plots>{''.join(plots)}</div>" if plots else missing("No scalar has been logged yet.")
+    if not any(one.series("miou")[0] for one in runs):
+        body += missing("No validation yet: the mIoU curve appears with the first evaluation.")
+    key = legend([(f"var(--series-{color})", one.name) for color, one in enumerate(runs)]) if others else ""
+    return f"<section><h2>Curves</h2>{key}{body}</section>"

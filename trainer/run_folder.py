@@ -1,0 +1,76 @@
+"""The folder of a run: what lies where, and how it begins."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fpl_fast.environment import describe_environment
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config_io import load_config, save_config
+
+__all__ = ["RunFolder", "free_path"]
+
+
+def free_path(path: Path) -> Path:
+    """``path``, or with the first number behind it that nothing has."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return candidate
+
+
+class RunFolder:
+    """Paths of a run.
+
+    ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
+    ``metrics.jsonl``, ``evaluation.json``, ``samples.npz``, ``report.html``, and the folders ``checkpoints`` and
+    ``tensorboard``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.evaluation = self.path / "evaluation.json"
+        self.samples = self.path / "samples.npz"
+        self.tensorboard = self.path / "tensorboard"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+
+    def create(self, config: RunConfig) -> None:
+        """Begin a run in a new or empty folder.
+
+        Raises:
+            ValueError: The folder holds something already, or cannot be made.
+        """
+        self.require_free()
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        save_config(config, self.config)
+        self.write_json(self.environment, describe_environment())
+
+    def require_free(self) -> None:
+        """Check that a run can begin here.
+
+        Raises:
+            ValueError: The folder holds something already, or is none.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"--out must be a new or an empty folder, got {str(self.path)!r} (--resume continues it)")
+
+    def load_config(self) -> RunConfig:
+        """The configuration of a run that was begun.
+
+        Raises:
+            ValueError: The folder is no run.
+        """
+        if not self.config.is_file():
+            raise ValueError(f"run must be a folder with a config.yaml, got {str(self.path)!r}")
+        return load_config(self.config)
+
+    @staticmethod
+    def write_json(path: Path, content: dict[str, Any]) -> None:
+        """Write a small file in one replacement, so that a reader never meets half of it."""
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.replace(path)

@@ -1,0 +1,77 @@
+"""All that training changes, as one thing to save and to continue from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
+from fpl_fast.trainer.metrics import Meter
+
+__all__ = ["TrainState"]
+
+
+class TrainState:
+    """Networks, optimiser, loss scaling, counters and random generators of a run.
+
+    Args:
+        method: Networks, as a module.
+        optimizer: Over the method's parameters.
+        precision: Keeper of the loss scale (``state_dict`` and ``load_state_dict``).
+    """
+
+    def __init__(self, method: nn.Module, optimizer: Optimizer, precision: Any) -> None:
+        self.method, self.optimizer, self.precision = method, optimizer, precision
+        self.meter = Meter()
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.miou = float("nan")
+        self.best_miou = -1.0
+
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write a checkpoint; ``config`` is kept in it for the reader.
+
+        Raises:
+            OSError: It could not be written; the previous one is untouched.
+        """
+        save_checkpoint(
+            path,
+            {
+                "config": config,
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "miou": self.miou,
+                "best_miou": self.best_miou,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.precision.state_dict(),
+                "meter": self.meter.state_dict(),
+                "random": random_state(),
+            },
+        )
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            ValueError: The file is no checkpoint, or belongs to other networks.
+        """
+        state = load_checkpoint(path)
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: must fit the run's config.yaml, got other networks ({_first_line(error)})"
+            ) from None
+        self.precision.load_state_dict(state["precision"])
+        self.meter.load_state_dict(state["meter"], device)
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.miou, self.best_miou = state["miou"], state["best_miou"]
+        load_random_state(state["random"])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,98 @@
+"""What a run measures on its validation images, and what it keeps of that for the report."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from fpl_fast import fuzzy_positive_assignment
+from fpl_fast.trainer.config import EvalConfig, RunConfig
+from fpl_fast.trainer.data.sample import SegmentationDataset
+from fpl_fast.trainer.data.transforms import normalize
+from fpl_fast.trainer.evaluate import EvaluationResult, Protocol, evaluate, predict_logits
+from fpl_fast.trainer.run_folder import RunFolder
+
+__all__ = ["make_protocol", "save_evaluation", "save_samples", "validate"]
+
+
+def make_protocol(config: EvalConfig) -> Protocol:
+    """How images are run, as the configuration says."""
+    return Protocol(window=config.window if config.protocol == "window" else None)
+
+
+def validate(
+    network: nn.Module,
+    dataset: SegmentationDataset,
+    config: RunConfig,
+    fabric: Fabric,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Evaluate a network on a data set; several processes take every so-manieth image each."""
+    result = evaluate(
+        network,
+        dataset,
+        num_classes=dataset.num_classes,
+        ignore_index=dataset.ignore_index,
+        protocol=make_protocol(config.eval),
+        mean=config.data.mean,
+        std=config.data.std,
+        device=fabric.device,
+        autocast=fabric.autocast,
+        indices=range(fabric.global_rank, len(dataset), fabric.world_size),
+        num_workers=config.train.workers,
+        progress=progress,
+    )
+    if fabric.world_size == 1:
+        return result
+    confusion = fabric.all_reduce(result.confusion.to(fabric.device), reduce_op="sum")
+    return EvaluationResult.from_confusion(confusion)
+
+
+def save_evaluation(
+    folder: RunFolder, result: EvaluationResult, dataset: SegmentationDataset, config: EvalConfig, *, step: int
+) -> None:
+    """Write ``evaluation.json``; a class that neither occurs nor is predicted has IoU null."""
+    window = " x ".join(map(str, config.window))
+    folder.write_json(
+        folder.evaluation,
+        {
+            "protocol": f"sliding window {window}" if config.protocol == "window" else "whole image",
+            "split": "val",
+            "step": step,
+            "miou": result.miou,
+            "pixel_accuracy": result.pixel_accuracy,
+            "class_names": list(dataset.class_names),
+            "iou": [None if math.isnan(iou) else iou for iou in result.per_class_iou],
+            "confusion": result.confusion.tolist(),
+        },
+    )
+
+
+@torch.inference_mode()
+def save_samples(
+    folder: RunFolder, network: nn.Module, dataset: SegmentationDataset, config: RunConfig, fabric: Fabric
+) -> None:
+    """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K."""
+    count = min(config.eval.samples, len(dataset))
+    arrays = {"palette": np.array(dataset.palette, dtype=np.uint8)}
+    was_training = network.training
+    network.eval()
+    for place in range(count):
+        sample = dataset[place * len(dataset) // count]
+        image = normalize(sample.image[None].to(fabric.device), mean=config.data.mean, std=config.data.std)
+        with fabric.autocast():
+            logits = predict_logits(network, image, make_protocol(config.eval))
+        num_positives, _ = fuzzy_positive_assignment(
+            logits, threshold=config.method.threshold, max_positives=config.method.max_positives
+        )
+        arrays |= {
+            f"image_{place}": sample.image.permute(1, 2, 0).numpy(),
+            f"label_{place}": sample.label.numpy(),
+            f"prediction_{place}": logits.argmax(1)[0].to("cpu", torch.uint8).numpy(),
+            f"num_positives_{place}": num_positives[0].to("cpu", torch.uint8).numpy(),
+        }
+    network.train(was_training)
+    np.savez_compressed(folder.samples, **arrays)
