@@ -1,0 +1,1 @@
+"""Benchmarks: peers, byte counts, the offline audit of the kernels."""

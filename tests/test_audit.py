@@ -1,0 +1,115 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fpl_fast.bench.audit import BASELINE, Case, Row, default_cases, load, regressions, render, save
+from fpl_fast.bench.sass import Instruction, access_bits, pipe_counts, shortest_path
+
+CASE = Case(num_classes=19, dtype="bf16", layout="nchw", capped=True, target="sm_80")
+PIPES = {"alu": 400.0, "fma": 300.0, "mufu": 80.0, "lsu": 50.0, "other": 20.0}
+ROW = Row(CASE, 150, 0, 16, 850.0, 850.0, PIPES, 32, 32, 0.5)
+
+
+def instructions(*lines):
+    return [Instruction(16 * i, *line) for i, line in enumerate(lines)]
+
+
+def run_compiled(script, *arguments):
+    """Run Python in a process of its own: the interpreter, once chosen, stays for the whole process."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=environment)
+
+
+def test_kernels_compile_without_spills(tmp_path):
+    script = (
+        "import pathlib, sys; from fpl_fast.bench.audit import Case, audit, save;"
+        "targets = ('sm_80', 'sm_90', 'gfx942');"
+        "cases = [Case(c, 'bf16', 'nchw', True, target) for c in (19, 21) for target in targets];"
+        "save(audit(cases), pathlib.Path(sys.argv[1]))"
+    )
+    run_compiled(script, str(tmp_path / "rows.json"))
+    rows, _ = load(tmp_path / "rows.json")
+    assert len(rows) == 6
+    for row in rows:
+        assert row.spill_bytes == 0, row
+        assert 0 < row.registers <= 255, row
+        assert row.instructions is None or 0 < row.instructions < 1100, row
+
+
+def test_every_kind_of_launch_compiles():
+    """What only the compiler checks: absent and present pointers, arguments that are specialised to 1, both forms."""
+    script = (
+        "import triton; from triton.backends.compiler import GPUTarget;"
+        "from fpl_fast.bench.audit import Case, kernel_source;"
+        "masks = {'pixel_weight_ptr': '*fp32', 'valid_mask_ptr': '*i1'};"
+        "ones = {f'{x}_stride_{d}': 1 for x in ('student', 'teacher', 'grad') for d in 'cp'};"
+        "ones |= {'num_pixels': 1, 'blocks_per_image': 1, 'max_positives': 1, 'CAPPED': 1, 'FORM': 'hinge'};"
+        "pixel_map = {'sums_ptr': None, 'grad_ptr': None, 'scale_ptr': None, 'WEIGHTING': 'linear'};"
+        "rows = {'GRAD_ROWS': False, 'TEACHER_ROWS': False, 'WEIGHTING': 'convex'};"
+        "compile = lambda *source: triton.compile(kernel_source(*source), target=GPUTarget('cuda', 90, 32));"
+        "compile(Case(2, 'fp32', 'nchw', True, 'sm_90'), masks, ones);"
+        "compile(Case(5, 'bf16', 'nchw', False, 'sm_90'), masks | {'map_ptr': '*fp32'}, pixel_map);"
+        "compile(Case(6, 'fp16', 'channels_last', False, 'sm_90'), masks, rows);"
+        "compile(Case(36, 'fp32', 'channels_last', False, 'sm_90'), masks)"
+    )
+    run_compiled(script)
+
+
+def test_baseline_covers_the_table():
+    rows, _ = load(BASELINE)
+    assert [row.case for row in rows] == default_cases()
+
+
+def test_audit_refuses_the_interpreter(monkeypatch):
+    from fpl_fast.bench.audit import audit
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(RuntimeError, match="TRITON_INTERPRET"):
+        audit([CASE])
+
+
+def test_save_and_load(tmp_path):
+    amd = Row(CASE._replace(target="gfx942"), 113, 0, 16, None, None, None, None, None, None)
+    save([ROW, amd], tmp_path / "rows.json")
+    assert load(tmp_path / "rows.json")[0] == [ROW, amd]
+
+
+@pytest.mark.parametrize(
+    ("change", "num_worse"),
+    [({}, 0), ({"instructions": 870.0}, 0), ({"instructions": 880.0}, 1), ({"spill_bytes": 4, "registers": 160}, 2)],
+)
+def test_regressions(change, num_worse):
+    assert len(regressions([ROW._replace(**change)], [ROW])) == num_worse
+
+
+def test_a_row_without_a_baseline_is_a_regression():
+    assert "not in the baseline" in regressions([ROW], [])[0]
+
+
+def test_render():
+    assert "| C=19 bf16 nchw capped sm_80 | 150 | 0 |" in render([ROW])
+    assert ROW.predicted_roofline == 1.0
+    assert ROW._replace(compute_over_memory=2.0).predicted_roofline == 0.5
+
+
+def test_paths_and_widths():
+    code = instructions(
+        (False, "LDG.E.64", " R2, [R4]"),
+        (True, "BRA", " 0x70"),  # the optional path stands behind the exit
+        (False, "BRA", " P1, 0x40"),
+        (False, "MUFU.EX2", " R2, R2"),
+        (False, "STG.E.U16", " [R4], R2"),
+        (True, "EXIT", ""),
+        (False, "EXIT", ""),
+        (False, "FADD", " R2, R2, R3"),
+        (True, "BRA", " 0x70"),
+        (False, "BRA", " 0x20"),
+        (False, "BRA", " 0xa0"),  # the trap behind every kernel
+    )
+    assert pipe_counts(shortest_path(code)) == {"lsu": 2, "other": 4}
+    assert pipe_counts(code) == {"lsu": 2, "mufu": 1, "fma": 1, "other": 7}
+    assert access_bits(code, "LDG") == 64
+    assert access_bits(code, "STG") == 16
+    assert access_bits(code, "LDS") == 0
