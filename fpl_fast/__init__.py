@@ -7,6 +7,7 @@ from fpl_fast.functional import (
     fuzzy_positive_loss,
     pseudo_label_cross_entropy,
 )
+from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
 from fpl_fast.modules import FuzzyPositiveLoss
 
 __version__ = "0.1.0"
@@ -15,8 +16,10 @@ __all__ = [
     "FuzzyPositiveLoss",
     "LossStats",
     "PositiveGradientScore",
+    "cross_entropy",
     "fuzzy_positive_assignment",
     "fuzzy_positive_loss",
+    "ohem_cross_entropy",
     "positive_gradient_score",
     "pseudo_label_cross_entropy",
 ]

@@ -43,6 +43,14 @@ def check_options(threshold: float, max_positives: int | None, convex_scale: flo
         raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}")
 
 
+def check_confidence(threshold: float, power: float) -> None:
+    """The gate and the exponent of the teacher's confidence."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}")
+    if not (math.isfinite(power) and power >= 0):
+        raise ValueError(f"confidence_power must be finite and >= 0, got {power!r}")
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """One of the named choices."""
     if value not in choices:
@@ -69,6 +77,28 @@ def check_pixels(
         raise ValueError(f"{name} must be bool, got {value.dtype}")
     if not boolean and not value.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {value.dtype}")
+
+
+def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    """(N, H, W) on the logits' device, an integer type."""
+    if tuple(target.shape) != shape:
+        raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}")
+    if target.dtype not in (torch.uint8, torch.int32, torch.int64):
+        raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}")
+    if target.device != device:
+        raise ValueError(f"target must be on the logits' device ({device}), got {target.device}")
+
+
+def check_class_weight(weight: Tensor | None, num_classes: int, device: torch.device) -> None:
+    """(C,) on the logits' device, floating point."""
+    if weight is None:
+        return
+    if tuple(weight.shape) != (num_classes,) or not weight.is_floating_point():
+        raise ValueError(
+            f"weight must be floating point of shape (C,) = ({num_classes},), got {weight.dtype} {tuple(weight.shape)}"
+        )
+    if weight.device != device:
+        raise ValueError(f"weight must be on the logits' device ({device}), got {weight.device}")
 
 
 def check_partner(

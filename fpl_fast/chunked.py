@@ -5,24 +5,14 @@ chunk, whatever the batch, and any strides are accepted, because only the chunk 
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.reference import accumulate_dtype
-
-NUM_SUMS = 6  # a*w*L, w*L, L, cross entropy, K, valid pixels
-
-
-class LossOptions(NamedTuple):
-    """The keyword options every engine takes; hashable, so that compiled code can be kept per option set."""
-
-    threshold: float
-    max_positives: int
-    weighting: str
-    convex_scale: float
-    form: str
+from fpl_fast.windows import GradientWindows, LogitWindows, Window
 
 
 class PixelFunction(Protocol):
@@ -38,95 +28,98 @@ class PixelFunction(Protocol):
         *,
         options: LossOptions,
         with_grad: bool,
+        with_stats: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Evaluate (C, P) logits.
 
         Returns:
-            The six terms of every pixel, (NUM_SUMS, P), zero where not valid.
-            scale * a * w * dL/dz, (C, P), or None.
+            The terms of every pixel in the order of ``arguments.SUMS``, (NUM_SUMS, P), or the first one alone, (1, P),
+            without ``with_stats``; zero where not valid.
+            scale times the derivative of the first term, (C, P) of the student's dtype, or None.
         """
 
 
 def fuzzy_positive_sums(
     evaluate: PixelFunction,
     chunk_pixels: int,
-    student: Tensor,
-    teacher: Tensor,
+    inputs: LossInputs,
+    options: LossOptions,
     *,
-    pixel_weight: Tensor | None,
-    valid_mask: Tensor | None,
     scale: Tensor | None,
     with_grad: bool,
-    **options: Any,
+    with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """The six sums over all pixels, and the gradient with the student's strides; ``options`` as in LossOptions."""
-    grad = torch.empty_like(student) if with_grad else None
-    sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=student.device)
-    for window in _windows(student.shape, chunk_pixels):
-        terms, grad_chunk = evaluate(
-            _columns(student, window),
-            _columns(teacher, window),
-            _pixels(pixel_weight, window),
-            _pixels(valid_mask, window),
-            scale,
-            options=LossOptions(**options),
-            with_grad=with_grad,
-        )
-        sums += terms.sum(dim=1, dtype=torch.float64)
-        if grad is not None and grad_chunk is not None:
-            target = grad[window.image, :, window.rows, window.columns]
-            target.copy_(grad_chunk.view_as(target))
-    return sums.to(accumulate_dtype(student, teacher)), grad
+    """The sums over all pixels, and the gradient with the student's strides."""
+    grad = torch.empty_like(inputs.student) if with_grad else None
+    sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=inputs.student.device)
+    for image in range(len(inputs.student)):
+        gradient = None if grad is None else GradientWindows(grad[image], inputs.size, inputs.align_corners)
+        for window, student, teacher in _chunks(inputs, image, chunk_pixels):
+            terms, grad_chunk = evaluate(
+                student,
+                teacher,
+                pixels_of(inputs.pixel_weight, image, window),
+                pixels_of(inputs.valid_mask, image, window),
+                scale,
+                options=options,
+                with_grad=with_grad,
+                with_stats=with_stats,
+            )
+            sums[: len(terms)] += terms.sum(dim=1, dtype=torch.float64)
+            if gradient is not None and grad_chunk is not None:
+                gradient.add(window, grad_chunk)
+        if gradient is not None:
+            gradient.finish()
+    return sums.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
 
 
-def fuzzy_positive_map(
-    evaluate: PixelFunction,
-    chunk_pixels: int,
-    student: Tensor,
-    teacher: Tensor,
-    *,
-    pixel_weight: Tensor | None,
-    valid_mask: Tensor | None,
-    **options: Any,
-) -> Tensor:
-    """The weighted loss a * w * L of every pixel, (N, H, W)."""
-    n, _, h, w = student.shape
-    losses = torch.empty(n, h, w, dtype=accumulate_dtype(student, teacher), device=student.device)
-    for window in _windows(student.shape, chunk_pixels):
-        terms, _ = evaluate(
-            _columns(student, window),
-            _columns(teacher, window),
-            _pixels(pixel_weight, window),
-            _pixels(valid_mask, window),
-            None,
-            options=LossOptions(**options),
-            with_grad=False,
-        )
-        target = losses[window.image, window.rows, window.columns]
-        target.copy_(terms[0].view_as(target))
+def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossInputs, options: LossOptions) -> Tensor:
+    """The first term of every pixel, (N, H, W)."""
+    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+    losses = torch.empty(inputs.pixels, dtype=dtype, device=inputs.student.device)
+    for image in range(len(inputs.student)):
+        for window, student, teacher in _chunks(inputs, image, chunk_pixels):
+            terms, _ = evaluate(
+                student,
+                teacher,
+                pixels_of(inputs.pixel_weight, image, window),
+                pixels_of(inputs.valid_mask, image, window),
+                None,
+                options=options,
+                with_grad=False,
+                with_stats=False,
+            )
+            target = losses[image, window.rows, window.columns]
+            target.copy_(terms[0].view_as(target))
     return losses
 
 
-class _Window(NamedTuple):
-    image: int
-    rows: slice
-    columns: slice
+def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
+    """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
+    student, teacher = (
+        LogitWindows(x[image], inputs.size, inputs.align_corners) for x in (inputs.student, inputs.teacher)
+    )
+    partner = None
+    if inputs.partner is not None:
+        partner = LogitWindows(inputs.partner[image], inputs.size, inputs.align_corners)
+    _, height, width = inputs.pixels
+    for window in windows(height, width, chunk_pixels):
+        believed = teacher.columns(window)
+        mixed = pixels_of(inputs.mix_mask, image, window)
+        if partner is not None and mixed is not None:
+            believed = torch.where(mixed, partner.columns(window), believed)
+        yield window, student.columns(window), believed
 
 
-def _windows(shape: torch.Size, chunk_pixels: int) -> Iterator[_Window]:
+def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:
     """Whole rows where a row fits into a chunk, parts of one row where it does not."""
-    n, _, height, width = shape
     num_columns = max(1, min(width, chunk_pixels))
     num_rows = max(1, chunk_pixels // num_columns)
-    for image in range(n):
-        for row in range(0, height, num_rows):
-            for column in range(0, width, num_columns):
-                yield _Window(image, slice(row, row + num_rows), slice(column, column + num_columns))
+    for row in range(0, height, num_rows):
+        for column in range(0, width, num_columns):
+            yield Window(slice(row, min(row + num_rows, height)), slice(column, min(column + num_columns, width)))
 
 
-def _columns(logits: Tensor, window: _Window) -> Tensor:
-    return logits[window.image, :, window.rows, window.columns].flatten(1)
-
-
-def _pixels(mask: Tensor | None, window: _Window) -> Tensor | None:
-    return None if mask is None else mask[window.image, window.rows, window.columns].flatten()
+def pixels_of(mask: Tensor | None, image: int, window: Window) -> Tensor | None:
+    """The window of a per-pixel tensor, (N, H, W) to (P,)."""
+    return None if mask is None else mask[image, window.rows, window.columns].flatten()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import chunked
-from fpl_fast.chunked import LossOptions
+from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.reference import loss_gradient, pixel_terms
 
 # About ten float32 temporaries of (C, CHUNK_PIXELS) live at once: 50 MB at C = 19.
@@ -22,30 +22,45 @@ def evaluate(
     *,
     options: LossOptions,
     with_grad: bool,
+    with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
     if valid is not None:  # a fill, not a product: NaN in an ignored pixel must not survive
         student, teacher = student.masked_fill(~valid, 0), teacher.masked_fill(~valid, 0)
     z, t = student.unsqueeze(0), teacher.unsqueeze(0)
-    terms = pixel_terms(z, t, **options._asdict())
-    loss, weight = terms.loss[0], terms.weight[0]
-    weighted = weight * loss
-    total = weighted if pixel_weight is None else pixel_weight * weighted
-    rows = torch.stack(
-        [total, weighted, loss, terms.cross_entropy[0], terms.num_positives[0].to(loss), torch.ones_like(loss)]
+    terms = pixel_terms(
+        z,
+        t,
+        threshold=options.threshold,
+        max_positives=options.max_positives,
+        weighting=options.weighting,
+        convex_scale=options.convex_scale,
+        form=options.form,
     )
+    loss, weight, confidence = terms.loss[0], terms.weight[0], terms.confidence[0]
+    factor = torch.ones_like(loss) if pixel_weight is None else pixel_weight
+    selected = torch.ones_like(loss)
+    if options.uses_confidence:
+        factor = factor * confidence**options.confidence_power
+        selected = (confidence >= options.confidence_threshold).to(loss.dtype)
+    total_weight = selected * factor * weight
+    rows = [total_weight * loss]
+    if with_stats:
+        k = terms.num_positives[0]
+        rows += [torch.ones_like(loss), weight * loss, loss, terms.cross_entropy[0], k.to(loss)]
+        rows += [(k == number).to(loss) for number in (1, 2, 3)]
+        rows += [confidence, selected, factor]
+    stacked = torch.stack(rows)
     if valid is not None:
-        rows = rows.masked_fill(~valid, 0)
+        stacked = stacked.masked_fill(~valid, 0)
     if not with_grad:
-        return rows, None
+        return stacked, None
 
-    factor = weight if pixel_weight is None else weight * pixel_weight
-    if scale is not None:
-        factor = factor * scale
+    slope = total_weight if scale is None else total_weight * scale
     if valid is not None:
-        factor = factor.masked_fill(~valid, 0)
-    gradient = loss_gradient(z, t, positives=terms.positives, form=options.form)[0] * factor
-    return rows, gradient.to(student.dtype)
+        slope = slope.masked_fill(~valid, 0)
+    gradient = loss_gradient(z, t, positives=terms.positives, form=options.form)[0] * slope
+    return stacked, gradient.to(student.dtype)
 
 
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)

@@ -7,15 +7,15 @@
 | "eager"    | every device and floating dtype  | the reference equations in chunks               |
 """
 
-import functools
 import importlib.util
+import math
 import os
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from fpl_fast import eager, planes
+from fpl_fast import checks, eager, labels, planes
 
 ENGINES = ("auto", "triton", "compiled", "eager")
 
@@ -23,18 +23,21 @@ ENGINES = ("auto", "triton", "compiled", "eager")
 COMPILED_MIN_LOGITS = 1 << 18
 
 
-def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor) -> str:
-    """The engine to use for these logits.
+def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor, pixels: tuple[int, ...] | None = None) -> str:
+    """The engine to use for these logits, on (N, H, W) ``pixels`` where they are upsampled.
 
     Raises:
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
+    pixels = (len(student_logits), *student_logits.shape[2:]) if pixels is None else pixels
     float64 = torch.float64 in (student_logits.dtype, teacher_logits.dtype)
     if engine == "auto":
-        return _pick(student_logits, float64)
+        return _pick(student_logits, float64, pixels)
     reason = _refusal(engine, student_logits, float64)
     if reason is not None:
-        raise ValueError(f"engine={engine!r} cannot run here: {reason}; engine={_pick(student_logits, float64)!r} can")
+        raise ValueError(
+            f"engine={engine!r} cannot run here: {reason}; engine={_pick(student_logits, float64, pixels)!r} can"
+        )
     return engine
 
 
@@ -47,10 +50,32 @@ def module(engine: str) -> ModuleType:
     return {"compiled": planes, "eager": eager}[engine]
 
 
-def _pick(student_logits: Tensor, float64: bool) -> str:
+def resolve_labels(engine: str, logits: Tensor) -> str:
+    """The engine of a loss with labels: "triton" where it can run, otherwise "eager".
+
+    Raises:
+        ValueError: If the named engine does not exist or cannot run here.
+    """
+    checks.check_choice("engine", engine, ("auto", "triton", "eager"))
+    reason = _refusal("triton", logits, logits.dtype == torch.float64)
+    if engine == "triton" and reason is not None:
+        raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
+    return "triton" if engine == "triton" or (engine == "auto" and logits.is_cuda and reason is None) else "eager"
+
+
+def label_module(engine: str) -> ModuleType:
+    """The module that implements a resolved engine: ``cross_entropy_sums`` and ``cross_entropy_map``."""
+    if engine == "triton":
+        from fpl_fast.kernels import cross_entropy
+
+        return cross_entropy  # type: ignore[no-any-return]
+    return labels
+
+
+def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:
     if student_logits.is_cuda:
         return "triton" if _refusal("triton", student_logits, float64) is None else "eager"
-    large = student_logits.numel() >= COMPILED_MIN_LOGITS
+    large = student_logits.shape[1] * math.prod(pixels) >= COMPILED_MIN_LOGITS
     return "compiled" if large and _refusal("compiled", student_logits, float64) is None else "eager"
 
 
@@ -73,7 +98,9 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
     return planes.unavailable_reason()
 
 
-@functools.cache
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
 def has_triton() -> bool:
     """Whether triton is installed."""
-    return importlib.util.find_spec("triton") is not None
+    return _HAS_TRITON

@@ -1,28 +1,33 @@
 """The losses as functions. Shapes: N images, C classes, h x w logits, H x W pixels of the loss."""
 
+import math
 from typing import Literal, NamedTuple, TypedDict, Unpack, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fpl_fast import checks, engines, ops
+from fpl_fast.kernels.arguments import SUMS
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
 Weighting = Literal["none", "linear", "convex", "concave"]
 Form = Literal["smooth", "hinge"]
-Reduction = Literal["none", "sum", "mean"]
+Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
 
 
 class LossStats(NamedTuple):
-    """What a training log wants to know of a loss: 0-d tensors on the device, without gradient, never synchronised."""
+    """What a training log wants to know of a loss, from the same pass: tensors without gradient, never synchronised."""
 
-    num_valid: Tensor  # valid pixels
-    mean_positives: Tensor  # mean of K over the valid pixels
-    cross_entropy: Tensor  # plain cross entropy with the teacher's most probable class, mean over the valid pixels
-    unweighted_loss: Tensor  # L, mean over the valid pixels
-    weighted_loss: Tensor  # w * L, mean over the valid pixels, without pixel_weight
+    num_valid: Tensor  # () valid pixels
+    valid_share: Tensor  # () valid pixels as a share of all
+    selected_share: Tensor  # () share of the valid pixels at or above ``confidence_threshold``
+    mean_positives: Tensor  # () mean of K over the valid pixels
+    positives_histogram: Tensor  # (4,) shares of the valid pixels with K = 1, 2, 3 and more
+    mean_confidence: Tensor  # () the teacher's largest probability, mean over the valid pixels
+    cross_entropy: Tensor  # () plain cross entropy with the teacher's most probable class, mean over the valid pixels
+    unweighted_loss: Tensor  # () L, mean over the valid pixels
+    weighted_loss: Tensor  # () w * L, mean over the valid pixels, without ``pixel_weight`` and confidence
 
 
 class LossKeywords(TypedDict, total=False):
@@ -38,6 +43,8 @@ class LossKeywords(TypedDict, total=False):
     align_corners: bool
     partner_logits: Tensor | None
     mix_mask: Tensor | None
+    confidence_threshold: float
+    confidence_power: float
     balance: bool
     form: Form
     reduction: Reduction
@@ -74,6 +81,8 @@ def fuzzy_positive_loss(
     align_corners: bool = True,
     partner_logits: Tensor | None = None,
     mix_mask: Tensor | None = None,
+    confidence_threshold: float = 0.0,
+    confidence_power: float = 0.0,
     balance: bool = False,
     form: Form = "smooth",
     reduction: Reduction = "mean",
@@ -89,8 +98,9 @@ def fuzzy_positive_loss(
         smooth: L = log(1 + sum_{i in Y} exp(-z_i) * sum_{j not in Y} exp(z_j))
         hinge:  L = max(0, max_{j not in Y} z_j - min_{i in Y} z_i)
 
-    With K = 1 the smooth form is the cross entropy with the pseudo-label argmax t. A pixel contributes a * w * L: w is
-    the confidence weight below, a is ``pixel_weight``. With m = (p_1 + ... + p_{K+1}) / (K + 1) and r = p_{K+1},
+    With K = 1 the smooth form is the cross entropy with the pseudo-label argmax t. A pixel contributes g * b * w * L:
+    w is the weight below; with q = p_1, b = pixel_weight * q ** confidence_power and g = [q >= confidence_threshold],
+    which are 1 unless asked for. With m = (p_1 + ... + p_{K+1}) / (K + 1) and r = p_{K+1},
 
         linear: (m - r) / m,   convex: (m - r) / (m + convex_scale * r),   concave: log(1 + 50(m - r)) / log(1 + 50 m).
 
@@ -99,6 +109,7 @@ def fuzzy_positive_loss(
 
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
     flows into the teacher, the weights or the balance. Equal teacher logits are ranked by class index, lower first.
+    With ``size``, nothing of the upsampled logits' size is held: interpolation and its adjoint are part of the pass.
 
     Args:
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
@@ -109,16 +120,18 @@ def fuzzy_positive_loss(
         convex_scale: Factor of r in "convex": 1 in the paper's CPS experiments, 4 in its AEL experiments.
         pixel_weight: (N, H, W) floating point, non-negative (not checked: that would synchronise); None for 1.
         valid_mask: (N, H, W) bool; False excludes a pixel from loss, gradient and every mean, whatever its logits hold.
-        size: (H, W); both logits are first upsampled bilinearly to it. None: H, W = h, w.
+        size: (H, W); all logits are upsampled bilinearly to it. None: H, W = h, w.
         align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``.
         partner_logits: Like ``teacher_logits``; CutMix: the teacher where ``mix_mask`` is True.
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
+        confidence_threshold: In [0, 1]; pixels whose teacher is less confident contribute no loss, but count in "mean".
+        confidence_power: At least 0; the teacher's confidence to this power is a factor of a pixel's loss.
         balance: Rescale the loss to the value of the plain pseudo-label cross entropy: multiply it by
-            sum(cross entropy) / sum(w * L) over the valid pixels, a number without gradient. ``pixel_weight`` stays
-            out of the ratio, as in the public code.
+            sum(cross entropy) / sum(w * L) over the valid pixels, a number without gradient. ``pixel_weight`` and the
+            confidence stay out of the ratio, as in the public code.
         form: "smooth" or "hinge".
         reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
-            pixels (with no valid pixel the loss is 0).
+            pixels, "weighted_mean" by the sum of b over them. With nothing to divide by the loss is 0.
         return_stats: Also return :class:`LossStats`.
         engine: "auto", "triton", "compiled" or "eager" (see :mod:`fpl_fast.engines`).
 
@@ -139,9 +152,10 @@ def fuzzy_positive_loss(
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
     checks.check_options(threshold, max_positives, convex_scale)
+    checks.check_confidence(confidence_threshold, confidence_power)
     checks.check_choice("weighting", weighting, ("none", "linear", "convex", "concave"))
     checks.check_choice("form", form, ("smooth", "hinge"))
-    checks.check_choice("reduction", reduction, ("none", "sum", "mean"))
+    checks.check_choice("reduction", reduction, ("none", "sum", "mean", "weighted_mean"))
     checks.check_choice("engine", engine, engines.ENGINES)
     checks.check_size(size)
     n, num_classes, *native = student_logits.shape
@@ -150,43 +164,42 @@ def fuzzy_positive_loss(
     checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
 
+    dtype = accumulate_dtype(student_logits, teacher_logits)
     student, teacher = student_logits, teacher_logits.detach()
-    if size is not None:
-        student, teacher = _upsample(student, size, align_corners), _upsample(teacher, size, align_corners)
-    if partner_logits is not None and mix_mask is not None:
-        partner = partner_logits.detach()
-        partner = partner if size is None else _upsample(partner, size, align_corners)
-        teacher = torch.where(mix_mask.unsqueeze(1), partner, teacher)
-
-    dtype = accumulate_dtype(student, teacher)
-    if pixel_weight is not None:
-        pixel_weight = pixel_weight.detach().to(dtype)
-    engine_name = engines.resolve(engine, student, teacher)
-    options = (
+    arguments = (
+        student,
+        teacher,
+        None if partner_logits is None else partner_logits.detach().to(teacher.dtype),
+        mix_mask,
+        None if pixel_weight is None else pixel_weight.detach().to(dtype),
+        valid_mask,
+        size,
+        align_corners,
         float(threshold),
         num_classes - 1 if max_positives is None else min(max_positives, num_classes - 1),
         weighting,
         float(convex_scale),
         form,
+        float(confidence_threshold),
+        float(confidence_power),
+        engines.resolve(engine, student, teacher, pixels),
     )
-
+    with_stats = balance or return_stats or reduction == "weighted_mean"
     if reduction == "none":
-        loss: Tensor = ops.fuzzy_positive_map(student, teacher, pixel_weight, valid_mask, *options, engine_name)
-        if not (balance or return_stats):
+        loss: Tensor = ops.fuzzy_positive_map(*arguments)
+        if not with_stats:
             return loss
-        _, sums, _ = ops.fuzzy_positive_sums(
-            student.detach(), teacher, pixel_weight, valid_mask, None, *options, False, engine_name
-        )
+        _, sums, _ = ops.fuzzy_positive_sums(student.detach(), *arguments[1:], None, False, True)
     else:
-        scale = _mean_scale(valid_mask, student, dtype) if reduction == "mean" else None
+        scale = _mean_scale(valid_mask, pixels, student.device, dtype) if reduction == "mean" else None
         with_grad = student.requires_grad and torch.is_grad_enabled()
-        loss, sums, _ = ops.fuzzy_positive_sums(
-            student, teacher, pixel_weight, valid_mask, scale, *options, with_grad, engine_name
-        )
-    sums = sums.detach()
+        loss, sums, _ = ops.fuzzy_positive_sums(*arguments, scale, with_grad, with_stats)
+    named = dict(zip(SUMS, sums.detach().unbind(), strict=True))
+    if reduction == "weighted_mean":
+        loss = loss * _ratio(torch.ones_like(named["weight"]), named["weight"])
     if balance:
-        loss = loss * torch.where(sums[1] > 0, sums[3] / sums[1], 1.0)
-    return (loss, _stats(sums)) if return_stats else loss
+        loss = loss * _ratio(named["cross_entropy"], named["weighted"])
+    return (loss, _stats(named, pixels)) if return_stats else loss
 
 
 def pseudo_label_cross_entropy(
@@ -199,6 +212,8 @@ def pseudo_label_cross_entropy(
     align_corners: bool = True,
     partner_logits: Tensor | None = None,
     mix_mask: Tensor | None = None,
+    confidence_threshold: float = 0.0,
+    confidence_power: float = 0.0,
     reduction: Reduction = "mean",
     return_stats: bool = False,
     engine: Engine = "auto",
@@ -207,10 +222,12 @@ def pseudo_label_cross_entropy(
 
     L = -log softmax(z)[argmax t]. Equal teacher logits give the lower class. This is the loss of Cross Pseudo
     Supervision (CVPR 2021), through the same engines; arguments, result and errors as in :func:`fuzzy_positive_loss`.
+    ``confidence_threshold`` is the gate of FixMatch-like methods, and ``confidence_power=2`` with
+    ``reduction="weighted_mean"`` the re-weighting of Adaptive Equalization Learning (NeurIPS 2021).
 
     Example:
         >>> student, teacher = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-        >>> expected = F.cross_entropy(student, teacher.argmax(1))
+        >>> expected = torch.nn.functional.cross_entropy(student, teacher.argmax(1))
         >>> torch.allclose(pseudo_label_cross_entropy(student, teacher), expected)
         True
     """
@@ -224,6 +241,8 @@ def pseudo_label_cross_entropy(
         align_corners=align_corners,
         partner_logits=partner_logits,
         mix_mask=mix_mask,
+        confidence_threshold=confidence_threshold,
+        confidence_power=confidence_power,
         reduction=reduction,
         return_stats=return_stats,
         engine=engine,
@@ -259,23 +278,31 @@ def fuzzy_positive_assignment(
     return assignment.num_positives, assignment.positives
 
 
-def _upsample(logits: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Interpolate in the accumulation dtype: 16-bit results would tie, and with them the assignment would change."""
-    logits = logits.to(accumulate_dtype(logits))
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
-
-
-def _mean_scale(valid_mask: Tensor | None, student: Tensor, dtype: torch.dtype) -> Tensor:
+def _mean_scale(valid_mask: Tensor | None, pixels: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
     if valid_mask is None:
-        num_pixels = student.shape[0] * student.shape[2] * student.shape[3]
-        return torch.full((), 1 / max(num_pixels, 1), dtype=dtype, device=student.device)
+        return torch.full((), 1 / max(math.prod(pixels), 1), dtype=dtype, device=device)
     return 1 / valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype)
 
 
-def _stats(sums: Tensor) -> LossStats:
-    _, weighted_loss, unweighted_loss, cross_entropy, positives, num_valid = sums.unbind()
-    count = num_valid.clamp(min=1)
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, 1 where there is nothing to divide by: decided on the device."""
+    return torch.where(denominator > 0, numerator / denominator, 1.0)
+
+
+def _stats(sums: dict[str, Tensor], pixels: tuple[int, ...]) -> LossStats:
+    num_valid = sums["num_valid"]
+    mean = {name: value / num_valid.clamp(min=1) for name, value in sums.items()}
+    histogram = torch.stack([mean["one_positive"], mean["two_positives"], mean["three_positives"]])
+    more = (mean["num_valid"] - histogram.sum()).clamp(min=0)
     return LossStats(
-        num_valid, positives / count, cross_entropy / count, unweighted_loss / count, weighted_loss / count
+        num_valid=num_valid,
+        valid_share=num_valid / max(math.prod(pixels), 1),
+        selected_share=mean["num_selected"],
+        mean_positives=mean["positives"],
+        positives_histogram=torch.cat([histogram, more.view(1)]),
+        mean_confidence=mean["confidence"],
+        cross_entropy=mean["cross_entropy"],
+        unweighted_loss=mean["unweighted"],
+        weighted_loss=mean["weighted"],
     )

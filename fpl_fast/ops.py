@@ -5,13 +5,14 @@ gradient, and where the factor is 1 it does not touch it (the decision is taken 
 functional and opaque to the compiler; what the student must not lose (its strides) is kept by the fakes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fpl_fast import engines
-from fpl_fast.chunked import NUM_SUMS, LossOptions
+from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.reference import accumulate_dtype
 
 
@@ -19,74 +20,72 @@ from fpl_fast.reference import accumulate_dtype
 def fuzzy_positive_sums(
     student: Tensor,
     teacher: Tensor,
+    partner: Tensor | None,
+    mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
-    scale: Tensor | None,
+    size: Sequence[int] | None,
+    align_corners: bool,
     threshold: float,
     max_positives: int,
     weighting: str,
     convex_scale: float,
     form: str,
-    with_grad: bool,
+    confidence_threshold: float,
+    confidence_power: float,
     engine: str,
+    scale: Tensor | None,
+    with_grad: bool,
+    with_stats: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scaled loss, the six sums, and the gradient that the backward needs.
+    """The scaled loss, the sums, and the gradient that the backward needs.
+
+    The arguments up to ``align_corners`` are those of :class:`LossInputs`, the next ones those of :class:`LossOptions`.
 
     Returns:
-        loss: 0-d, scale * sum of a * w * L over the valid pixels; differentiable in ``student``.
-        sums: (6,), the sums of a*w*L, w*L, L, plain cross entropy, K and 1 over the valid pixels.
+        loss: 0-d, scale times the first sum; differentiable in ``student``.
+        sums: (NUM_SUMS,) over the valid pixels, see ``arguments.SUMS``; without ``with_stats`` zero after the first.
         grad: the derivative of loss, unscaled for float16 (where 1 / pixels would underflow); empty without gradient.
     """
     sums, grad = engines.module(engine).fuzzy_positive_sums(
-        student,
-        teacher,
-        pixel_weight=pixel_weight,
-        valid_mask=valid_mask,
-        scale=None if _scales_in_backward(student) else scale,
-        **LossOptions(threshold, max_positives, weighting, convex_scale, form)._asdict(),
+        LossInputs(
+            student,
+            teacher,
+            partner,
+            mix_mask,
+            pixel_weight,
+            valid_mask,
+            None if size is None else (*size,),
+            align_corners,
+        ),
+        LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
+        scale=None if scales_in_backward(student) else scale,
         with_grad=with_grad,
+        with_stats=with_stats,
     )
     loss = sums[0] * scale if scale is not None else sums[0].clone()
     return loss, sums, student.new_empty(0) if grad is None else grad
 
 
 @fuzzy_positive_sums.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor,
-    pixel_weight: Tensor | None,
-    valid_mask: Tensor | None,
-    scale: Tensor | None,
-    threshold: float,
-    max_positives: int,
-    weighting: str,
-    convex_scale: float,
-    form: str,
-    with_grad: bool,
-    engine: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(student: Tensor, teacher: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    with_grad = arguments[-2]
     dtype = accumulate_dtype(student, teacher)
     grad = torch.empty_like(student) if with_grad else student.new_empty(0)
     return student.new_empty((), dtype=dtype), student.new_empty(NUM_SUMS, dtype=dtype), grad
 
 
 def _save_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    student, _, _, _, scale, *_ = inputs
+    student, scale = inputs[0], inputs[-3]
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)  # or each backward would fill zeros of the gradient's size
-    ctx.save_for_backward(output[2], scale if _scales_in_backward(student) else None)
+    ctx.save_for_backward(output[2], scale if scales_in_backward(student) else None)
+    ctx.num_inputs = len(inputs)
 
 
 def _sums_backward(ctx: Any, grad_loss: Tensor, _grad_sums: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
-    _refuse_double_backward()
-    grad, scale = ctx.saved_tensors
-    factor = grad_loss if scale is None else grad_loss * scale
-    if _may_write(grad):
-        scale_gradient_(grad, factor)
-        grad = grad.detach()
-    else:
-        grad = (grad * factor).to(grad.dtype)
-    return (grad, *(None,) * 11)
+    refuse_double_backward()
+    return (scaled_gradient(ctx.saved_tensors, grad_loss), *(None,) * (ctx.num_inputs - 1))
 
 
 fuzzy_positive_sums.register_autograd(_sums_backward, setup_context=_save_sums)
@@ -96,65 +95,64 @@ fuzzy_positive_sums.register_autograd(_sums_backward, setup_context=_save_sums)
 def fuzzy_positive_map(
     student: Tensor,
     teacher: Tensor,
+    partner: Tensor | None,
+    mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
+    size: Sequence[int] | None,
+    align_corners: bool,
     threshold: float,
     max_positives: int,
     weighting: str,
     convex_scale: float,
     form: str,
+    confidence_threshold: float,
+    confidence_power: float,
     engine: str,
 ) -> Tensor:
-    """The loss a * w * L of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
+    """The first term of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
     losses: Tensor = engines.module(engine).fuzzy_positive_map(
-        student,
-        teacher,
-        pixel_weight=pixel_weight,
-        valid_mask=valid_mask,
-        **LossOptions(threshold, max_positives, weighting, convex_scale, form)._asdict(),
+        LossInputs(
+            student,
+            teacher,
+            partner,
+            mix_mask,
+            pixel_weight,
+            valid_mask,
+            None if size is None else (*size,),
+            align_corners,
+        ),
+        LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
     )
     return losses
 
 
 @fuzzy_positive_map.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor,
-    pixel_weight: Tensor | None,
-    valid_mask: Tensor | None,
-    threshold: float,
-    max_positives: int,
-    weighting: str,
-    convex_scale: float,
-    form: str,
-    engine: str,
-) -> Tensor:
-    n, _, h, w = student.shape
-    return student.new_empty((n, h, w), dtype=accumulate_dtype(student, teacher))
+def _(student: Tensor, teacher: Tensor, *arguments: Any) -> Tensor:
+    height, width = arguments[4] or student.shape[2:]
+    return student.new_empty((len(student), height, width), dtype=accumulate_dtype(student, teacher))
 
 
 def _save_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    student, teacher, pixel_weight, valid_mask, *options = inputs
-    ctx.save_for_backward(student, teacher, pixel_weight, valid_mask)
-    ctx.options = options
+    ctx.save_for_backward(*inputs[:6])
+    ctx.options = inputs[6:]
 
 
 def _map_backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
-    _refuse_double_backward()
-    student, teacher, pixel_weight, valid_mask = ctx.saved_tensors
-    *options, engine = ctx.options
+    refuse_double_backward()
+    student, teacher, partner, mix_mask, pixel_weight, valid_mask = ctx.saved_tensors
     # The gradient of each pixel scaled by grad_losses is the gradient of the sum with grad_losses as pixel weight.
     weight = grad_losses if pixel_weight is None else grad_losses * pixel_weight
     _, _, grad = fuzzy_positive_sums(
-        student.detach(), teacher, weight.detach(), valid_mask, None, *options, with_grad=True, engine=engine
+        student.detach(), teacher, partner, mix_mask, weight.detach(), valid_mask, *ctx.options, None, True, False
     )
-    return (grad, *(None,) * 9)
+    return (grad, *(None,) * (5 + len(ctx.options)))
 
 
 fuzzy_positive_map.register_autograd(_map_backward, setup_context=_save_map)
 
 
-def _refuse_double_backward() -> None:
+def refuse_double_backward() -> None:
     """A backward runs with gradients enabled only under ``create_graph=True``."""
     if torch.is_grad_enabled():
         raise RuntimeError("the fuzzy positive loss has no double backward: create_graph=True cannot go through it")
@@ -176,7 +174,17 @@ def _(grad: Tensor, factor: Tensor) -> None:
     return None
 
 
-def _scales_in_backward(student: Tensor) -> bool:
+def scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> Tensor:
+    """The gradient kept by the forward times ``grad_loss`` (and the scale, where that was left for now)."""
+    grad, scale = saved
+    factor = grad_loss if scale is None else grad_loss * scale
+    if not _may_write(grad):
+        return (grad * factor).to(grad.dtype)
+    scale_gradient_(grad, factor)
+    return grad.detach()
+
+
+def scales_in_backward(student: Tensor) -> bool:
     """float16 holds no 1 / num_pixels: the scale must meet the GradScaler's factor before it meets the gradient."""
     return student.dtype == torch.float16
 

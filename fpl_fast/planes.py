@@ -14,13 +14,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fpl_fast import chunked
-from fpl_fast.chunked import LossOptions
+from fpl_fast.kernels.arguments import LossOptions
 
 # Past this the unrolled network is longer than it is useful, and compilation takes minutes.
 MAX_CLASSES = 32
@@ -50,25 +50,44 @@ def evaluate(
     *,
     options: LossOptions,
     with_grad: bool,
+    with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
-    specialisation = (
-        *(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale)),
-        len(student),
-        options.max_positives,
-        options.weighting,
-        options.form,
-        with_grad,
+    specialisation = Specialisation(
+        num_classes=len(student),
+        dtypes=tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale)),
+        max_positives=options.max_positives,
+        weighting=options.weighting,
+        form=options.form,
+        uses_confidence=options.uses_confidence,
+        with_grad=with_grad,
+        with_stats=with_stats,
     )
-    # The numbers enter as tensors, so that another threshold is not another graph.
-    threshold = torch.tensor(options.threshold, dtype=torch.float32)
-    convex_scale = torch.tensor(options.convex_scale, dtype=torch.float32)
     compiled = _compiled(specialisation)
-    return compiled(_in_planes(student), _in_planes(teacher), pixel_weight, valid, scale, threshold, convex_scale)
+    return compiled(_in_planes(student), _in_planes(teacher), pixel_weight, valid, scale, *numbers(options))
+
+
+def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The numbers among the options, as tensors: so that another threshold is not another graph."""
+    values = (options.threshold, options.convex_scale, options.confidence_threshold, options.confidence_power)
+    return tuple(torch.tensor(value, dtype=torch.float32) for value in values)  # type: ignore[return-value]
 
 
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)
 fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, evaluate, CHUNK_PIXELS)
+
+
+class Specialisation(NamedTuple):
+    """What a graph is compiled for."""
+
+    num_classes: int
+    dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
+    max_positives: int
+    weighting: str
+    form: str
+    uses_confidence: bool
+    with_grad: bool
+    with_stats: bool
 
 
 def _in_planes(logits: Tensor) -> Tensor:
@@ -77,22 +96,21 @@ def _in_planes(logits: Tensor) -> Tensor:
 
 
 @functools.cache
-def _compiled(specialisation: tuple[Any, ...]) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _compiled(specialisation: Specialisation) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The compiled graph of a specialisation; Inductor's cache on disk outlives the process and the reboot."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fpl_fast" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     return torch.compile(_graph(specialisation), dynamic=True, fullgraph=True, options=_INDUCTOR_OPTIONS)
 
 
-def _graph(specialisation: tuple[Any, ...]) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _graph(specialisation: Specialisation) -> Callable[..., tuple[Tensor, Tensor | None]]:
     """The loss with the options bound, as a function with a code object of its own.
 
     Dynamo allows eight graphs per code object, whichever function carries it, and there are more option sets.
     """
-    *_, max_positives, weighting, form, with_grad = specialisation
 
     def graph(*tensors: Any) -> tuple[Tensor, Tensor | None]:
-        return loss_planes(*tensors, max_positives=max_positives, weighting=weighting, form=form, with_grad=with_grad)
+        return loss_planes(*tensors, specialisation=specialisation)
 
     graph.__code__ = graph.__code__.replace(co_name="_".join(["planes", *map(str, specialisation)]))
     return graph
@@ -106,36 +124,45 @@ def loss_planes(
     scale: Tensor | None,
     threshold: Tensor,
     convex_scale: Tensor,
+    confidence_threshold: Tensor,
+    confidence_power: Tensor,
     *,
-    max_positives: int,
-    weighting: str,
-    form: str,
-    with_grad: bool,
+    specialisation: Specialisation,
 ) -> tuple[Tensor, Tensor | None]:
-    """The six terms of every pixel, (6, P), and the gradient, (C, P), of one chunk of (C, P) logits."""
+    """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk of (C, P) logits."""
     z, t = _load_planes(student, valid), _load_planes(teacher, valid)
-    positives, pseudo_label_logit, num_positives, mean_probability, first_negative = _assign(
-        z, t, threshold, max_positives
-    )
-    weight = _confidence_weight(mean_probability, first_negative, weighting, convex_scale)
-    tail = _smooth_loss if form == "smooth" else _hinge_loss
-    loss, gradient = tail(z, positives)
+    assigned = _assign(z, t, threshold, specialisation.max_positives)
+    weight = _confidence_weight(assigned, specialisation.weighting, convex_scale)
+    tail = _smooth_loss if specialisation.form == "smooth" else _hinge_loss
+    loss, gradient = tail(z, assigned.positives)
 
     one_if_finite = 1 + _total([0 * x for x in (*z, *t)])  # 0 * first: a sum of large logits may overflow
     loss = loss * one_if_finite
-    top = functools.reduce(_larger, z)
-    cross_entropy = torch.log(_total([_exp(x - top) for x in z])) + (top - pseudo_label_logit)
+    one = torch.ones_like(loss)
+    confidence = 1 / assigned.normaliser  # the top class has e = 1
+    factor = one if pixel_weight is None else pixel_weight
+    selected, total_weight = one, factor * weight
+    if specialisation.uses_confidence:
+        factor = factor * torch.exp2(confidence_power * torch.log2(confidence))
+        selected = torch.where(confidence >= confidence_threshold, 1.0, 0.0)
+        total_weight = selected * factor * weight
+    terms = [total_weight * loss]
+    if specialisation.with_stats:
+        top = functools.reduce(_larger, z)
+        log_sum_exp = torch.log(_total([_exp(x - top) for x in z])) + top
+        cross_entropy = (log_sum_exp - assigned.pseudo_label_logit) * one_if_finite
+        k = assigned.num_positives
+        terms += [one, weight * loss, loss, cross_entropy, k]
+        terms += [torch.where(k == number, 1.0, 0.0) for number in (1, 2, 3)]
+        terms += [confidence, selected, factor]
 
-    weighted = weight * loss
-    total = weighted if pixel_weight is None else pixel_weight * weighted
-    terms = [total, weighted, loss, cross_entropy * one_if_finite, num_positives, torch.ones_like(loss)]
-    factor = weight * one_if_finite
-    for optional in (pixel_weight, scale):
-        factor = factor if optional is None else factor * optional
+    slope = total_weight * one_if_finite
+    if scale is not None:
+        slope = slope * scale
     if valid is not None:
         terms = [torch.where(valid, x, 0.0) for x in terms]
-        factor = torch.where(valid, factor, 0.0)
-    grad = torch.stack([(g * factor).to(student.dtype) for g in gradient]) if with_grad else None
+        slope = torch.where(valid, slope, 0.0)
+    grad = torch.stack([(g * slope).to(student.dtype) for g in gradient]) if specialisation.with_grad else None
     return torch.stack(terms), grad
 
 
@@ -160,10 +187,19 @@ def _load_planes(logits: Tensor, valid: Tensor | None) -> Planes:
     return planes if valid is None else [torch.where(valid, plane, 0.0) for plane in planes]
 
 
-def _assign(
-    z: Planes, t: Planes, threshold: Tensor, max_positives: int
-) -> tuple[Planes, Tensor, Tensor, Tensor, Tensor]:
-    """Fuzzy positive assignment on unnormalised probabilities e = exp(t - max t): c_n < T becomes sum e < T * sum e.
+class _Assigned(NamedTuple):
+    """Fuzzy positives on probabilities relative to the largest, e = exp(t - max t)."""
+
+    positives: Planes  # bool
+    pseudo_label_logit: Tensor  # of the student
+    num_positives: Tensor  # K
+    accepted: Tensor  # sum of e over the positives
+    first_negative: Tensor  # e of rank K + 1
+    normaliser: Tensor  # sum of e over all classes
+
+
+def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Assigned:
+    """Fuzzy positive assignment: c_n < T becomes sum e < T * sum e.
 
     What the network sorts beyond rank ``max_positives`` + 1 is never read, and the compiler drops it.
     """
@@ -199,19 +235,22 @@ def _assign(
     pseudo_label_logit = z[-1]
     for x, teacher in zip(reversed(z), reversed(t), strict=True):  # backwards: the lower class has the last word
         pseudo_label_logit = torch.where(teacher == top, x, pseudo_label_logit)
-    mean_probability = (accepted + first_negative) / (normaliser * (k + 1))
-    return positives, pseudo_label_logit, k, mean_probability, first_negative / normaliser
+    return _Assigned(positives, pseudo_label_logit, k, accepted, first_negative, normaliser)
 
 
-def _confidence_weight(m: Tensor, r: Tensor, weighting: str, convex_scale: Tensor) -> Tensor:
+def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor) -> Tensor:
+    """w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
+    k, r = assigned.num_positives, assigned.first_negative
+    mass, margin = assigned.accepted + r, assigned.accepted - k * r
     if weighting == "none":
-        return torch.ones_like(m)
+        return torch.ones_like(k)
     if weighting == "linear":
-        w = (m - r) / m
+        w = margin / mass
     elif weighting == "convex":
-        w = (m - r) / (m + convex_scale * r)
+        w = margin / (mass + convex_scale * (k + 1) * r)
     else:  # concave
-        w = torch.log1p(50 * (m - r)) / torch.log1p(50 * m)
+        factor = 50 / (assigned.normaliser * (k + 1))
+        w = torch.log1p(factor * margin) / torch.log1p(factor * mass)
     return w.clamp(max=1)
 
 
@@ -262,17 +301,20 @@ def _total(planes: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.add, planes)
 
 
+# 2^g = 1 + g * (POWER[0] + g * (POWER[1] + ...)) on |g| <= 1/2, fitted for the least relative error: below 1e-7.
+_POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
+
+
 def _exp(x: Tensor) -> Tensor:
-    """exp(x) for x <= 0 in float32: 2^round(y) * 2^fraction, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
+    """exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
-    the whole range, makes the loop a third slower (0.72 against 0.55 of the time of PyTorch's cross entropy, C = 19).
+    the whole range, makes the loop a third slower.
     """
     y = (x * math.log2(math.e)).clamp(min=-126.0)
     whole = y.round()
-    fraction = (y - whole) * math.log(2)
-    # The Taylor series of exp on |fraction| <= ln(2) / 2, to degree 6: truncated below 1.3e-7.
-    power = fraction / 720 + 1 / 120
-    for coefficient in (1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
-        power = power * fraction + coefficient
+    g = y - whole
+    power = g * _POWER[-1] + _POWER[-2]
+    for coefficient in (*reversed(_POWER[:-2]), 1.0):
+        power = power * g + coefficient
     return power * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)

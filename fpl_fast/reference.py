@@ -19,6 +19,7 @@ class Assignment(NamedTuple):
     positives: Tensor  # (N, C, ...) bool: class c belongs to Y
     num_positives: Tensor  # (N, ...) int64: K = |Y|
     pseudo_label: Tensor  # (N, ...) int64: the most probable class, the lower index among equals
+    confidence: Tensor  # (N, ...): q = p_1
     mean_probability: Tensor  # (N, ...): m = (p_1 + ... + p_{K+1}) / (K + 1)
     first_negative: Tensor  # (N, ...): r = p_{K+1}
 
@@ -29,6 +30,7 @@ class PixelTerms(NamedTuple):
     loss: Tensor  # (N, ...): L
     weight: Tensor  # (N, ...): w in [0, 1], without gradient
     cross_entropy: Tensor  # (N, ...): -log softmax(student)[pseudo_label]
+    confidence: Tensor  # (N, ...): q, the teacher's largest probability
     num_positives: Tensor  # (N, ...) int64: K
     positives: Tensor  # (N, C, ...) bool: Y
 
@@ -54,6 +56,7 @@ def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: in
         positives=rank < at_k,
         num_positives=k,
         pseudo_label=order[:, 0],
+        confidence=p[:, 0],
         mean_probability=cumulative.gather(1, at_k).squeeze(1) / (k + 1),
         first_negative=p.gather(1, at_k).squeeze(1),
     )
@@ -83,7 +86,7 @@ def pixel_terms(
     convex_scale: float,
     form: str,
 ) -> PixelTerms:
-    """Loss, weight, plain cross entropy and K of every pixel; autograd differentiates it in ``student_logits``.
+    """Loss, weight, plain cross entropy, K and q of every pixel; autograd differentiates it in ``student_logits``.
 
     smooth: L = log(1 + sum_{i in Y} exp(-z_i) * sum_{j not in Y} exp(z_j))
     hinge:  L = max(0, max_{j not in Y} z_j - min_{i in Y} z_i)
@@ -105,6 +108,7 @@ def pixel_terms(
         loss=loss * one_if_finite,
         weight=confidence_weight(assignment, weighting, convex_scale),
         cross_entropy=cross_entropy * one_if_finite,
+        confidence=assignment.confidence,
         num_positives=assignment.num_positives,
         positives=y,
     )

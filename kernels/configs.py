@@ -34,3 +34,21 @@ def choose_config(num_classes: int, element_size: int, in_rows: bool) -> Config:
     # One class of one pixel a thread and tile. C = 1024 on sm_90, bf16: (32, 16, 16) takes 78528 instructions a pixel
     # and spills 16 bytes, (32, 32, 16) 90256 and 2080.
     return Config(group, block=max(512 // group, 4), num_warps=16)
+
+
+class UpsampledConfig(NamedTuple):
+    """How a launch of the upsampling kernel is cut: ``strip_cells`` cell rows and ``block`` columns make a program."""
+
+    group: int
+    block: int
+    strip_cells: int
+    num_warps: int
+
+
+def choose_upsampled_config(num_classes: int) -> UpsampledConfig:
+    """The configuration of the kernel that upsamples, for a number of classes."""
+    if num_classes <= 32:
+        return UpsampledConfig(group=1, block=128, strip_cells=8, num_warps=4)
+    group = triton.next_power_of_2(triton.cdiv(num_classes, 32))
+    num_warps = 8 if num_classes <= 256 else 16
+    return UpsampledConfig(group, block=32 * num_warps // group, strip_cells=8, num_warps=num_warps)

@@ -8,11 +8,9 @@ if not torch.cuda.is_available():
 import pytest
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"])
 def kernel_device(request):
-    """Where kernels run: in the interpreter without a GPU, compiled with one."""
-    if (request.param == "cuda") != torch.cuda.is_available():
-        pytest.skip("compiled kernels need a GPU, and replace the interpreter where there is one")
+    """Where kernels run: compiled where there is a GPU, otherwise in the interpreter."""
     return request.param
 
 

@@ -3,10 +3,12 @@
 import torch
 from tolerances import GRADIENT, LOSS, SUMS, THRESHOLD_MARGIN
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.testing import assert_close
 
+from fpl_fast.kernels.arguments import LossInputs, LossOptions
 from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums
-from fpl_fast.reference import assign_positives, loss_gradient, pixel_terms
+from fpl_fast.reference import loss_gradient, pixel_terms
 
 
 def draw_logits(
@@ -27,46 +29,68 @@ def check_against_reference(
     student: Tensor,
     teacher: Tensor,
     *,
+    partner: Tensor | None = None,
+    mix_mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     valid_mask: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
     scale: float | None = None,
-    threshold: float = 0.9,
-    max_positives: int = 3,
-    weighting: str = "concave",
-    convex_scale: float = 1.0,
-    form: str = "smooth",
+    **options: float | str,
 ) -> None:
     """Compare sums, gradient and map with the reference in float64, on the pixels where K is decided."""
-    options = {
-        "threshold": threshold,
-        "max_positives": min(max_positives, student.shape[1] - 1),
-        "weighting": weighting,
-        "convex_scale": convex_scale,
-        "form": form,
-    }
-    clear = decided(teacher, threshold)
+    chosen = LossOptions(0.9, 3, "concave", 1.0, "smooth")._replace(**options)
+    chosen = chosen._replace(max_positives=min(chosen.max_positives, student.shape[1] - 1))
+
+    def upsample(x: Tensor) -> Tensor:
+        x = x.double()
+        return x if size is None else interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+    exact = student.double().requires_grad_()
+    z, t = upsample(exact), upsample(teacher)
+    if partner is not None:
+        t = torch.where(mix_mask.unsqueeze(1), upsample(partner), t)
+    clear = decided(t, chosen.threshold)
+    if chosen.confidence_threshold:
+        clear &= (t.softmax(1).amax(1) - chosen.confidence_threshold).abs() > THRESHOLD_MARGIN
     if not clear.all():
         valid_mask = clear if valid_mask is None else clear & valid_mask
-    per_pixel = {"pixel_weight": pixel_weight, "valid_mask": valid_mask}
+    inputs = LossInputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size, align_corners)
     scale_tensor = None if scale is None else torch.tensor(scale, device=student.device)
-    sums, grad = fuzzy_positive_sums(student, teacher, scale=scale_tensor, with_grad=True, **per_pixel, **options)
-    pixel_map = fuzzy_positive_map(student, teacher, **per_pixel, **options)
+    sums, grad = fuzzy_positive_sums(inputs, chosen, scale=scale_tensor, with_grad=True, with_stats=True)
+    first, same_grad = fuzzy_positive_sums(inputs, chosen, scale=scale_tensor, with_grad=True, with_stats=False)
+    pixel_map = fuzzy_positive_map(inputs, chosen)
 
-    z, t = student.double(), teacher.double()
-    terms = pixel_terms(z, t, **options)
-    valid = torch.ones_like(terms.loss, dtype=torch.bool) if valid_mask is None else valid_mask
-    a = 1.0 if pixel_weight is None else pixel_weight.double()
-    per_sum = (a * terms.weight * terms.loss, terms.weight * terms.loss, terms.loss, terms.cross_entropy)
-    per_sum += (terms.num_positives.double(), torch.ones_like(terms.loss))
+    terms = pixel_terms(
+        z,
+        t,
+        threshold=chosen.threshold,
+        max_positives=chosen.max_positives,
+        weighting=chosen.weighting,
+        convex_scale=chosen.convex_scale,
+        form=chosen.form,
+    )
+    one = torch.ones_like(terms.loss)
+    valid = one.bool() if valid_mask is None else valid_mask
+    a = one if pixel_weight is None else pixel_weight.double()
+    b = a * terms.confidence**chosen.confidence_power
+    gate = (terms.confidence >= chosen.confidence_threshold).double()
+    k = terms.num_positives.double()
+    per_sum = [gate * b * terms.weight * terms.loss, one, terms.weight * terms.loss, terms.loss, terms.cross_entropy, k]
+    per_sum += [(k == number).double() for number in (1, 2, 3)]
+    per_sum += [terms.confidence, gate, b]
     expected = torch.stack([x.masked_fill(~valid, 0).sum() for x in per_sum])
-    expected_map = per_sum[0].masked_fill(~valid, 0)
-    positives = assign_positives(t, options["threshold"], options["max_positives"]).positives
-    slope = a * terms.weight * (1.0 if scale is None else scale)
-    expected_grad = slope.unsqueeze(1) * loss_gradient(z, t, positives=positives, form=form)
-    expected_grad = expected_grad.masked_fill(~valid.unsqueeze(1), 0)
+    slope = (gate * b * terms.weight * (1.0 if scale is None else scale)).masked_fill(~valid, 0).unsqueeze(1)
+    # Not autograd's gradient of the loss: the hinge has a subgradient of its own where logits tie.
+    upstream = slope * loss_gradient(z.detach(), t, positives=terms.positives, form=chosen.form).masked_fill(
+        ~valid.unsqueeze(1), 0
+    )
+    (expected_grad,) = torch.autograd.grad(z, exact, upstream)
 
     assert_close(sums.double(), expected, **SUMS)
-    assert_close(pixel_map.double(), expected_map, **LOSS)
+    assert_close(first.double(), torch.where(torch.arange(len(sums), device=sums.device) == 0, expected, 0.0), **SUMS)
+    assert_close(pixel_map.double(), per_sum[0].masked_fill(~valid, 0), **LOSS)
     assert grad.dtype == student.dtype
     assert grad.stride() == torch.empty_like(student).stride()
     assert_close(grad.double(), expected_grad, **GRADIENT[student.dtype])
+    assert torch.equal(grad, same_grad)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tolerances import GRADIENT, INVARIANT, LOSS
+from tolerances import GRADIENT, INVARIANT, LOSS, THRESHOLD_MARGIN
 from torch.testing import assert_close
 
 import fpl_fast
@@ -110,7 +110,7 @@ def test_no_valid_pixel_is_zero(engine, logits):
         student, teacher, valid_mask=nothing, balance=True, return_stats=True, engine=engine
     )
     assert loss == 0 and (gradient(loss, student) == 0).all()
-    assert all(torch.isfinite(value) for value in stats) and stats.num_valid == 0
+    assert all(value.isfinite().all() for value in stats) and stats.num_valid == 0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -207,27 +207,65 @@ def test_stats(engine, logits):
     plain = fuzzy_positive_loss(student, teacher, reduction="none", engine="eager")
     weighted = fuzzy_positive_loss(student, teacher, weighting="linear", reduction="none", engine="eager")
     assert stats.num_valid == valid.sum()
+    assert_close(stats.valid_share, valid.float().mean(), **LOSS)
+    assert_close(stats.mean_confidence, teacher.softmax(1).amax(1)[valid].mean(), **LOSS)
+    histogram = torch.stack([(k[valid] == number).float().mean() for number in (1, 2, 3)])
+    assert_close(stats.positives_histogram[:3], histogram, **LOSS)
+    assert_close(stats.positives_histogram.sum(), torch.ones_like(stats.valid_share), **LOSS)
     assert_close(stats.mean_positives, k[valid].float().mean(), **LOSS)
     assert_close(stats.unweighted_loss, plain[valid].mean(), **LOSS)
     assert_close(stats.weighted_loss, weighted[valid].mean(), **LOSS)
     assert not any(value.requires_grad for value in stats)
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-def test_upsampling_and_cutmix_equal_doing_it_by_hand(align_corners, logits):
+@pytest.mark.parametrize(
+    ("size", "align_corners"), [((9, 31), True), ((9, 31), False), ((3, 4), False), ((5, 13), True)]
+)
+def test_upsampling_and_cutmix_equal_doing_it_by_hand(engine, size, align_corners, logits):
     student, teacher = logits
-    partner, size = torch.randn_like(teacher), (9, 31)
+    partner = torch.randn_like(teacher)
     mask = torch.rand(2, *size, device=student.device) > 0.5
+    exact = student.detach().double().requires_grad_()
 
     def up(x):
-        return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+        return F.interpolate(x.double(), size, mode="bilinear", align_corners=align_corners)
 
-    keywords = {"size": size, "align_corners": align_corners, "partner_logits": partner, "mix_mask": mask}
-    loss = fuzzy_positive_loss(student, teacher, engine="eager", **keywords)
     mixed = torch.where(mask.unsqueeze(1), up(partner), up(teacher))
-    expected = fuzzy_positive_loss(up(student), mixed, engine="eager")
-    assert_close(loss, expected, **INVARIANT)
-    assert_close(gradient(loss, student), gradient(expected, student), **INVARIANT)
+    valid = clear_of_threshold(mixed, 0.9)
+    keywords = {"size": size, "align_corners": align_corners, "partner_logits": partner, "mix_mask": mask}
+    loss = fuzzy_positive_loss(student, teacher, valid_mask=valid, engine=engine, **keywords)
+    expected = fuzzy_positive_loss(up(exact), mixed, valid_mask=valid, engine="eager")
+    assert_close(loss.double(), expected, **LOSS)
+    assert_close(gradient(loss, student).double(), gradient(expected, exact), **GRADIENT[torch.float32])
+    by_pixel = fuzzy_positive_loss(student, teacher, valid_mask=valid, engine=engine, reduction="none", **keywords)
+    by_hand = fuzzy_positive_loss(up(exact), mixed, valid_mask=valid, reduction="none", engine="eager")
+    assert_close(by_pixel.double(), by_hand, **LOSS)
+    weights = torch.rand_like(by_pixel)
+    from_pixels = gradient((weights * by_pixel).sum(), student)
+    assert_close(from_pixels.double(), gradient((weights * by_hand).sum(), exact), **GRADIENT[torch.float32])
+
+
+def clear_of_threshold(teacher, threshold):
+    cumulative = teacher.double().sort(1, descending=True).values.softmax(1).cumsum(1)
+    return (cumulative - threshold).abs().amin(1) > THRESHOLD_MARGIN
+
+
+def test_confidence_gate_and_power(engine, logits):
+    student, teacher = logits
+    q = teacher.softmax(1).amax(1)
+    gate = q >= 0.6
+    ce = F.cross_entropy(student, teacher.argmax(1), reduction="none")
+    gated, stats = pseudo_label_cross_entropy(
+        student, teacher, confidence_threshold=0.6, return_stats=True, engine=engine
+    )
+    assert_close(gated, (gate * ce).mean(), **LOSS)
+    assert_close(stats.selected_share, gate.float().mean(), **LOSS)
+    weighted = pseudo_label_cross_entropy(
+        student, teacher, confidence_threshold=0.6, confidence_power=2.0, reduction="weighted_mean", engine=engine
+    )
+    expected = (gate * q**2 * ce).sum() / (q**2).sum()
+    assert_close(weighted, expected, **LOSS)
+    assert_close(gradient(weighted, student), gradient(expected, student), **GRADIENT[torch.float32])
 
 
 def test_assignment_of_the_public_example():
@@ -261,7 +299,9 @@ BAD = [
     ({"convex_scale": -1.0}, "convex_scale must be finite and >= 0, got -1.0"),
     ({"weighting": "cubic"}, "weighting must be one of 'none', 'linear', 'convex', 'concave', got 'cubic'"),
     ({"form": "square"}, "form must be one of 'smooth', 'hinge', got 'square'"),
-    ({"reduction": "avg"}, "reduction must be one of 'none', 'sum', 'mean', got 'avg'"),
+    ({"reduction": "avg"}, "reduction must be one of 'none', 'sum', 'mean', 'weighted_mean', got 'avg'"),
+    ({"confidence_threshold": 1.5}, r"confidence_threshold must lie in \[0, 1\], got 1.5"),
+    ({"confidence_power": -1.0}, "confidence_power must be finite and >= 0, got -1.0"),
     ({"engine": "cuda"}, "engine must be one of 'auto', 'triton', 'compiled', 'eager', got 'cuda'"),
     ({"size": (0, 4)}, r"size must be \(H, W\) with both >= 1, got \(0, 4\)"),
     ({"valid_mask": torch.ones(1, 2, 2)}, "valid_mask must be bool, got torch.float32"),

@@ -32,6 +32,6 @@ def test_weights(kernel_device, weighting):
     inputs = torch.stack([k.double(), rejected * total, mass * total, total]).float()
     weight = torch.empty(64, device=kernel_device)
     weight_kernel[(1,)](inputs, weight, 4.0, P=64, WEIGHTING=weighting)
-    expected = reference_weight(Assignment(None, k, None, mass / (k + 1), rejected), weighting, 4.0)
+    expected = reference_weight(Assignment(None, k, None, p[0], mass / (k + 1), rejected), weighting, 4.0)
     torch.testing.assert_close(weight.double(), expected, **SINGLE)
     assert weight.max() <= 1

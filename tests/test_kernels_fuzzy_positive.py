@@ -2,16 +2,17 @@ import pytest
 import torch
 from kernel_cases import check_against_reference, draw_logits
 
+from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums
 
 UNCAPPED = 10_000
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-OPTIONS = {"threshold": 0.9, "max_positives": 3, "weighting": "concave", "convex_scale": 1.0, "form": "smooth"}
+OPTIONS = LossOptions(threshold=0.9, max_positives=3, weighting="concave", convex_scale=1.0, form="smooth")
 
 
-def call_sums(student, teacher, *, with_grad=True, **keywords):
-    defaults = {"pixel_weight": None, "valid_mask": None, "scale": None, **OPTIONS}
-    return fuzzy_positive_sums(student, teacher, with_grad=with_grad, **(defaults | keywords))
+def call_sums(student, teacher, *, valid_mask=None, with_grad=True, **options):
+    inputs = LossInputs(student, teacher, valid_mask=valid_mask)
+    return fuzzy_positive_sums(inputs, OPTIONS._replace(**options), scale=None, with_grad=with_grad, with_stats=True)
 
 
 # 2, 3: fewer classes than the top-4 network ranks; 4, 5: exactly and one more; 19, 21: Cityscapes and VOC; 31, 32: the
@@ -118,6 +119,30 @@ def test_pixel_weight_and_valid_mask(kernel_device, num_classes):
     check_against_reference(student, teacher, pixel_weight=pixel_weight, valid_mask=valid_mask)
 
 
+@pytest.mark.parametrize("num_classes", [6, 34])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "crop"])
+def test_cutmix(kernel_device, num_classes, layout):
+    student, teacher, partner = (
+        draw_logits(2, num_classes, 9, 17, dtype=dtype, device=kernel_device)
+        for dtype in (torch.float32, torch.bfloat16, torch.bfloat16)
+    )
+    partner = LAYOUTS.get(layout, lambda x: x)(partner)
+    mix_mask = torch.rand(2, 9, 17, device=kernel_device) > 0.5
+    mix_mask[0] = False  # blocks of one side only
+    check_against_reference(student, teacher, partner=partner, mix_mask=mix_mask)
+
+
+@pytest.mark.parametrize("num_classes", [6, 34])
+def test_confidence(kernel_device, num_classes):
+    student = draw_logits(1, num_classes, 5, 7, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(1, num_classes, 5, 7, dtype=torch.float32, device=kernel_device)
+    pixel_weight = torch.rand(1, 5, 7, device=kernel_device)
+    check_against_reference(
+        student, teacher, pixel_weight=pixel_weight, confidence_threshold=0.7, confidence_power=2.0, max_positives=1
+    )
+    check_against_reference(student, teacher, confidence_power=0.5, valid_mask=pixel_weight > 0.3)
+
+
 @pytest.mark.parametrize("num_classes", [4, 33])
 @pytest.mark.parametrize("form", ["smooth", "hinge"])
 @pytest.mark.parametrize("poisoned", ["student", "teacher"])
@@ -134,9 +159,9 @@ def test_a_bad_logit_reaches_loss_and_gradient_only_where_valid(kernel_device, n
             logits[poisoned][0, c, row, column] = value
             bad[0, row, column] = True
     sums, grad = call_sums(**logits, form=form)
-    assert sums[:4].isnan().all()
+    assert sums[[0, 2, 3, 4]].isnan().all()
     assert grad.isnan().any(1).equal(bad)
-    pixel_map = fuzzy_positive_map(**logits, pixel_weight=None, valid_mask=None, **(OPTIONS | {"form": form}))
+    pixel_map = fuzzy_positive_map(LossInputs(**logits), OPTIONS._replace(form=form))
     assert pixel_map.isnan().equal(bad)
 
     sums, grad = call_sums(**logits, form=form, valid_mask=~bad)
@@ -159,9 +184,9 @@ def test_no_valid_pixel(kernel_device, num_classes):
 def test_empty(kernel_device, shape):
     logits = torch.zeros(shape, device=kernel_device)
     sums, grad = call_sums(logits, logits)
-    assert sums.tolist() == [0] * 6
+    assert sums.tolist() == [0] * NUM_SUMS
     assert grad.shape == shape
-    pixel_map = fuzzy_positive_map(logits, logits, pixel_weight=None, valid_mask=None, **OPTIONS)
+    pixel_map = fuzzy_positive_map(LossInputs(logits, logits), OPTIONS)
     assert pixel_map.shape == (shape[0], *shape[2:])
 
 
@@ -186,7 +211,7 @@ def test_one_positive_is_cross_entropy(kernel_device):
     expected = torch.nn.functional.cross_entropy(z, teacher.argmax(1), reduction="sum")
     expected.backward()
     torch.testing.assert_close(sums[0], expected.detach())
-    torch.testing.assert_close(sums[3], expected.detach())
+    torch.testing.assert_close(sums[4], expected.detach())
     torch.testing.assert_close(grad, z.grad, rtol=1e-5, atol=2e-6)
 
 
@@ -205,6 +230,6 @@ def test_more_than_2_to_31_elements():
     student = torch.zeros(1, 65, 1 << 13, 1 << 12, dtype=torch.bfloat16, device="cuda")
     student[:, 64] = 1.0
     sums, grad = call_sums(student, student, weighting="none", max_positives=1)
-    assert sums[5].item() == 1 << 25
+    assert sums[1].item() == 1 << 25
     assert grad[0, 64, -1, -1].item() < 0
     assert grad[0, 63, -1, -1].item() > 0

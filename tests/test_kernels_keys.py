@@ -2,18 +2,15 @@ import torch
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.keys import MAX_CLASSES, key_class, key_logit, lowest_key, make_key
+from fpl_fast.kernels.device.keys import MAX_CLASSES, key_logit, lowest_key, make_key
 
 
 @triton.jit
-def keys_kernel(
-    logits_ptr, classes_ptr, keys_ptr, back_ptr, class_ptr, lowest_ptr, SIZE: tl.constexpr, WIDE: tl.constexpr
-):
+def keys_kernel(logits_ptr, classes_ptr, keys_ptr, back_ptr, lowest_ptr, SIZE: tl.constexpr, KEY: tl.constexpr):
     i = tl.arange(0, SIZE)
-    key = make_key(tl.load(logits_ptr + i).to(tl.float32), tl.load(classes_ptr + i), WIDE)
+    key = make_key(tl.load(logits_ptr + i).to(tl.float32), tl.load(classes_ptr + i), KEY)
     tl.store(keys_ptr + i, key)
     tl.store(back_ptr + i, key_logit(key))
-    tl.store(class_ptr + i, key_class(key))
     tl.store(lowest_ptr + i, lowest_key(key))
 
 
@@ -22,9 +19,8 @@ def run(logits, classes, device):
     keys = torch.empty(logits.numel(), dtype=torch.int64 if wide else torch.int32, device=device)
     lowest = torch.empty_like(keys)
     back = torch.empty(logits.numel(), device=device)
-    classes_back = torch.empty_like(classes)
-    keys_kernel[(1,)](logits, classes, keys, back, classes_back, lowest, SIZE=logits.numel(), WIDE=wide)
-    return keys, back, classes_back, lowest
+    keys_kernel[(1,)](logits, classes, keys, back, lowest, SIZE=logits.numel(), KEY="int64" if wide else "int32")
+    return keys, back, lowest
 
 
 def test_keys_order_by_logit_then_by_lower_class(kernel_device):
@@ -33,9 +29,8 @@ def test_keys_order_by_logit_then_by_lower_class(kernel_device):
         special = torch.tensor([0.0, -0.0, info.max, info.min, info.tiny, -info.tiny, 1.0, 1.0 + info.eps])
         logits = torch.cat([special, torch.randn(64) * 10, torch.randint(-2, 3, (56,))]).to(dtype).to(kernel_device)
         classes = torch.randint(0, MAX_CLASSES.value, (128,), dtype=torch.int32, device=kernel_device)
-        keys, back, classes_back, lowest = run(logits, classes, kernel_device)
+        keys, back, lowest = run(logits, classes, kernel_device)
         assert back.equal(logits.float())
-        assert classes_back.equal(classes)
         assert (lowest < keys).all()
         x = logits.double()
         above = (x[:, None] > x) | ((x[:, None] == x) & (classes[:, None] < classes))

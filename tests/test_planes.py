@@ -8,8 +8,8 @@ from tolerances import GRADIENT, LOSS
 from torch.testing import assert_close
 
 from fpl_fast import eager, planes
-from fpl_fast.chunked import LossOptions
-from fpl_fast.planes import loss_planes, sorting_network
+from fpl_fast.kernels.arguments import LossInputs, LossOptions
+from fpl_fast.planes import Specialisation, loss_planes, numbers, sorting_network
 from fpl_fast.reference import loss_gradient, pixel_terms
 
 NUM_PIXELS = 301
@@ -48,35 +48,46 @@ CASES = [
 
 
 @pytest.mark.parametrize(("num_classes", "max_positives", "weighting", "form", "spread"), CASES)
-@pytest.mark.parametrize("ties", [False, True])
-def test_planes_against_float64(num_classes, max_positives, weighting, form, spread, ties):
+@pytest.mark.parametrize(("ties", "confidence_power"), [(False, 0.0), (True, 2.0)])
+def test_planes_against_float64(num_classes, max_positives, weighting, form, spread, ties, confidence_power):
     teacher = 2 * torch.randn(num_classes, NUM_PIXELS)
     teacher = teacher.round() if ties else teacher
     student = spread * torch.randn(num_classes, NUM_PIXELS)
     valid = clear_of_threshold(teacher, 0.9) & (torch.rand(NUM_PIXELS) > 0.2)
     pixel_weight = torch.rand(NUM_PIXELS)
-    options = LossOptions(0.9, min(max_positives, num_classes - 1), weighting, 4.0, form)
+    options = LossOptions(0.9, min(max_positives, num_classes - 1), weighting, 4.0, form, 0.0, confidence_power)
+    specialisation = Specialisation(
+        num_classes,
+        dtypes=(),
+        max_positives=options.max_positives,
+        weighting=weighting,
+        form=form,
+        uses_confidence=options.uses_confidence,
+        with_grad=True,
+        with_stats=True,
+    )
     rows, grad = loss_planes(
         student,
         teacher,
         pixel_weight,
         valid,
         torch.tensor(0.5),
-        torch.tensor(options.threshold),
-        torch.tensor(options.convex_scale),
-        max_positives=options.max_positives,
-        weighting=weighting,
-        form=form,
-        with_grad=True,
+        *numbers(options),
+        specialisation=specialisation,
     )
     z, t, a = student.double()[None], teacher.double()[None], pixel_weight.double()
-    terms = pixel_terms(z, t, **options._asdict())
-    weighted = terms.weight * terms.loss
+    equations = {"threshold": 0.9, "max_positives": options.max_positives, "weighting": weighting, "convex_scale": 4.0}
+    terms = pixel_terms(z, t, form=form, **equations)
+    a = a * terms.confidence**confidence_power
+    weighted, one, k = terms.weight * terms.loss, torch.ones_like(terms.loss), terms.num_positives
     expected = torch.cat(
-        [a * weighted, weighted, terms.loss, terms.cross_entropy, terms.num_positives, torch.ones_like(weighted)]
+        [a * weighted, one, weighted, terms.loss, terms.cross_entropy, k, k == 1, k == 2, k == 3]
+        + [terms.confidence, one, a]
     )
-    assert_close(rows.double(), expected.masked_fill(~valid, 0), **LOSS)
-    slope = (0.5 * a * terms.weight[0]).masked_fill(~valid, 0)
+    # The weights' error is absolute, and the loss multiplies it.
+    size = terms.loss.clamp(min=1)
+    assert_close(rows.double() / size, expected.masked_fill(~valid, 0) / size, **LOSS)
+    slope = (0.5 * a[0] * terms.weight[0]).masked_fill(~valid, 0)
     expected_grad = loss_gradient(z, t, positives=terms.positives, form=form)[0] * slope
     assert_close(grad.double(), expected_grad, **GRADIENT[torch.float32])
 
@@ -89,15 +100,12 @@ def test_compiled_equals_eager_engine(dtype, layout):
     """Two image sizes and a threshold change through one graph; rows of odd length."""
     for n, h, w, threshold in ((2, 37, 41, 0.9), (1, 5, 7, 0.7)):
         student, teacher = ((3 * torch.randn(n, 5, h, w)).to(dtype).contiguous(memory_format=layout) for _ in range(2))
-        keywords = {
-            "pixel_weight": torch.rand(n, h, w),
-            "valid_mask": torch.rand(n, h, w) > 0.2,
-            "scale": torch.tensor(0.3),
-            "with_grad": True,
-            **LossOptions(threshold, 3, "concave", 1.0, "smooth")._asdict(),
-        }
-        sums, grad = planes.fuzzy_positive_sums(student, teacher, **keywords)
-        expected_sums, expected_grad = eager.fuzzy_positive_sums(student, teacher, **keywords)
+        pixel_weight, valid_mask = torch.rand(n, h, w), torch.rand(n, h, w) > 0.2
+        inputs = LossInputs(student, teacher, pixel_weight=pixel_weight, valid_mask=valid_mask)
+        options = LossOptions(threshold, 3, "concave", 1.0, "smooth")
+        keywords = {"scale": torch.tensor(0.3), "with_grad": True, "with_stats": True}
+        sums, grad = planes.fuzzy_positive_sums(inputs, options, **keywords)
+        expected_sums, expected_grad = eager.fuzzy_positive_sums(inputs, options, **keywords)
         assert_close(sums, expected_sums, **LOSS)
         assert grad.stride() == student.stride() and grad.dtype == dtype
         assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
@@ -106,12 +114,12 @@ def test_compiled_equals_eager_engine(dtype, layout):
 @pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
 def test_compiled_graphs_serve_every_size():
     """Crops of many sizes must not compile again and again: one graph for images of one chunk, one for larger ones."""
-    options = LossOptions(0.9, 2, "none", 1.0, "smooth")._asdict()
-    keywords = {"pixel_weight": None, "valid_mask": None, "scale": None, "with_grad": False, **options}
+    options = LossOptions(0.9, 2, "none", 1.0, "smooth")
     counters = torch._dynamo.utils.counters["stats"]
     compiled = []
     for h, w in ((3, 5), (7, 9), (64, 64), (200, 300), (310, 190), (11, 4)):
-        planes.fuzzy_positive_sums(torch.randn(1, 4, h, w), torch.randn(1, 4, h, w), **keywords)
+        inputs = LossInputs(torch.randn(1, 4, h, w), torch.randn(1, 4, h, w))
+        planes.fuzzy_positive_sums(inputs, options, scale=None, with_grad=False, with_stats=False)
         compiled.append(counters["unique_graphs"])
     assert compiled[2] == compiled[0]
     assert compiled[5] == compiled[3] <= compiled[0] + 1

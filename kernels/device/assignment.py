@@ -90,6 +90,20 @@ def accept_rounds(keys, last, state, undecided, shift, target, max_positives):
 
 
 @triton.jit
+def drop_ties(keys, cut, num_positives):
+    """Keys that leave just K classes at or above the cut: of several equal to it, the lower classes stay."""
+    room = num_positives
+    for g in tl.static_range(len(keys)):
+        room -= tl.where(keys[g] > cut, 1.0, 0.0)
+    kept = ()
+    for g in tl.static_range(len(keys)):
+        tied = keys[g] == cut
+        kept = kept + (tl.where(tied & (room <= 0.0), lowest_key(keys[g]), keys[g]),)
+        room = tl.where(tied, room - 1.0, room)
+    return kept
+
+
+@triton.jit
 def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.constexpr, CAPPED: tl.constexpr):
     """Assign the positives of each pixel: class c is one if its key is >= cut.
 
@@ -103,8 +117,8 @@ def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.conste
         CAPPED: 1, 2 or 3 if max_positives is that number, 0 if it is larger.
 
     Returns:
-        (cut, top, num_positives, rejected, mass, total): the keys of ranks K and 1, K as float32, the relative masses
-        of rank K + 1 and of the ranks up to K + 1, and Z.
+        (keys, cut, top, num_positives, rejected, mass, total): the keys with ties at the cut broken, the keys of ranks
+        K and 1, K as float32, the relative masses of rank K + 1 and of the ranks up to K + 1, and Z.
     """
     ranked = top4(keys)
     shift = key_logit(ranked[0]) * LOG2_E
@@ -120,4 +134,10 @@ def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.conste
         else:
             if tl.max(undecided.to(tl.int32)) > 0:
                 state = accept_ranks(sort_descending(keys), shift, target, max_positives, C - 1)
-    return state[0], ranked[0], state[1], state[2], state[3], total
+    cut, num_positives, rejected = state[0], state[1], state[2]
+    if keys[0].dtype == tl.float32:
+        # Equal keys have equal masses. The converse does not hold, and costs a needless pass at worst.
+        tied = valid & (rejected == relative_mass(cut, shift))
+        if tl.max(tied.to(tl.int32)) > 0:
+            keys = drop_ties(keys, cut, num_positives)
+    return keys, cut, ranked[0], num_positives, rejected, state[3], total

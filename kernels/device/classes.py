@@ -112,6 +112,15 @@ def widen(groups, C: tl.constexpr, G: tl.constexpr):
 
 
 @triton.jit
+def select(condition, a, b):
+    """Class groups of ``a`` where the pixel's condition holds, of ``b`` elsewhere."""
+    chosen = ()
+    for g in tl.static_range(len(a)):
+        chosen = chosen + (tl.where(condition, a[g], b[g]),)
+    return chosen
+
+
+@triton.jit
 def zero_times_sum(groups):
     """0 for finite logits, NaN if one of a pixel's logits is NaN or infinite; per pixel, of groups as loaded."""
     total = groups[0].to(tl.float32) * 0.0

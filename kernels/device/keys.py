@@ -1,9 +1,11 @@
-"""Integer keys: a logit and its class in one number, ordered by logit and, among equal logits, by lower class.
+"""Keys: what the classes of a pixel are ranked by.
 
-No two classes of a pixel share a key, so selection needs no care for ties: ``key >= cut`` is membership.
-
-* 16-bit logits, widened to float32, leave 13 mantissa bits empty: the key is an int32 with the class there.
-* float32 logits fill their 32 bits: the key is an int64 with the class in its lower half.
+* 16-bit logits, widened to float32, leave 13 mantissa bits empty: an int32 key holds logit and class, ordered by logit
+  and, among equal logits, by lower class. No two classes of a pixel share a key, so selection needs no care for ties:
+  ``key >= cut`` is membership.
+* float32 logits in registers are their own keys, with one instruction a comparison where an int64 takes six. Ties are
+  rare there and are broken afterwards (``assignment.drop_ties``), in blocks that have one at the cut.
+* float32 logits in tiles take int64 keys, with the class in the lower half.
 """
 
 import triton
@@ -16,37 +18,43 @@ WIDE_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
-def make_key(logits, class_index, WIDE: tl.constexpr):
-    """Key of float32 ``logits`` (any shape) of class ``class_index`` (number or broadcastable int32 tensor)."""
-    bits = (logits + 0.0).to(tl.int32, bitcast=True)  # -0.0 + 0.0 is +0.0: equal logits must have equal bits
-    sign = bits >> 31
-    if WIDE:  # negative floats order backwards as integers: flip their magnitude
-        return ((bits ^ (sign & WIDE_MAGNITUDE)).to(tl.int64) << 32) + CLASS_BITS - class_index
+def make_key(logits, class_index, KEY: tl.constexpr):
+    """Key of float32 ``logits`` (any shape) of class ``class_index`` (number or broadcastable int32 tensor).
+
+    KEY is the key's type: "int32" for values that a 16-bit type holds, "int64" or "float32" for any.
+    """
+    if KEY == "float32":
+        return logits
     else:
-        return (bits ^ (sign & NARROW_MAGNITUDE)) + CLASS_BITS - class_index
+        bits = (logits + 0.0).to(tl.int32, bitcast=True)  # -0.0 + 0.0 is +0.0: equal logits must have equal bits
+        sign = bits >> 31
+        if KEY == "int64":  # negative floats order backwards as integers: flip their magnitude
+            return ((bits ^ (sign & WIDE_MAGNITUDE)).to(tl.int64) << 32) + CLASS_BITS - class_index
+        else:
+            tl.static_assert(KEY == "int32")
+            return (bits ^ (sign & NARROW_MAGNITUDE)) + CLASS_BITS - class_index
 
 
 @triton.jit
 def key_logit(key):
     """The float32 logit in a key."""
-    if key.dtype == tl.int64:
-        ordered = (key >> 32).to(tl.int32)
-        bits = ordered ^ ((ordered >> 31) & WIDE_MAGNITUDE)
+    if key.dtype == tl.float32:
+        return key
     else:
-        bits = (key ^ ((key >> 31) & NARROW_MAGNITUDE)) & ~CLASS_BITS
-    return bits.to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def key_class(key):
-    """The int32 class index in a key."""
-    return (key & CLASS_BITS).to(tl.int32) ^ CLASS_BITS
+        if key.dtype == tl.int64:
+            ordered = (key >> 32).to(tl.int32)
+            bits = ordered ^ ((ordered >> 31) & WIDE_MAGNITUDE)
+        else:
+            bits = (key ^ ((key >> 31) & NARROW_MAGNITUDE)) & ~CLASS_BITS
+        return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def lowest_key(like):
     """A key below every class's, with the shape and type of ``like``."""
-    if like.dtype == tl.int64:
+    if like.dtype == tl.float32:
+        return tl.full(like.shape, float("-inf"), tl.float32)
+    elif like.dtype == tl.int64:
         return tl.full(like.shape, -(2**63), tl.int64)
     else:
         return tl.full(like.shape, -(2**31), tl.int32)

@@ -1,4 +1,4 @@
-"""The student's logits, parted into positives and negatives, and its plain cross entropy."""
+"""The student's logits, parted into positives and negatives, and what its plain cross entropy takes."""
 
 import triton
 import triton.language as tl
@@ -33,8 +33,23 @@ def part(keys, cut, logits):
 
 
 @triton.jit
-def cross_entropy(logits, label_logit, FAST: tl.constexpr):
-    """-log softmax(z) at the pseudo-label, whose logit is given per pixel."""
+def label_logit(keys, top, logits):
+    """The logit of the pseudo-label, the lowest class whose key is the top one."""
+    if len(keys[0].shape) == 2:  # the keys of tiles are unique
+        found = tl.where(keys[0] == top, logits[0], 0.0)
+        for g in tl.static_range(1, len(keys)):
+            found += tl.where(keys[g] == top, logits[g], 0.0)
+        return fold_sum(found)
+    else:
+        found = logits[len(keys) - 1]
+        for i in tl.static_range(2, len(keys) + 1):  # backwards: the lower class has the last word
+            found = tl.where(keys[len(keys) - i] == top, logits[len(keys) - i], found)
+        return found
+
+
+@triton.jit
+def log_sum_exp(logits, FAST: tl.constexpr):
+    """Logarithm of the sum of exp(z) over the classes, per pixel."""
     highest = logits[0]
     for g in tl.static_range(1, len(logits)):
         highest = tl.maximum(highest, logits[g])
@@ -43,4 +58,4 @@ def cross_entropy(logits, label_logit, FAST: tl.constexpr):
     total = tl.exp2(logits[0] * LOG2_E - shift)
     for g in tl.static_range(1, len(logits)):
         total += tl.exp2(logits[g] * LOG2_E - shift)
-    return log(fold_sum(total), FAST) + (highest - label_logit)
+    return log(fold_sum(total), FAST) + highest

@@ -1,0 +1,153 @@
+"""Losses with labels, with fused upsampling. Shapes: N images, C classes, h x w logits, H x W pixels of the labels."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fpl_fast import checks, engines, label_ops
+from fpl_fast.reference import accumulate_dtype
+
+LabelReduction = Literal["none", "sum", "mean"]
+LabelEngine = Literal["auto", "triton", "eager"]
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    weight: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
+    reduction: LabelReduction = "mean",
+    engine: LabelEngine = "auto",
+) -> Tensor:
+    r"""Cross entropy of low- or full-resolution logits with labels, loss and gradient in one pass.
+
+    A pixel with the label y contributes a * weight[y] * L, L = -log softmax(z)_y, a = ``pixel_weight``. With ``size``,
+    it equals :func:`torch.nn.functional.cross_entropy` on logits upsampled by
+    :func:`torch.nn.functional.interpolate`, but nothing of the upsampled logits' size is held.
+
+    Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. Double
+    backward raises an error.
+
+    Args:
+        logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
+        target: (N, H, W) uint8, int32 or int64 classes in [0, C), or ``ignore_index``. Any other label makes the loss
+            NaN (it is not looked at beforehand: that would synchronise).
+        ignore_index: Label of pixels that contribute nothing, whatever their logits hold.
+        weight: (C,) floating point class weights; None for 1.
+        pixel_weight: (N, H, W) floating point; None for 1. No gradient flows into it.
+        size: (H, W); the logits are upsampled bilinearly to it. None: H, W = h, w.
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``.
+        reduction: "none" gives (N, H, W), zero where ignored; "sum"; "mean" divides the sum by that of a * weight[y]
+            over the labelled pixels (with none the loss is 0, where PyTorch has NaN).
+        engine: "auto", "triton" or "eager".
+
+    Returns:
+        The loss, float32 (float64 for float64 logits): 0-d, or (N, H, W) with ``reduction="none"``.
+
+    Raises:
+        ValueError: If an argument breaks a rule above; the message names the argument, the rule and the value.
+
+    Example:
+        >>> logits = torch.randn(2, 19, 32, 32, requires_grad=True)
+        >>> target = torch.randint(0, 19, (2, 128, 128), dtype=torch.uint8)
+        >>> cross_entropy(logits, target, size=(128, 128)).backward()
+    """
+    checks.check_logits("logits", logits)
+    checks.check_choice("reduction", reduction, ("none", "sum", "mean"))
+    checks.check_size(size)
+    n, num_classes, *native = logits.shape
+    pixels = (n, *(size or native))
+    checks.check_target(target, pixels, logits.device)
+    checks.check_class_weight(weight, num_classes, logits.device)
+    checks.check_pixels("pixel_weight", pixel_weight, pixels, logits.device, boolean=False)
+
+    dtype = accumulate_dtype(logits)
+    weight, pixel_weight = (None if x is None else x.detach().to(dtype) for x in (weight, pixel_weight))
+    engine_name = engines.resolve_labels(engine, logits)
+    arguments = (logits, target, weight, pixel_weight, ignore_index, size, align_corners, engine_name)
+    if reduction == "none":
+        losses: Tensor = label_ops.cross_entropy_map(*arguments)
+        return losses
+    scale = None
+    if reduction == "mean":
+        scale = _mean_scale(target, weight, pixel_weight, ignore_index, dtype)
+    with_grad = logits.requires_grad and torch.is_grad_enabled()
+    loss: Tensor = label_ops.cross_entropy_sums(*arguments, scale, with_grad)[0]
+    return loss
+
+
+def ohem_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    min_kept: int,
+    threshold: float = 0.7,
+    ignore_index: int = 255,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
+    engine: LabelEngine = "auto",
+) -> Tensor:
+    """Cross entropy on the hard pixels of each image (online hard example mining).
+
+    With p the probability of the true class (1 where ignored), an image keeps its labelled pixels with
+    p <= max(threshold, the min_kept-th smallest p), or all of them when fewer than ``min_kept`` are labelled.
+    Source: Cross Pseudo Supervision (CVPR 2021) on Cityscapes, where each GPU held one image.
+
+    Two passes over the low-resolution logits, one for p and one for the loss with its gradient; between them lives
+    one number a pixel.
+
+    Args:
+        logits: As in :func:`cross_entropy`.
+        target: As in :func:`cross_entropy`.
+        min_kept: Pixels kept per image at least.
+        threshold: Probability in (0, 1] up to which a pixel is hard in any case.
+        ignore_index: As in :func:`cross_entropy`.
+        size: As in :func:`cross_entropy`.
+        align_corners: As in :func:`cross_entropy`.
+        engine: As in :func:`cross_entropy`.
+
+    Returns:
+        0-d, the mean over images of the mean over kept pixels; an image without a labelled pixel counts as 0.
+
+    Raises:
+        ValueError: As in :func:`cross_entropy`, or if ``min_kept`` or ``threshold`` breaks its rule.
+
+    Example:
+        >>> logits, target = torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128))
+        >>> loss = ohem_cross_entropy(logits, target, min_kept=1000, size=(128, 128))
+    """
+    if min_kept < 1:
+        raise ValueError(f"min_kept must be at least 1, got {min_kept}")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    keywords = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners, "engine": engine}
+    with torch.no_grad():
+        losses = cross_entropy(logits.detach(), target, reduction="none", **keywords).flatten(1)  # type: ignore[arg-type]
+        labelled = (target != ignore_index).flatten(1)
+        p = (-losses).exp()  # 1 where ignored, as their loss is 0
+        kth_smallest = p.kthvalue(min(min_kept, p.shape[1]), dim=1, keepdim=True).values
+        too_few = labelled.sum(dim=1, keepdim=True) < min_kept
+        kept = labelled & (too_few | (p <= kth_smallest.clamp(min=threshold)) | p.isnan())
+        share = kept.to(losses.dtype) / (kept.sum(dim=1, keepdim=True).clamp(min=1) * len(kept))
+    return cross_entropy(logits, target, pixel_weight=share.view(target.shape), reduction="sum", **keywords)  # type: ignore[arg-type]
+
+
+def _mean_scale(
+    target: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, ignore_index: int, dtype: torch.dtype
+) -> Tensor:
+    """1 / sum of a * weight[y] over the labelled pixels; 1 where there is none, so that an empty mean is 0."""
+    labelled = target != ignore_index
+    if weight is None and pixel_weight is None:
+        return 1 / labelled.sum(dtype=torch.int64).clamp(min=1).to(dtype)
+    factor = labelled.to(dtype)
+    if weight is not None:
+        factor = factor * weight[target.long().clamp(0, len(weight) - 1)]
+    if pixel_weight is not None:
+        factor = factor * pixel_weight
+    total = factor.sum()
+    return torch.where(total > 0, 1 / total, 1.0)

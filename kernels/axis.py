@@ -1,0 +1,52 @@
+"""Where the positions of an upsampled axis lie between its low-resolution samples, as tables on the device.
+
+Torch alone: the engines that run as PyTorch operations use the same tables.
+"""
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Axis(NamedTuple):
+    """Bilinear interpolation along one axis: position x lies in cell[x], at fraction[x] of the way to the next sample.
+
+    L samples have max(L - 1, 1) cells. Positions behind the last sample lie at the end of the last cell.
+    """
+
+    cell: Tensor  # (positions,) int32
+    fraction: Tensor  # (positions,) of the dtype asked for
+    start: Tensor  # (cells + 1,) int32: first position in or behind each cell
+    max_span: int  # most positions that touch one sample
+
+    @property
+    def num_cells(self) -> int:
+        """max(L - 1, 1)."""
+        return len(self.start) - 1
+
+
+@functools.lru_cache(maxsize=256)
+def axis(
+    num_samples: int, num_positions: int, align_corners: bool, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Axis:
+    """The tables of one axis, as :func:`torch.nn.functional.interpolate` places positions for a given size.
+
+    With align_corners the ends of both axes coincide; otherwise position x lies at (x + 1/2) * L / positions - 1/2,
+    clamped to the samples.
+    """
+    position = torch.arange(num_positions, dtype=torch.float64)
+    if align_corners:
+        source = position * ((num_samples - 1) / max(num_positions - 1, 1))
+    else:
+        source = (position + 0.5) * (num_samples / num_positions) - 0.5 if num_positions else position
+    source = source.clamp(0, num_samples - 1)
+    num_cells = max(num_samples - 1, 1)
+    cell = source.floor().clamp(max=num_cells - 1)
+    start = torch.searchsorted(cell, torch.arange(num_cells + 1, dtype=torch.float64))
+    # Sample j is touched by the cells j - 1 and j.
+    bounds = torch.cat([start[:1], start, start[-1:]])
+    max_span = int((bounds[2:] - bounds[:-2]).max())
+    tables = (cell.to(torch.int32), (source - cell).to(dtype), start.to(torch.int32))
+    return Axis(*(table.to(device, non_blocking=True) for table in tables), max_span)

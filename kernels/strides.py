@@ -1,0 +1,28 @@
+"""Tensors seen as (N, C, P) or (N, P), P = H * W, the way the kernels address pixels."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class PixelStrides(NamedTuple):
+    """Strides in elements."""
+
+    n: int
+    c: int
+    p: int
+
+    def in_rows(self, num_classes: int) -> bool:
+        """Whether the pixels lie densely one behind the other, channels_last."""
+        return self.c == 1 and self.p == num_classes
+
+
+def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]:
+    """The tensor, copied if its (H, W) do not collapse into one dimension of one stride, and its strides."""
+    if x is None:
+        return None, PixelStrides(n=0, c=0, p=0)
+    h, w = x.shape[-2:]
+    stride_h, stride_w = x.stride()[-2:]
+    if h > 1 and w > 1 and stride_h != w * stride_w:
+        x, stride_w = x.contiguous(), 1
+    return x, PixelStrides(n=x.stride(0), c=x.stride(1) if x.ndim == 4 else 0, p=stride_h if w == 1 else stride_w)

@@ -1,0 +1,111 @@
+"""The kernel that upsamples in registers, against upsampling first, in float64."""
+
+import pytest
+import torch
+from kernel_cases import check_against_reference, draw_logits
+
+from fpl_fast.kernels import upsampled
+from fpl_fast.kernels.arguments import LossInputs, LossOptions
+from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_sums
+
+
+def draw(num_classes, height, width, *, n=1, dtype=torch.float32, device="cpu"):
+    return draw_logits(n, num_classes, height, width, dtype=dtype, device=device)
+
+
+# scales 2, 4, 8; not integer; more columns than a program owns; more cell rows than a strip holds; the same size; down;
+# one row, one column, one pixel on either side
+SIZES = [
+    ((3, 4), (6, 8)),
+    ((2, 3), (8, 12)),
+    ((2, 2), (16, 16)),
+    ((4, 5), (7, 13)),
+    ((2, 40), (3, 150)),
+    ((10, 2), (11, 5)),
+    ((3, 4), (3, 4)),
+    ((7, 8), (4, 3)),
+    ((1, 6), (3, 13)),
+    ((6, 1), (9, 2)),
+    ((1, 1), (4, 3)),
+    ((4, 5), (1, 1)),
+    ((1, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("low", "size"), SIZES)
+def test_sizes(kernel_device, low, size, align_corners):
+    student, teacher = (draw(4, *low, device=kernel_device) for _ in range(2))
+    check_against_reference(student, teacher, size=size, align_corners=align_corners, scale=0.5)
+
+
+@pytest.mark.parametrize("num_classes", [2, 19, 33])
+@pytest.mark.parametrize(
+    ("max_positives", "weighting", "form"), [(1, "none", "smooth"), (3, "linear", "hinge"), (99, "concave", "smooth")]
+)
+def test_options(kernel_device, num_classes, max_positives, weighting, form):
+    student, teacher = (draw(num_classes, 3, 5, device=kernel_device) for _ in range(2))
+    check_against_reference(
+        student, teacher, size=(6, 14), max_positives=max_positives, weighting=weighting, form=form, threshold=0.95
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dtypes_and_layouts(kernel_device, dtype, layout):
+    student, teacher = (
+        draw(6, 5, 4, n=2, dtype=dtype, device=kernel_device).contiguous(memory_format=layout) for _ in range(2)
+    )
+    check_against_reference(student, teacher.float(), size=(10, 9))
+    check_against_reference(student.float()[:, :, 1:, :-1], teacher[:, :, 1:, :-1], size=(10, 9))
+
+
+@pytest.mark.parametrize("num_classes", [5, 34])
+def test_masks_weights_and_cutmix(kernel_device, num_classes):
+    student, teacher, partner = (draw(num_classes, 6, 5, n=2, device=kernel_device) for _ in range(3))
+    size = (11, 17)
+    weight = torch.rand(2, *size, device=kernel_device)
+    valid_mask = torch.rand(2, *size, device=kernel_device) > 0.3
+    valid_mask[1, 4:] = False  # cell rows without a valid pixel
+    mix_mask = torch.zeros(2, *size, dtype=torch.bool, device=kernel_device)
+    mix_mask[0, 3:9, 5:12] = True  # cell rows of either side only, and mixed ones
+    mix_mask[1] = True
+    check_against_reference(student, teacher, size=size, valid_mask=valid_mask, pixel_weight=weight)
+    check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, confidence_power=2.0)
+    partner = partner.contiguous(memory_format=torch.channels_last)
+    check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, valid_mask=valid_mask)
+
+
+def test_ties_go_to_the_lower_class(kernel_device):
+    """Scale 2 with corners aligned to samples that tie: interpolated halves are exact."""
+    student = draw(7, 4, 4, device=kernel_device)
+    teacher = draw(7, 4, 4, device=kernel_device).round()
+    check_against_reference(student, teacher, size=(7, 7), threshold=0.8)
+    check_against_reference(student, teacher.clamp(-1, 1), size=(7, 7), max_positives=99)
+
+
+def test_images_in_several_launches(kernel_device, monkeypatch):
+    student, teacher = (draw(5, 6, 7, n=5, device=kernel_device) for _ in range(2))
+    check_against_reference(student, teacher, size=(11, 12))
+    whole = sums_and_gradient(student, teacher, (11, 12))
+    image_bytes = 4 * 8 * 5 * 12  # a strip of six rows and one that stays empty, at least
+    monkeypatch.setattr(upsampled, "BUFFER_BYTES", 2 * 2 * image_bytes)
+    parts = sums_and_gradient(student, teacher, (11, 12))
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_bad_logit_stays_where_it_is_seen(kernel_device):
+    student, teacher = (draw(5, 4, 4, device=kernel_device) for _ in range(2))
+    teacher[0, 2, 0, 0] = float("nan")
+    _, grad = sums_and_gradient(student, teacher, (8, 8))
+    assert grad.isnan()[0, :, :2, :2].all() and grad.isfinite()[0, :, 2:].all()
+    valid_mask = torch.ones(1, 8, 8, dtype=torch.bool, device=kernel_device)
+    valid_mask[0, :3, :3] = False
+    _, grad = sums_and_gradient(student, teacher, (8, 8), valid_mask=valid_mask)
+    assert grad.isfinite().all()
+
+
+def sums_and_gradient(student, teacher, size, valid_mask=None):
+    options = LossOptions(0.9, 3, "none", 1.0, "smooth")
+    inputs = LossInputs(student, teacher, valid_mask=valid_mask, size=size)
+    return fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)

@@ -1,0 +1,158 @@
+"""Losses with labels: what each engine promises."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tolerances import EXACT, GRADIENT, INVARIANT, LOSS
+from torch.library import opcheck
+from torch.testing import assert_close
+
+from fpl_fast import cross_entropy, label_ops, ohem_cross_entropy
+
+IGNORE = 255
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(params=["eager", "triton"])
+def engine(request):
+    """Both engines."""
+    return request.param
+
+
+def draw(num_classes=5, low=(4, 5), high=None, *, dtype=torch.float32, target_dtype=torch.int64):
+    logits = (3 * torch.randn(2, num_classes, *low, device=DEVICE)).to(dtype).requires_grad_()
+    target = torch.randint(0, num_classes, (2, *(high or low)), device=DEVICE)
+    target[torch.rand(target.shape, device=DEVICE) < 0.2] = IGNORE
+    return logits, target.to(target_dtype)
+
+
+def gradient(loss, logits):
+    return torch.autograd.grad(loss, logits, retain_graph=True)[0]
+
+
+@pytest.mark.parametrize("num_classes", [2, 19, 33])
+@pytest.mark.parametrize("target_dtype", [torch.uint8, torch.int32, torch.int64])
+def test_is_pytorchs(engine, num_classes, target_dtype):
+    logits, target = draw(num_classes, target_dtype=target_dtype)
+    weight = torch.rand(num_classes, device=DEVICE)
+    for keywords in ({}, {"weight": weight}):
+        for reduction in ("mean", "sum", "none"):
+            loss = cross_entropy(logits, target, reduction=reduction, engine=engine, **keywords)
+            expected = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction=reduction, **keywords)
+            assert_close(loss, expected, **LOSS)
+            upstream = torch.rand_like(loss)
+            ours, theirs = (gradient((x * upstream).sum(), logits) for x in (loss, expected))
+            assert_close(ours, theirs, **GRADIENT[torch.float32])
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("low", "high"), [((4, 5), (7, 13)), ((3, 3), (12, 12)), ((1, 1), (3, 4)), ((5, 6), (3, 4))])
+def test_upsampling(engine, low, high, align_corners):
+    logits, target = draw(6, low, high)
+    pixel_weight = torch.rand(target.shape, device=DEVICE)
+    loss = cross_entropy(
+        logits, target, size=high, align_corners=align_corners, pixel_weight=pixel_weight, engine=engine
+    )
+    exact = logits.detach().double().requires_grad_()
+    upsampled = F.interpolate(exact, high, mode="bilinear", align_corners=align_corners)
+    losses = F.cross_entropy(upsampled, target, ignore_index=IGNORE, reduction="none")
+    expected = (pixel_weight * losses).sum() / pixel_weight[target != IGNORE].sum()
+    assert_close(loss.double(), expected, **LOSS)
+    assert_close(gradient(loss, logits).double(), gradient(expected, exact), **GRADIENT[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bits_and_layouts(engine, dtype):
+    logits, target = draw(19, dtype=dtype)
+    exact = logits.detach().double().requires_grad_()
+    expected = gradient(F.cross_entropy(exact, target, ignore_index=IGNORE), exact)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        view = logits.detach().contiguous(memory_format=layout).requires_grad_()
+        g = gradient(cross_entropy(view, target, engine=engine), view)
+        assert g.dtype == dtype and g.stride() == view.stride()
+        assert_close(g.double(), expected, **GRADIENT[dtype])
+
+
+def test_bad_values(engine):
+    logits, target = draw()
+    poisoned = logits.detach().clone()
+    poisoned[0, 1, 0, 0] = float("nan")
+    poisoned.requires_grad_()
+    target[0, 0, 0] = 1
+    loss = cross_entropy(poisoned, target, engine=engine)
+    assert loss.isnan() and gradient(loss, poisoned)[0, :, 0, 0].isnan().all()
+    target[0, 0, 0] = IGNORE
+    loss = cross_entropy(poisoned, target, engine=engine)
+    assert loss.isfinite() and gradient(loss, poisoned).isfinite().all()
+    target[0, 0, 0] = 200  # neither a class nor ignored
+    assert cross_entropy(logits, target, engine=engine).isnan()
+    nothing = cross_entropy(logits, torch.full_like(target, IGNORE), engine=engine)
+    assert nothing == 0 and not gradient(nothing, logits).any()
+
+
+def test_operators():
+    logits, target = draw()
+    weight, pixel_weight, one = torch.rand(5), torch.rand(2, 7, 8), torch.ones(())
+    up = torch.randint(0, 5, (2, 7, 8))
+    opcheck(label_ops.cross_entropy_sums, (logits, target, weight, None, IGNORE, None, True, "eager", one, True))
+    arguments = (logits, up, None, pixel_weight, IGNORE, [7, 8], False, "eager")
+    opcheck(label_ops.cross_entropy_sums, (*arguments, one, True))
+    opcheck(label_ops.cross_entropy_map, arguments)
+
+
+def test_compiles_whole():
+    logits, target = draw(5, (4, 5), (8, 9))
+    step = torch.compile(lambda z, y: cross_entropy(2 * z, y, size=(8, 9)), fullgraph=True)
+    loss, expected = step(logits, target), cross_entropy(2 * logits, target, size=(8, 9))
+    assert_close(loss, expected, **INVARIANT)
+    assert_close(gradient(loss, logits), gradient(expected, logits), **INVARIANT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": torch.zeros(2, 3, 4)}, r"target must have shape \(N, H, W\) = \(2, 4, 5\), got \(2, 3, 4\)"),
+        ({"target": torch.zeros(2, 4, 5)}, "target must be uint8, int32 or int64, got torch.float32"),
+        (
+            {"weight": torch.ones(4)},
+            r"weight must be floating point of shape \(C,\) = \(5,\), got torch.float32 \(4,\)",
+        ),
+        ({"reduction": "weighted_mean"}, "reduction must be one of 'none', 'sum', 'mean', got 'weighted_mean'"),
+        ({"engine": "compiled"}, "engine must be one of 'auto', 'triton', 'eager', got 'compiled'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    good = {"logits": torch.randn(2, 5, 4, 5), "target": torch.zeros(2, 4, 5, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=message):
+        cross_entropy(**(good | arguments))
+
+
+def literal_ohem(logits, target, min_kept, threshold):
+    """Image by image, as the spec reads."""
+    losses = []
+    for z, y in zip(logits, target, strict=True):
+        valid = y != IGNORE
+        p = z.softmax(0).gather(0, y.where(valid, 0)[None])[0].where(valid, 1.0)
+        kept = valid
+        if min_kept <= valid.sum():
+            kept = valid & (p <= max(threshold, p.flatten().sort().values[min_kept - 1].item()))
+        ce = -z.log_softmax(0).gather(0, y.where(valid, 0)[None])[0]
+        losses.append(ce[kept].mean() if kept.any() else 0 * z.sum())
+    return sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("min_kept", [1, 20, 60, 1000])  # few, some, nearly all, more than there are
+def test_ohem_is_the_literal_version(min_kept):
+    logits, target = draw(5, (6, 7), (9, 11))
+    exact = logits.detach().double().requires_grad_()
+    loss = ohem_cross_entropy(exact, target, min_kept=min_kept, size=(9, 11))
+    upsampled = F.interpolate(exact, (9, 11), mode="bilinear", align_corners=True)
+    expected = literal_ohem(upsampled, target, min_kept, 0.7)
+    assert_close(loss, expected, **EXACT)
+    assert_close(gradient(loss, exact), gradient(expected, exact), **EXACT)
+
+
+def test_ohem_without_labels_is_zero():
+    logits, target = draw()
+    loss = ohem_cross_entropy(logits, torch.full_like(target, IGNORE), min_kept=3)
+    assert loss == 0 and not gradient(loss, logits).any()
