@@ -14,20 +14,18 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from fpl_fast.bench.sass import access_bits, disassemble, pipe_counts, shortest_path
-from fpl_fast.kernels.configs import choose_config
-from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
+from fpl_fast.bench.sass import access_bits, disassemble, pixel_path, whole_path
+from fpl_fast.bench.sources import TARGETS, Case, kernel_source
+from fpl_fast.kernels.configs import UpsampledConfig
 
 BASELINE = Path(__file__).with_name("audit_baseline.json")
 TOLERANCE = 0.03  # relative growth of a count that the check lets pass
 PIPES = ("alu", "fma", "mufu", "lsu", "other")
-_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+UPSAMPLED_ROWS = 4  # high-resolution rows of a cell, over which the work of a cell is spread: upsampling by 4
 
 
 class Device(NamedTuple):
@@ -44,21 +42,6 @@ DEVICES = {
     "sm_80": Device("A100", 108, 1.41, 1550, {"issue": 128, "fma": 64, "alu": 64, "mufu": 16, "lsu": 32}),
     "sm_90": Device("H100", 132, 1.7, 3000, {"issue": 128, "fma": 128, "alu": 64, "mufu": 16, "lsu": 32}),
 }
-_TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
-
-
-class Case(NamedTuple):
-    """One compilation: gradient and sums, concave weighting, smooth form, no mask, pixel count divisible by 16."""
-
-    num_classes: int
-    dtype: str  # "bf16", "fp16" or "fp32", student and teacher alike
-    layout: str  # "nchw" or "channels_last"
-    capped: bool  # max_positives = 3, otherwise the paper's uncapped rule
-    target: str
 
 
 class Row(NamedTuple):
@@ -68,7 +51,7 @@ class Row(NamedTuple):
     registers: int
     spill_bytes: int
     shared_bytes: int
-    instructions: float | None  # fast path: no pixel of the block needs more than three positives
+    instructions: float | None  # fast path: no pixel of the block has a tie at the cut or more than three positives
     slow_instructions: float | None  # every path of the kernel once
     pipes: dict[str, float] | None  # of the fast path
     load_bits: int | None
@@ -83,12 +66,20 @@ class Row(NamedTuple):
 
 def default_cases() -> list[Case]:
     """The committed table: Cityscapes, VOC and ADE20K class counts."""
-    return [
-        Case(*case)
-        for case in itertools.product(
-            (19, 21, 150), ("bf16", "fp32"), ("nchw", "channels_last"), (True, False), _TARGETS
-        )
+    full = itertools.product((19, 21, 150), ("bf16", "fp32"), ("nchw", "channels_last"), (True, False), TARGETS)
+    lean = [Case(classes, "bf16", "nchw", True, target, stats=False) for classes in (19, 21) for target in TARGETS]
+    upsampled = [
+        Case(classes, "bf16", "nchw", capped, target, "upsampled")
+        for classes in (19, 21)
+        for capped in (True, False)
+        for target in TARGETS
     ]
+    others = [
+        Case(19, "bf16", "nchw", True, target, "upsampled", cutmix=cutmix, stats=stats)
+        for cutmix, stats in ((False, False), (True, True))
+        for target in TARGETS
+    ]
+    return [*(Case(*case) for case in full), *lean, *upsampled, *others]
 
 
 def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
@@ -104,10 +95,10 @@ def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
 
 def audit_case(case: Case) -> Row:
     """Compile one case and count."""
-    config = choose_config(case.num_classes, _BYTES[case.dtype], case.layout == "channels_last")
+    config = case.config
     compiled = triton.compile(
         kernel_source(case),
-        target=_TARGETS[case.target],
+        target=TARGETS[case.target],
         options={"num_warps": config.num_warps, "enable_fp_fusion": True},
     )
     if case.target not in DEVICES:
@@ -117,21 +108,31 @@ def audit_case(case: Case) -> Row:
         )
         return Row(case, registers, 4 * spills, compiled.metadata.shared, None, None, None, None, None, None)
     instructions, resources = disassemble(compiled.asm["cubin"])
-    per_pixel = 32 * config.num_warps / config.block
-    fast = pipe_counts(shortest_path(instructions))
-    every = pipe_counts(instructions)
-    pipes = {pipe: round(fast[pipe] * per_pixel, 1) for pipe in PIPES}
-    return Row(
+    row = Row(
         case=case,
         registers=resources.registers,
         spill_bytes=resources.stack_bytes,
         shared_bytes=compiled.metadata.shared,
-        instructions=round(fast.total() * per_pixel, 1),
-        slow_instructions=round(every.total() * per_pixel, 1),
-        pipes=pipes,
+        instructions=None,
+        slow_instructions=None,
+        pipes=None,
         load_bits=access_bits(instructions, "LDG"),
         store_bits=access_bits(instructions, "STG"),
-        compute_over_memory=_compute_over_memory(case, pipes),
+        compute_over_memory=None,
+    )
+    if case.cutmix:  # what a pixel executes hangs on the mask
+        return row
+    spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else 1
+    per_pixel = 32 * config.num_warps / config.block
+    fast, every = (
+        {pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES}
+        for counts in (pixel_path(instructions, spread), whole_path(instructions, spread))
+    )
+    return row._replace(
+        instructions=round(sum(fast.values()), 1),
+        slow_instructions=round(sum(every.values()), 1),
+        pipes=fast,
+        compute_over_memory=_compute_over_memory(case, fast),
     )
 
 
@@ -141,12 +142,12 @@ def regressions(rows: list[Row], baseline: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         if row.case not in known:
-            lines.append(f"{_name(row.case)}: not in the baseline")
+            lines.append(f"{row.case}: not in the baseline")
             continue
         for field in ("registers", "spill_bytes", "instructions", "slow_instructions"):
             now, before = getattr(row, field), getattr(known[row.case], field)
             if now is not None and now > before * (1 + TOLERANCE):
-                lines.append(f"{_name(row.case)}: {field} {before} -> {now}")
+                lines.append(f"{row.case}: {field} {before} -> {now}")
     return lines
 
 
@@ -159,7 +160,7 @@ def render(rows: list[Row]) -> str:
         pipes = [row.pipes[pipe] for pipe in PIPES] if row.pipes else [None] * len(PIPES)
         roofline = None if row.predicted_roofline is None else f"{row.predicted_roofline:.0%}"
         cells = [
-            _name(row.case),
+            str(row.case),
             row.registers,
             row.spill_bytes,
             row.shared_bytes,
@@ -207,62 +208,15 @@ def run_audit(check: bool, update: bool = False) -> int:
     return 1 if worse else 0
 
 
-def _name(case: Case) -> str:
-    """Short name of a case for tables and messages."""
-    return f"C={case.num_classes} {case.dtype} {case.layout} {'capped' if case.capped else 'uncapped'} {case.target}"
-
-
-def kernel_source(
-    case: Case, types: dict[str, str] | None = None, constants: dict[str, Any] | None = None
-) -> ASTSource:
-    """The kernel specialised as the launcher does it on a contiguous or channels_last batch.
-
-    Args:
-        case: what to compile.
-        types: Triton types of arguments that the case leaves out, such as ``{"valid_mask_ptr": "*i1"}``.
-        constants: compile-time values other than the case's, such as ``{"FORM": "hinge"}``.
-    """
-    config = choose_config(case.num_classes, _BYTES[case.dtype], case.layout == "channels_last")
-    rows = case.layout == "channels_last" and config.group == 1
-    unit_stride = "stride_c" if case.layout == "channels_last" else "stride_p"
-    logits = ("student", "teacher", "grad")
-    values: dict[str, Any] = {
-        "pixel_weight_ptr": None,
-        "valid_mask_ptr": None,
-        "map_ptr": None,
-        "C": case.num_classes,
-        "G": config.group,
-        "BLOCK": config.block,
-        "STUDENT_ROWS": rows,
-        "TEACHER_ROWS": rows,
-        "GRAD_ROWS": rows,
-        "CAPPED": 3 if case.capped else 0,
-        "WIDE_KEYS": case.dtype == "fp32",
-        "WEIGHTING": "concave",
-        "FORM": "smooth",
-        "FAST": case.target in DEVICES,
-    } | {f"{name}_{unit_stride}": 1 for name in logits}
-    values = {name: value for name, value in values.items() if name not in (types or {})} | (constants or {})
-    types = {f"{name}_ptr": f"*{case.dtype}" for name in logits} | (types or {})
-    types |= {"scale_ptr": "*fp32", "sums_ptr": "*fp32", "threshold": "fp32", "convex_scale": "fp32"}
-    names = fuzzy_positive_kernel.arg_names
-    signature = {name: "constexpr" if name in values else types.get(name, "i32") for name in names}
-    # Pointers, plane sizes and image strides are multiples of 16; a pixel's stride in channels_last is C.
-    aligned = [
-        n for n in names if signature[n].startswith("*") or n == "num_pixels" or n.endswith(("stride_n", "stride_c"))
-    ]
-    return ASTSource(
-        fn=fuzzy_positive_kernel,
-        signature=signature,
-        constexprs=values,
-        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned if n not in values},
-    )
-
-
 def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
-    """Time of the busiest pipe, or of instruction issue, over the time of two reads and a write of the logits."""
+    """Time of the busiest pipe, or of instruction issue, over the time of the bytes that must move."""
     device = DEVICES[case.target]
-    memory_ps = 3 * case.num_classes * _BYTES[case.dtype] / device.memory_gbps * 1000
+    num_bytes = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
+    if isinstance(case.config, UpsampledConfig):
+        strip = case.config.strip_cells
+        buffer = 2 * 4 * case.num_classes * (strip + 1) / strip / UPSAMPLED_ROWS  # float32, written and read back
+        num_bytes = num_bytes / UPSAMPLED_ROWS**2 + buffer
+    memory_ps = num_bytes / device.memory_gbps * 1000
     counts = pipes | {"issue": sum(pipes.values())}
     clocks = max(counts[pipe] / lanes for pipe, lanes in device.lanes.items())  # per pixel and multiprocessor
     return round(clocks / (device.multiprocessors * device.clock_ghz) * 1000 / memory_ps, 3)

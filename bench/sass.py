@@ -4,6 +4,7 @@ import collections
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,14 +69,55 @@ def pipe_counts(instructions: list[Instruction]) -> collections.Counter[str]:
     )
 
 
-def shortest_path(instructions: list[Instruction]) -> list[Instruction]:
-    """The instructions of a program that takes no optional path: the shortest way from the entry to an exit."""
+def pixel_path(instructions: list[Instruction], spread: int) -> collections.Counter[str]:
+    """Instructions of one thread that takes no optional path, by pipe.
+
+    A kernel without loops: the shortest way from the entry to an exit. A kernel with a loop over cell rows around one
+    over pixels: the shortest way through the inner loop, and of the outer one, which skips the inner, the part that
+    falls on each of ``spread`` pixels.
+    """
+    loops = large_loops(instructions)
+    if not loops:
+        return pipe_counts(shortest_path(instructions, 0, _is_exit))
+    inner, outer = loops[0], loops[-1]
+    counts = pipe_counts(shortest_path(instructions, inner.start, lambda i, _: i == inner.stop - 1))
+    around = pipe_counts(shortest_path(instructions, outer.start, lambda i, _: i == outer.stop - 1))
+    return _spread(counts, around, spread)
+
+
+def whole_path(instructions: list[Instruction], spread: int) -> collections.Counter[str]:
+    """Every instruction once, by pipe; of a loop around the loop over pixels, the part that falls on one pixel."""
+    loops = large_loops(instructions)
+    if not loops:
+        return pipe_counts(instructions)
+    inner, outer = loops[0], loops[-1]
+    inside = [instructions[i] for i in inner]
+    around = [instructions[i] for i in outer if i not in inner]
+    return _spread(pipe_counts(inside), pipe_counts(around), spread)
+
+
+def large_loops(instructions: list[Instruction], num_instructions: int = 200) -> list[range]:
+    """Loops of at least so many instructions, as ranges of indices, the shortest first."""
     index_of = {instruction.address: i for i, instruction in enumerate(instructions)}
-    came_from: dict[int, int | None] = {0: None}
-    queue = collections.deque([0])
+    loops = []
+    for i, instruction in enumerate(instructions):
+        if instruction.opcode.startswith("BRA"):
+            target = _branch_target(instruction, index_of)
+            if target <= i - num_instructions:
+                loops.append(range(target, i + 1))
+    return sorted(loops, key=len)
+
+
+def shortest_path(
+    instructions: list[Instruction], start: int, arrived: Callable[[int, Instruction], bool]
+) -> list[Instruction]:
+    """The fewest instructions from index ``start`` to one where ``arrived`` holds, both included."""
+    index_of = {instruction.address: i for i, instruction in enumerate(instructions)}
+    came_from: dict[int, int | None] = {start: None}
+    queue = collections.deque([start])
     while queue:
         i = queue.popleft()
-        if instructions[i].opcode.startswith("EXIT") and not instructions[i].predicated:
+        if arrived(i, instructions[i]):
             path: list[Instruction] = []
             step: int | None = i
             while step is not None:
@@ -86,7 +128,17 @@ def shortest_path(instructions: list[Instruction]) -> list[Instruction]:
             if successor not in came_from:
                 came_from[successor] = i
                 queue.append(successor)
-    raise ValueError("the kernel has no exit")
+    raise ValueError("the kernel has no such path")
+
+
+def _is_exit(_: int, instruction: Instruction) -> bool:
+    return instruction.opcode.startswith("EXIT") and not instruction.predicated
+
+
+def _spread(
+    counts: collections.Counter[str], around: collections.Counter[str], spread: int
+) -> collections.Counter[str]:
+    return collections.Counter({pipe: counts[pipe] + around[pipe] / spread for pipe in counts | around})
 
 
 def access_bits(instructions: list[Instruction], opcode: str) -> int:
@@ -107,7 +159,10 @@ def _successors(instructions: list[Instruction], i: int, index_of: dict[int, int
     following = [i + 1] if i + 1 < len(instructions) else []
     if not instruction.opcode.startswith("BRA"):
         return following
-    before_target, target = instruction.operands.split("0x")
     # A branch is conditional by an @ prefix or by an operand before its target (BRA P0, 0x100).
-    conditional = instruction.predicated or "P" in before_target
-    return (following if conditional else []) + [index_of[int(target, 16)]]
+    conditional = instruction.predicated or "P" in instruction.operands.split("0x")[0]
+    return (following if conditional else []) + [_branch_target(instruction, index_of)]
+
+
+def _branch_target(instruction: Instruction, index_of: dict[int, int]) -> int:
+    return index_of[int(instruction.operands.split("0x")[1], 16)]
