@@ -5,6 +5,7 @@ import pytest
 from fpl_fast.trainer import config as config_module
 from fpl_fast.trainer.config import (
     AugmentConfig,
+    CityscapesData,
     EvalConfig,
     FolderData,
     MethodConfig,
@@ -13,6 +14,7 @@ from fpl_fast.trainer.config import (
     RunConfig,
     SyntheticData,
     TrainConfig,
+    VocData,
 )
 from fpl_fast.trainer.config_io import (
     config_from_dict,
@@ -35,7 +37,10 @@ CHANGED = RunConfig(
 )
 
 
-@pytest.mark.parametrize("config", [RunConfig(), CHANGED])
+PUBLIC = RunConfig(data=VocData(root="voc", partition="1/32", partition_seed=7, val="train_aug.txt"))
+
+
+@pytest.mark.parametrize("config", [RunConfig(), CHANGED, PUBLIC, RunConfig(data=CityscapesData())])
 def test_yaml_round_trip(tmp_path, config):
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
@@ -96,7 +101,8 @@ def test_broken_rules(make, message):
         ({"optm": {"lr": 1.0}}, "unknown key 'optm.lr': did you mean 'optim.lr'?"),
         ({"data": {"root": "x"}}, "unknown key 'data.root'"),  # a folder's key in synthetic data
         ({"optim": 3}, "optim must hold keys and values, got 3"),
-        ({"data": {"kind": "voc"}}, "data.kind must be one of synthetic, folder, got 'voc'"),
+        ({"data": {"kind": "vok"}}, "data.kind must be one of synthetic, folder, voc, city, got 'vok'"),
+        ({"data": {"kind": "voc", "partition": "1/3"}}, "data.partition"),
         ({"optim": {"lr": "fast"}}, "optim.lr"),
         ({"optim": {"lr": -1}}, "optim.lr must be > 0"),
         ({"train": {"steps": 1.5}}, "train.steps"),

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.folder import FolderDataset
-from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.data.lists import Pair, fill_templates, read_list
 
 NUM_CLASSES = 5
 CAMVID = Path(os.environ.get("FPL_FAST_CAMVID", Path(__file__).parents[2] / "shared" / "camvid"))
@@ -22,18 +23,12 @@ def tree(tmp_path):
     for name, size in (("a", (13, 17)), ("b", (8, 30)), ("c", (21, 5))):
         Image.fromarray(rng.integers(256, size=(*size, 3), dtype=np.uint8)).save(tmp_path / f"images/{name}.png")
         Image.fromarray(rng.integers(NUM_CLASSES, size=size, dtype=np.uint8)).save(tmp_path / f"labels/{name}.png")
-    (tmp_path / "list.txt").write_text("a\nb\nc\n")
     return tmp_path
 
 
 def open_tree(root, **options):
-    defaults = {
-        "list_file": "list.txt",
-        "images": "images/{}.png",
-        "labels": "labels/{}.png",
-        "num_classes": NUM_CLASSES,
-    }
-    return FolderDataset(root, **defaults | options)
+    pairs = [(f"images/{name}.png", f"labels/{name}.png") for name in "abc"]
+    return FolderDataset(FileStore(root), [Pair(*pair) for pair in pairs], **{"num_classes": NUM_CLASSES} | options)
 
 
 def stored(path):
@@ -50,37 +45,12 @@ def test_images_and_labels_are_read_as_stored(tree):
         assert sample.image.dtype == sample.label.dtype == torch.uint8
 
 
-@pytest.mark.parametrize(
-    "text, options",
-    [
-        (b"a\nb", {}),  # no final newline
-        (b"a\r\nb\r\n\r\n", {}),  # Windows
-        (b"/images/a.png\t/labels/a.png\n/images/b.png\t/labels/b.png\n", {"images": "{}", "labels": "{}"}),
-        (b"images/a.png labels/a.png\r\nimages/b.png labels/b.png", {"images": "{}", "labels": "{}"}),
-        (b"a.png a\nb.png b\n", {"images": "images/{}"}),  # a template for each column
-    ],
-    ids=["id", "crlf", "tab", "space", "templates"],
-)
-def test_list_formats(tree, text, options):
-    (tree / "list.txt").write_bytes(text)
-    dataset, expected = open_tree(tree, **options), [(tree / f"images/{n}.png", tree / f"labels/{n}.png") for n in "ab"]
-    assert dataset.files == expected
-    dataset.check()
-
-
-def test_names_with_spaces_in_a_tab_list(tree):
-    (tree / "images/a.png").rename(tree / "images/a 1.png")
-    (tree / "list.txt").write_text("images/a 1.png\tlabels/a.png\n")
-    open_tree(tree, images="{}", labels="{}").check()
-
-
 def test_unlabelled_images_need_no_label_files(tree):
     for file in (tree / "labels").iterdir():
         file.unlink()
-    (tree / "list.txt").write_text("/images/a.png\t/labels/a.png\n/images/b.png\n")
-    dataset = open_tree(tree, images="{}", labels=None)
+    dataset = open_tree(tree, labelled=False)
     dataset.check()
-    assert [dataset[i].label for i in range(2)] == [None, None]
+    assert [dataset[i].label for i in range(3)] == [None] * 3
 
 
 def test_further_ignored_values_become_the_ignore_index(tree):
@@ -89,21 +59,6 @@ def test_further_ignored_values_become_the_ignore_index(tree):
     Image.new("RGB", (3, 2)).save(tree / "images/a.png")
     dataset = open_tree(tree, label_ignore=(11, 255), ignore_index=200)
     assert dataset[0].label.tolist() == [[0, 4, 200], [200, 200, 1]]
-
-
-def test_palette_labels_are_indices(tree):
-    label = Image.open(tree / "labels/a.png")
-    coloured = label.copy()
-    coloured.putpalette([value for color in index_palette(256) for value in color])
-    assert coloured.mode == "P"
-    coloured.save(tree / "labels/a.png")
-    assert torch.equal(open_tree(tree)[0].label, torch.from_numpy(np.array(label)))
-
-
-def test_grey_and_transparent_images_become_rgb(tree):
-    for mode in ("L", "P", "RGBA"):
-        Image.open(tree / "images/a.png").convert(mode).save(tree / "images/a.png")
-        assert open_tree(tree)[0].image.shape == (3, 13, 17)
 
 
 def spoil(tree, what):
@@ -194,39 +149,12 @@ def test_check_counts_bad_files_and_reports_progress(tree):
 
 
 @pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "list.txt: the list must name at least one image, got 0"),
-        ("\r\n \n", "list.txt: the list must name at least one image, got 0"),
-        ("a\nb c d\n", "list.txt: line 2 must hold an id, or an image and a label, got 'b c d'"),
-        ("a\tb\tc", "list.txt: line 1 must hold"),
-    ],
-)
-def test_bad_lists(tree, text, message):
-    (tree / "list.txt").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        open_tree(tree)
-
-
-def test_missing_and_binary_lists(tree):
-    with pytest.raises(
-        ValueError, match=r"nowhere.txt: the list file must be a readable text file, got .*No such file"
-    ):
-        open_tree(tree, list_file="nowhere.txt")
-    (tree / "list.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(ValueError, match=r"list.txt: the list file must be a readable text file"):
-        open_tree(tree)
-
-
-@pytest.mark.parametrize(
     "options, message",
     [
         ({"num_classes": 1}, "num_classes must be 2 ... 255 .*, got 1"),
         ({"num_classes": 256}, "num_classes must be 2 ... 255 .*, got 256"),
         ({"ignore_index": 4}, "ignore_index and label_ignore must be 5 ... 255, got 4"),
         ({"label_ignore": (256,)}, "ignore_index and label_ignore must be 5 ... 255, got 256"),
-        ({"images": "images/a.png"}, "images must contain '{}' once, got 'images/a.png'"),
-        ({"labels": "{}/{}.png"}, "labels must contain '{}' once, got '{}/{}.png'"),
         ({"class_names": ("one",)}, "class_names must have num_classes = 5 entries, got 1"),
     ],
 )
@@ -237,15 +165,11 @@ def test_wrong_arguments(tree, options, message):
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not here")
 def test_camvid():
-    def camvid(name, split="train", labels="labels/{}/{{}}.png"):
-        return FolderDataset(
-            CAMVID,
-            list_file=f"lists/{name}.txt",
-            images=f"images/{split}/{{}}.jpg",
-            labels=labels and labels.format(split),
-            num_classes=11,
-            label_ignore=(11,),
+    def camvid(name, split="train", **options):
+        pairs = fill_templates(
+            read_list(CAMVID / f"lists/{name}.txt"), f"images/{split}/{{}}.jpg", f"labels/{split}/{{}}.png"
         )
+        return FolderDataset(FileStore(CAMVID), pairs, num_classes=11, label_ignore=(11,), **options)
 
     val = camvid("val", split="val")
     val.check()
@@ -253,6 +177,6 @@ def test_camvid():
     assert val[0].image.shape == (3, 360, 480)
     seen = torch.unique(torch.stack([val[i].label for i in range(0, 101, 10)])).tolist()
     assert seen == [*range(11), 255]
-    labelled, unlabelled = camvid("labelled_1_8"), camvid("unlabelled_1_8", labels=None)
+    labelled, unlabelled = camvid("labelled_1_8"), camvid("unlabelled_1_8", labelled=False)
     assert len(labelled) + len(unlabelled) == len(camvid("train")) == 367
     assert unlabelled[0].label is None

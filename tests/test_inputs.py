@@ -3,11 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from data_trees import city_tree, voc_tree
 from PIL import Image
 from trainer_runs import STEPS, tiny_run
 
-from fpl_fast.trainer.config import FolderData
-from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches
+from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 
 CPU = torch.device("cpu")
 
@@ -137,6 +138,24 @@ def test_folder(folder):
     assert counts == [(1, 2), (2, 2)] * 3
     batch = batches(dataclasses.replace(tiny_run(), data=folder))[0]
     assert set(batch.labelled.label.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_public_data_sets(tmp_path):
+    voc_tree(tmp_path / "voc")
+    city_tree(tmp_path / "city", official=True)
+    for data, num_classes in (
+        (VocData(root=str(tmp_path / "voc")), 21),
+        (CityscapesData(root=str(tmp_path / "city")), 19),
+    ):
+        splits = read_splits(data, unlabelled=True)
+        datasets, val = build_train_datasets(data, unlabelled=True), build_val_dataset(data)
+        assert [len(part) for part in (*datasets, val)] == [len(split.pairs) for split in splits.values()] == [5, 28, 3]
+        assert val.num_classes == num_classes
+        check_files([*datasets, val], lambda done, total: None)
+        batch = batches(dataclasses.replace(tiny_run(), data=data))[0]
+        assert set(batch.labelled.label.unique().tolist()) <= {*range(num_classes), 255}
+    assert read_splits(data, unlabelled=False).keys() == {"labelled", "val"}
+    assert read_splits(tiny_run().data, unlabelled=True) == {}
 
 
 def test_supervised_needs_no_unlabelled_list(folder, tmp_path):

@@ -7,7 +7,9 @@ METHODS = ("supervised", "cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 
 
 def test_the_grid_is_complete():
-    assert set(recipe_descriptions()) == {f"{data}/{method}" for data in ("synthetic", "folder") for method in METHODS}
+    assert set(recipe_descriptions()) == {
+        f"{data}/{method}" for data in ("synthetic", "folder", "voc", "city") for method in METHODS
+    }
 
 
 @pytest.mark.parametrize("name", recipe_descriptions())
@@ -30,6 +32,14 @@ def test_methods_differ_as_their_names_say():
         assert made[method].unsup_weight == (1.0 if "cutmix" in method else 1.5)
     assert make_recipe("folder/cps").optim.lr == 0.0025  # section 3.1
     assert make_recipe("folder/cps").optim.weight_decay == 4e-4
+
+
+def test_cityscapes_has_weights_of_its_own():
+    for method in METHODS[1:]:
+        made = make_recipe(f"city/{method}").method
+        assert (made.sup_loss, made.weighting) == ("ohem", "concave")
+        assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)  # spec/cps.md section 2
+        assert make_recipe(f"voc/{method}").method == make_recipe(f"folder/{method}").method
 
 
 @pytest.mark.parametrize(

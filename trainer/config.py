@@ -8,15 +8,19 @@ from typing import Literal, TypeVar
 
 __all__ = [
     "AugmentConfig",
+    "CityscapesData",
     "DataConfig",
     "EvalConfig",
+    "FileData",
     "FolderData",
     "MethodConfig",
     "ModelConfig",
     "OptimConfig",
+    "PublicData",
     "RunConfig",
     "SyntheticData",
     "TrainConfig",
+    "VocData",
 ]
 
 _Class = TypeVar("_Class")
@@ -72,13 +76,21 @@ class SyntheticData(DataConfig):
 
 
 @_config
-class FolderData(DataConfig):
+class FileData(DataConfig):
+    """What data sets of images, 8-bit index PNGs and list files have in common."""
+
+    root: str = "data"
+    """Folder that all other paths of the data set start from."""
+    check: bool = True
+    """Whether every file is decoded before a run begins, so that a bad one is known at once."""
+
+
+@_config
+class FolderData(FileData):
     """Images, index-PNG labels and list files in a folder; unlabelled images need no label files."""
 
     kind: Literal["folder"] = "folder"
     """Names the kind of data set; fixed by the recipe."""
-    root: str = "data"
-    """Folder that all other paths start from."""
     images: str = "images/train/{}.jpg"
     """Path of a training image; {} stands for its entry in the list file ("{}" where lists hold whole paths)."""
     labels: str = "labels/train/{}.png"
@@ -99,8 +111,6 @@ class FolderData(DataConfig):
     """Label values in the files, besides ignore_index, that mean "no label"."""
     class_names: tuple[str, ...] = ()
     """Names of the classes in order, for reports; empty means "0", "1", ..."""
-    check: bool = True
-    """Whether every file is decoded before a run begins, so that a bad one is known at once."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
@@ -111,6 +121,45 @@ class FolderData(DataConfig):
             f"empty or {self.num_classes} names",
             self.class_names,
         )
+
+
+@_config
+class PublicData(FileData):
+    """A public data set whose training images are partly labelled: list files of the public names, or chosen."""
+
+    partition: Literal["1/32", "1/16", "1/8", "1/4", "1/2"] = "1/8"
+    """Part of the training images that is labelled. Its list file is read where there is one; otherwise the images
+    are chosen by name, the smaller parts inside the larger ones."""
+    partition_seed: int = 0
+    """Seed of that choice; list files do not depend on it."""
+    train: str | None = None
+    """List file of all training images; null is the public name."""
+    labelled: str | None = None
+    """List file of the images trained on with their labels, instead of a partition."""
+    unlabelled: str | None = None
+    """List file of the images trained on without labels; null is the rest of the training images."""
+    val: str | None = None
+    """List file of the validation images; null is the public name."""
+
+
+@_config
+class VocData(PublicData):
+    """PASCAL VOC 2012 with SBD's labels: train_aug/image/ID.jpg, train_aug/label/ID.png, the same under val, lists."""
+
+    kind: Literal["voc"] = "voc"
+    """Names the kind of data set; fixed by the recipe."""
+    root: str = "data/pascal_voc"
+    """Folder that all other paths of the data set start from."""
+
+
+@_config
+class CityscapesData(PublicData):
+    """Cityscapes: images/SPLIT, segmentation/SPLIT and config_new; or the official leftImg8bit and gtFine."""
+
+    kind: Literal["city"] = "city"
+    """Names the kind of data set; fixed by the recipe."""
+    root: str = "data/city"
+    """Folder that all other paths of the data set start from."""
 
 
 @_config
@@ -276,7 +325,7 @@ class RunConfig:
 
     recipe: str = ""
     """Name of the recipe this configuration started from, for the reader."""
-    data: SyntheticData | FolderData = field(default_factory=SyntheticData)
+    data: SyntheticData | FolderData | VocData | CityscapesData = field(default_factory=SyntheticData)
     """Data set."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""

@@ -14,7 +14,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fpl_fast.trainer.config import DataConfig, FolderData, RunConfig, SyntheticData
+from fpl_fast.trainer.config import CityscapesData, DataConfig, FolderData, RunConfig, SyntheticData, VocData
 
 __all__ = [
     "config_from_dict",
@@ -26,7 +26,12 @@ __all__ = [
     "save_config",
 ]
 
-DATA_KINDS: dict[str, type[DataConfig]] = {"synthetic": SyntheticData, "folder": FolderData}
+DATA_KINDS: dict[str, type[DataConfig]] = {
+    "synthetic": SyntheticData,
+    "folder": FolderData,
+    "voc": VocData,
+    "city": CityscapesData,
+}
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:

@@ -6,16 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fpl_fast.trainer.config import FolderData, RunConfig, SyntheticData
+from fpl_fast.trainer.config import DataConfig, FileData, RunConfig, SyntheticData
 from fpl_fast.trainer.data.cutmix import cutmix_masks
 from fpl_fast.trainer.data.folder import FolderDataset
+from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
+from fpl_fast.trainer.data.sources import labelled_split, make_dataset, unlabelled_split, val_split
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
 from fpl_fast.trainer.data.synthetic import SyntheticScenes
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
 
-__all__ = ["TrainDatasets", "build_train_datasets", "build_val_dataset", "check_files", "read_batches"]
+__all__ = ["TrainDatasets", "build_train_datasets", "build_val_dataset", "check_files", "read_batches", "read_splits"]
 
 
 class TrainDatasets(NamedTuple):
@@ -25,7 +27,19 @@ class TrainDatasets(NamedTuple):
     unlabelled: SegmentationDataset | None  # None for a method that reads none
 
 
-def build_train_datasets(data: SyntheticData | FolderData, *, unlabelled: bool) -> TrainDatasets:
+def read_splits(data: DataConfig, *, unlabelled: bool) -> dict[str, Split]:
+    """The parts of a data set in files: ``labelled``, ``unlabelled`` if it is wanted, ``val``. Others have none.
+
+    Raises:
+        ValueError: A list file or path breaks its rule.
+    """
+    if not isinstance(data, FileData):
+        return {}
+    readers = {"labelled": labelled_split, "unlabelled": unlabelled_split, "val": val_split}
+    return {part: read(data) for part, read in readers.items() if unlabelled or part != "unlabelled"}
+
+
+def build_train_datasets(data: DataConfig, *, unlabelled: bool) -> TrainDatasets:
     """The training images that a configuration describes.
 
     Args:
@@ -35,10 +49,10 @@ def build_train_datasets(data: SyntheticData | FolderData, *, unlabelled: bool) 
     Raises:
         ValueError: A list file or path breaks its rule.
     """
-    if isinstance(data, FolderData):
+    if isinstance(data, FileData):
         return TrainDatasets(
-            labelled=_folder(data, data.labelled, data.images, data.labels),
-            unlabelled=_folder(data, data.unlabelled, data.images, None) if unlabelled else None,
+            labelled=make_dataset(data, labelled_split(data)),
+            unlabelled=make_dataset(data, unlabelled_split(data), labelled=False) if unlabelled else None,
         )
     return TrainDatasets(
         labelled=_scenes(data, data.num_labelled, first=data.num_val),
@@ -46,14 +60,14 @@ def build_train_datasets(data: SyntheticData | FolderData, *, unlabelled: bool) 
     )
 
 
-def build_val_dataset(data: SyntheticData | FolderData) -> SegmentationDataset:
+def build_val_dataset(data: DataConfig) -> SegmentationDataset:
     """The validation images that a configuration describes.
 
     Raises:
         ValueError: A list file or path breaks its rule.
     """
-    if isinstance(data, FolderData):
-        return _folder(data, data.val, data.val_images, data.val_labels)
+    if isinstance(data, FileData):
+        return make_dataset(data, val_split(data))
     return _scenes(data, data.num_val, first=0)
 
 
@@ -91,19 +105,6 @@ class _RememberedScenes(SyntheticScenes):
 def _scenes(data: SyntheticData, num_images: int, *, first: int) -> SyntheticScenes:
     """Scenes ``first`` ... ``first + num_images - 1``: validation, labelled and unlabelled ones follow each other."""
     return _RememberedScenes(num_images, data.size, seed=data.seed, first=first)
-
-
-def _folder(data: FolderData, list_file: str, images: str, labels: str | None) -> FolderDataset:
-    return FolderDataset(
-        data.root,
-        list_file=list_file,
-        images=images,
-        labels=labels,
-        num_classes=data.num_classes,
-        ignore_index=data.ignore_index,
-        label_ignore=data.label_ignore,
-        class_names=data.class_names or None,
-    )
 
 
 def read_batches(

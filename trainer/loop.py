@@ -7,9 +7,9 @@ import torch
 
 from fpl_fast.trainer.build import build_method_networks, make_fabric
 from fpl_fast.trainer.clock import Clock, peak_memory_mb
-from fpl_fast.trainer.config import FolderData, RunConfig
+from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
-from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches
+from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
@@ -84,13 +84,16 @@ class _Trainer:
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
 
+        splits = read_splits(config.data, unlabelled=self.num_views > 0)
         if resume:
             self.state.load(folder.last, fabric.device)
+            folder.check_splits(splits)
         elif self.first:
             folder.require_free()
-            if isinstance(config.data, FolderData) and config.data.check:
+            if isinstance(config.data, FileData) and config.data.check:
                 check_files([*self.datasets, self.val], monitor.checking)
             folder.create(config)
+            folder.write_splits(splits)
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock

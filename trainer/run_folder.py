@@ -1,12 +1,14 @@
 """The folder of a run: what lies where, and how it begins."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import load_config, save_config
+from fpl_fast.trainer.data.lists import Split
 
 __all__ = ["RunFolder", "free_path"]
 
@@ -23,8 +25,9 @@ class RunFolder:
     """Paths of a run.
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
-    ``metrics.jsonl``, ``evaluation.json``, ``samples.npz``, ``report.html``, and the folders ``checkpoints`` and
-    ``tensorboard``.
+    ``metrics.jsonl``, ``evaluation.json``, ``samples.npz``, ``report.html``, and the folders ``checkpoints``,
+    ``tensorboard`` and, for data sets in files, ``lists``: the images of each part and, in ``lists.json``, where they
+    were named and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -35,6 +38,8 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.samples = self.path / "samples.npz"
         self.tensorboard = self.path / "tensorboard"
+        self.lists = self.path / "lists"
+        self.splits = self.lists / "lists.json"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
 
@@ -48,6 +53,35 @@ class RunFolder:
         self.last.parent.mkdir(parents=True, exist_ok=True)
         save_config(config, self.config)
         self.write_json(self.environment, describe_environment())
+
+    def write_splits(self, splits: Mapping[str, Split]) -> None:
+        """Record which images the run reads: a list file for each part, with its digest and origin."""
+        if not splits:
+            return
+        self.lists.mkdir(exist_ok=True)
+        for part, split in splits.items():
+            (self.lists / f"{part}.txt").write_text(split.to_text(), encoding="utf-8")
+        self.write_json(
+            self.splits,
+            {
+                part: {"images": len(split.pairs), "sha256": split.sha256, "origin": split.origin}
+                for part, split in splits.items()
+            },
+        )
+
+    def check_splits(self, splits: Mapping[str, Split]) -> None:
+        """Check that a run goes on with the images that it began with.
+
+        Raises:
+            ValueError: A part has changed.
+        """
+        recorded = json.loads(self.splits.read_text(encoding="utf-8")) if splits else {}
+        for part, split in splits.items():
+            if split.sha256 != recorded[part]["sha256"]:
+                raise ValueError(
+                    f"{self.lists / part}.txt: the run must go on with the images that it began with, "
+                    f"got others from {split.origin}"
+                )
 
     def require_free(self) -> None:
         """Check that a run can begin here.

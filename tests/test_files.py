@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.sample import index_palette
+
+
+@pytest.fixture
+def label(tmp_path):
+    """Indices of VOC with void, 8-bit, to be stored in one way or another."""
+    indices = np.random.default_rng().integers(21, size=(9, 14), dtype=np.uint8)
+    indices[0] = 255
+    return indices
+
+
+def coloured(indices):
+    picture = Image.fromarray(indices)
+    picture.putpalette([value for color in index_palette(256) for value in color])
+    return picture
+
+
+def test_palette_and_grey_labels_hold_the_same_indices(tmp_path, label):
+    Image.fromarray(label).save(tmp_path / "grey.png")
+    coloured(label).save(tmp_path / "palette.png")
+    coloured(label % 16).save(tmp_path / "four_bits.png", bits=4)
+    store = FileStore(tmp_path)
+    assert Image.open(tmp_path / "palette.png").mode == "P"
+    for name, expected in (("grey", label), ("palette", label), ("four_bits", label % 16)):
+        read = store.label(f"{name}.png")
+        assert read.dtype == torch.uint8
+        assert torch.equal(read, torch.from_numpy(expected))
+
+
+def test_grey_of_four_bits_would_be_stretched(tmp_path, label):
+    """Pillow reads index 1 of such a file as 17."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x12")) + chunk(b"IEND", b"")
+    (tmp_path / "x.png").write_bytes(png)
+    with pytest.raises(ValueError, match=r"x\.png: a label must be an 8-bit single-channel or palette PNG"):
+        FileStore(tmp_path).label("x.png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16"])
+def test_colour_coded_labels_are_named(tmp_path, label, mode):
+    picture = Image.fromarray(label.astype(np.uint16)) if mode == "I;16" else coloured(label).convert(mode)
+    picture.save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x\.png: a label must be an 8-bit .* of class indices, got PNG of .* mode"):
+        FileStore(tmp_path).label("x.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_any_8_bit_image_becomes_rgb(tmp_path, mode):
+    picture = Image.fromarray(np.random.default_rng().integers(256, size=(9, 14, 3), dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "x.tif")
+    image = FileStore(tmp_path).image("x.tif")
+    assert image.is_contiguous()
+    assert torch.equal(image, torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1))
+
+
+def test_messages_name_the_file(tmp_path):
+    store = FileStore(tmp_path)
+    assert store.where("a/b.png") == str(tmp_path / "a/b.png")
+    with pytest.raises(ValueError, match=r"a/b\.png: the file must exist, but is missing"):
+        store.image("a/b.png")
+    (tmp_path / "c.png").write_text("hello")
+    with pytest.raises(ValueError, match=r"c\.png: the image must be readable, got cannot identify"):
+        store.label("c.png")

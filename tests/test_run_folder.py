@@ -1,0 +1,55 @@
+import dataclasses
+import hashlib
+import json
+
+import pytest
+from data_trees import city_tree
+from trainer_runs import tiny_run
+
+from fpl_fast.trainer.config import CityscapesData
+from fpl_fast.trainer.inputs import read_splits
+from fpl_fast.trainer.run_folder import RunFolder, free_path
+
+
+def test_free_path(tmp_path):
+    assert free_path(tmp_path / "run") == tmp_path / "run"
+    for name in ("run", "run-2"):
+        (tmp_path / name).mkdir()
+    assert free_path(tmp_path / "run") == tmp_path / "run-3"
+
+
+def test_a_run_begins_in_an_empty_folder(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create(tiny_run())
+    assert folder.load_config() == tiny_run()
+    with pytest.raises(ValueError, match="--out must be a new or an empty folder"):
+        folder.require_free()
+    with pytest.raises(ValueError, match=r"run must be a folder with a config\.yaml"):
+        RunFolder(tmp_path / "other").load_config()
+
+
+def test_images_of_a_run_are_recorded(tmp_path):
+    city_tree(tmp_path / "data", partitions=(16,))
+    data = CityscapesData(root=str(tmp_path / "data"), partition="1/32")
+    splits = read_splits(data, unlabelled=True)
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_run())
+    folder.write_splits(splits)
+    recorded = json.loads(folder.splits.read_text())
+    assert {part: record["images"] for part, record in recorded.items()} == {"labelled": 2, "unlabelled": 31, "val": 3}
+    for part, record in recorded.items():
+        text = (folder.lists / f"{part}.txt").read_bytes()
+        assert record["sha256"] == hashlib.sha256(text).hexdigest()
+        assert text.decode().splitlines() == [pair.image for pair in splits[part].pairs]
+    assert "train_aug_labeled_1-16.txt" in recorded["labelled"]["origin"]
+    folder.check_splits(splits)
+    others = read_splits(dataclasses.replace(data, partition="1/16"), unlabelled=True)
+    with pytest.raises(ValueError, match=r"lists/labelled\.txt: the run must go on with the images that it began with"):
+        folder.check_splits(others)
+
+
+def test_synthetic_data_has_no_lists(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_splits({})
+    folder.check_splits({})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,59 @@
+"""Cityscapes: 19 classes, 2 975 finely labelled training images, 500 validation images of 1024 x 2048."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from fpl_fast.trainer.data.lists import Pair
+from fpl_fast.trainer.data.public import PublicDataset, image_id
+from fpl_fast.trainer.data.sample import Palette
+
+__all__ = ["CITYSCAPES"]
+
+_CLASS_NAMES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+_PALETTE: Palette = (
+    (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),
+    (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
+    (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
+)  # fmt: skip
+
+_OFFICIAL = "leftImg8bit"  # a folder of the official download; the layout of the public lists has "images" instead
+
+
+def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
+    """Paths as the list has them; in the official download, those of the same images."""
+    if not (root / _OFFICIAL).is_dir():
+        return list(pairs)
+    return [_official(pair) if pair.image.startswith("images/") else pair for pair in pairs]
+
+
+def _official(pair: Pair) -> Pair:
+    """images/SPLIT/CITY_x_y.png as leftImg8bit/SPLIT/CITY/CITY_x_y_leftImg8bit.png, and its label of train ids."""
+    split, name = PurePosixPath(pair.image).parts[1], image_id(pair.image)
+    place = f"{split}/{name.partition('_')[0]}/{name}"
+    kind = "gtCoarse" if split == "train_extra" else "gtFine"
+    return Pair(f"{_OFFICIAL}/{place}_leftImg8bit.png", f"{kind}/{place}_{kind}_labelTrainIds.png")
+
+
+def _scan(root: Path, list_name: str) -> list[Pair]:
+    """All images of the list's split: the lists of this data set leave none out."""
+    split = PurePosixPath(list_name).stem
+    official = (root / _OFFICIAL).is_dir()
+    found = root.glob(f"{_OFFICIAL}/{split}/*/*_leftImg8bit.png" if official else f"images/{split}/*.png")
+    return [
+        Pair(f"images/{split}/{name}.png", f"segmentation/{split}/{name}_gtFine.png")
+        for name in sorted(image_id(str(path)) for path in found)
+    ]
+
+
+CITYSCAPES = PublicDataset(
+    class_names=_CLASS_NAMES,
+    palette=_PALETTE,
+    train="config_new/train.txt",
+    val="config_new/val.txt",
+    partitions="config_new/subset_train/train_aug_{}_1-{}.txt",
+    locate=_locate,
+    scan=_scan,
+)

@@ -1,0 +1,117 @@
+"""What the public data sets have in common: lists of public names, partitions, and files that follow a layout."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from fpl_fast.trainer.data.lists import Pair, Split, read_list
+from fpl_fast.trainer.data.partition import choose_labelled
+from fpl_fast.trainer.data.sample import Palette
+
+__all__ = ["DENOMINATORS", "PublicDataset", "PublicLists", "image_id"]
+
+DENOMINATORS = (32, 16, 8, 4, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicDataset:
+    """The classes of a data set and where its users keep lists and files.
+
+    Attributes:
+        class_names: In the order of the indices that labels hold.
+        palette: Colours of the classes.
+        train: List of all training images, relative to the root.
+        val: List of the validation images.
+        partitions: List of a part; the first {} stands for "labeled" or "unlabeled", the second for the denominator.
+        locate: From the root, the entries of a list and its name to paths below the root.
+        scan: From the root and the name of ``train`` or ``val`` to the entries that it would hold, where the files
+            alone tell; otherwise none.
+    """
+
+    class_names: tuple[str, ...]
+    palette: Palette
+    train: str
+    val: str
+    partitions: str
+    locate: Callable[[Path, Sequence[Pair], str], list[Pair]]
+    scan: Callable[[Path, str], list[Pair]]
+
+
+def image_id(image: str) -> str:
+    """The name of an image, the same in every layout.
+
+    Example:
+        >>> image_id("leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png")
+        'ulm_000001_000019'
+    """
+    return PurePosixPath(image).stem.removesuffix("_leftImg8bit")
+
+
+class PublicLists:
+    """The parts of a public data set.
+
+    A list that exists is read as it is. Without the list of a part, its labelled images are chosen by name
+    (partition.py) from the training list, in harmony with the lists of other parts that exist, and without the list
+    of the unlabelled images they are all other training images.
+
+    Args:
+        public: The data set.
+        root: Where it lies.
+        train: List of all training images, default that of the data set.
+
+    Raises:
+        ValueError: From the methods, where a list is missing or malformed.
+    """
+
+    def __init__(self, public: PublicDataset, root: Path, *, train: str | None = None) -> None:
+        self.public, self.root, self._train = public, root, train
+
+    def read(self, name: str) -> Split:
+        """The images of a list file; those of the whole training or validation list also without it."""
+        absent = name in (self.public.train, self.public.val) and not (self.root / name).is_file()
+        found = self.public.scan(self.root, name) if absent else []
+        pairs = self.public.locate(self.root, found or read_list(self.root / name), name)
+        return Split(tuple(pairs), f"all {PurePosixPath(name).stem} images, sorted" if found else name)
+
+    def train(self) -> Split:
+        """All training images: of their list, or of a labelled and an unlabelled list that share them out."""
+        name = self._train or self.public.train
+        for denominator in DENOMINATORS if self._train is None and not (self.root / name).is_file() else ():
+            names = [self.public.partitions.format(kind, denominator) for kind in ("labeled", "unlabeled")]
+            if all((self.root / part).is_file() for part in names):
+                labelled, unlabelled = map(self.read, names)
+                return Split(labelled.pairs + unlabelled.pairs, " + ".join(names))
+        return self.read(name)
+
+    def labelled(self, denominator: int, seed: int) -> Split:
+        """The labelled part 1 / denominator."""
+        known = {
+            other: self.read(name)
+            for other in DENOMINATORS
+            if (self.root / (name := self.public.partitions.format("labeled", other))).is_file()
+        }
+        if denominator in known:
+            return known[denominator]
+        train = self.train()
+        chosen = choose_labelled(
+            list({image_id(pair.image) for pair in train.pairs}),
+            denominator,
+            known={other: {image_id(pair.image) for pair in split.pairs} for other, split in known.items()},
+            seed=seed,
+        )
+        inside = max((other for other in known if other < denominator), default=None)
+        pool = train.origin if inside is None else known[inside].origin
+        pairs = sorted((pair for pair in train.pairs if image_id(pair.image) in chosen), key=lambda pair: pair.image)
+        return Split(tuple(pairs), f"1/{denominator} of the training images, chosen by name from {pool}, seed {seed}")
+
+    def unlabelled(self, denominator: int, labelled: Split) -> Split:
+        """The list that belongs to a listed part 1 / denominator; otherwise all that ``labelled`` leaves."""
+        names = [self.public.partitions.format(kind, denominator) for kind in ("labeled", "unlabeled")]
+        if labelled.origin == names[0] and (self.root / names[1]).is_file():
+            return self.read(names[1])
+        taken = {image_id(pair.image) for pair in labelled.pairs}
+        train = self.train()
+        pairs = tuple(pair for pair in train.pairs if image_id(pair.image) not in taken)
+        if not pairs:
+            raise ValueError(f"{train.origin}: must name more images than {labelled.origin}, got no unlabelled ones")
+        return Split(pairs, f"{train.origin} without the labelled images")
