@@ -81,8 +81,10 @@ class FileData(DataConfig):
 
     root: str = "data"
     """Folder that all other paths of the data set start from."""
+    packed: str | None = None
+    """Folder that fpl-fast data pack decodes the pictures into and training reads them from; null decodes files."""
     check: bool = True
-    """Whether every file is decoded before a run begins, so that a bad one is known at once."""
+    """Whether every picture is read before a run begins, so that a bad one is known at once."""
 
 
 @_config

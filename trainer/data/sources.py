@@ -5,8 +5,9 @@ from pathlib import Path
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData, VocData
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.folder import FolderDataset
+from fpl_fast.trainer.data.folder import FolderDataset, Store
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
+from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicLists
 from fpl_fast.trainer.data.voc import VOC
 
@@ -53,7 +54,8 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         labelled: Whether samples carry labels.
 
     Raises:
-        ValueError: The configuration's classes and ignored values exclude each other.
+        ValueError: The configuration's classes and ignored values exclude each other, or the pack does not hold the
+            part.
     """
     if isinstance(data, FolderData):
         classes = {
@@ -68,8 +70,18 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
             "class_names": public.class_names,
             "palette": public.palette,
         }
-    store = FileStore(Path(data.root))
+    store = _store(data, split, labelled)
     return FolderDataset(store, split.pairs, labelled=labelled, ignore_index=data.ignore_index, **classes)
+
+
+def _store(data: FileData, split: Split, labelled: bool) -> Store:
+    if data.packed is None:
+        return FileStore(Path(data.root))
+    store = PackStore(Path(data.packed), Path(data.root))
+    store.require("image", (pair.image for pair in split.pairs), split.origin)
+    if labelled:
+        store.require("label", (pair.label for pair in split.pairs), split.origin)
+    return store
 
 
 def _lists(data: PublicData) -> PublicLists:

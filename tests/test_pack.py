@@ -1,0 +1,110 @@
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from data_trees import voc_tree
+
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.pack import PackStore, data_file, index_file, read_index
+from fpl_fast.trainer.data.pack_writer import write_pack
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A tree with all its images and the labels of the validation images packed; root, pack, pictures."""
+    root, pack = tmp_path / "voc", tmp_path / "pack"
+    voc_tree(root)
+    pictures = [("image", path.relative_to(root).as_posix()) for path in sorted(root.glob("*/image/*.jpg"))]
+    pictures += [("label", path.relative_to(root).as_posix()) for path in sorted(root.glob("val/label/*.png"))]
+    assert write_pack(pack, root, pictures) == []
+    return root, pack, pictures
+
+
+def test_a_pack_holds_what_the_files_hold(packed):
+    root, pack, pictures = packed
+    files, store = FileStore(root), PackStore(pack, root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind, name in pictures:
+            ours, theirs = getattr(store, kind)(name), getattr(files, kind)(name)
+            assert ours.dtype == torch.uint8
+            assert torch.equal(ours, theirs)
+            ours.fill_(7)  # a sample may be written to; the pack stays as it is
+            assert torch.equal(getattr(store, kind)(name), theirs)
+    assert len({tuple(getattr(store, kind)(name).shape) for kind, name in pictures}) > 2  # sizes differ
+
+
+def test_loader_processes_get_no_copy_of_the_data(packed):
+    root, pack, pictures = packed
+    store = PackStore(pack, root)
+    before = store.image(pictures[0][1])
+    assert len(pickle.dumps(store)) < data_file(pack).stat().st_size / 4
+    assert torch.equal(pickle.loads(pickle.dumps(store)).image(pictures[0][1]), before)
+
+
+def test_a_pack_does_without_the_files(packed):
+    root, pack, pictures = packed
+    before = [PackStore(pack, root).image(name) for kind, name in pictures if kind == "image"]
+    for _, name in pictures:
+        (root / name).unlink()
+    store = PackStore(pack, root)
+    after = [store.image(name) for kind, name in pictures if kind == "image"]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_a_damaged_picture_is_named(packed):
+    root, pack, pictures = packed
+    kind, name = pictures[np.random.default_rng().integers(len(pictures))]
+    record = read_index(pack)[kind, name]
+    with data_file(pack).open("r+b") as file:
+        file.seek(record.offset + (record.end - record.offset) // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    store = PackStore(pack, root)
+    with pytest.raises(ValueError, match=rf"{name}: the packed picture must have checksum {record.crc32:08x}, got"):
+        getattr(store, kind)(name)
+    for other in pictures:
+        if other != (kind, name):
+            getattr(store, other[0])(other[1])
+
+
+def test_another_file_than_the_packed_one_is_named(packed):
+    root, pack, pictures = packed
+    with (root / pictures[0][1]).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match=rf"{pictures[0][1]}: must be the file of \d+ bytes that was packed in "):
+        PackStore(pack, root).image(pictures[0][1])
+
+
+def test_what_must_be_there(packed):
+    root, pack, pictures = packed
+    store = PackStore(pack, root)
+    labels = [name for kind, name in pictures if kind == "label"]
+    store.require("label", labels, "val.txt")
+    with pytest.raises(
+        ValueError, match=r"the pack must hold all labels of a\.txt, got none of x\.png and 1 more \(fpl"
+    ):
+        store.require("label", [*labels, "x.png", "y.png"], "a.txt")
+    with pytest.raises(ValueError, match=r"got none of x\.png \(fpl-fast data pack adds them\)"):
+        store.require("image", ["x.png"], "a.txt")
+
+
+def test_packs_that_are_none(packed, tmp_path):
+    root, pack, _ = packed
+    with pytest.raises(ValueError, match=r"nowhere: must be a pack that fpl-fast data pack wrote, got No such file"):
+        PackStore(tmp_path / "nowhere", root)
+    text = index_file(pack).read_text()
+    for wrong in ("", "hello\n", json.dumps({"format": "fpl-fast pack", "version": 0}) + "\n", "[1]\n", text + "{\n"):
+        index_file(pack).write_text(wrong)
+        with pytest.raises(ValueError, match=r"index\.jsonl: must be the index of a pack of version 1"):
+            PackStore(pack, root)
+    index_file(pack).write_text(text)
+    size = data_file(pack).stat().st_size
+    with data_file(pack).open("r+b") as file:
+        file.truncate(size - 1)
+    with pytest.raises(ValueError, match=rf"data\.bin: must hold the {size} bytes .*, got {size - 1}"):
+        PackStore(pack, root)

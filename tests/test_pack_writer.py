@@ -1,0 +1,171 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from data_trees import city_tree
+from PIL import Image
+
+from fpl_fast.trainer.data import pack_writer
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.pack import PackStore, data_file, index_file, read_index
+from fpl_fast.trainer.data.pack_writer import write_pack
+
+# Packs with a commit for each picture, slowly enough to be met in the middle.
+WRITE = """
+import sys, time
+from pathlib import Path
+from fpl_fast.trainer.data import pack_writer
+
+pack_writer._BYTES_PER_COMMIT = 1
+pack, root, *names = sys.argv[1:]
+pictures = [("image", name) for name in names]
+pack_writer.write_pack(Path(pack), Path(root), pictures, progress=lambda done, total: time.sleep(0.02))
+"""
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree and its training images."""
+    city_tree(tmp_path / "city", size=(16, 32))
+    names = sorted(path.relative_to(tmp_path / "city").as_posix() for path in tmp_path.glob("city/images/*/*.png"))
+    return tmp_path / "city", [("image", name) for name in names]
+
+
+def assert_whole(pack, root, pictures):
+    """The pack holds the pictures, without a byte between or behind them."""
+    assert set(read_index(pack)) == set(pictures)
+    store, files = PackStore(pack, root), FileStore(root)
+    assert all(torch.equal(store.image(name), files.image(name)) for _, name in pictures)
+    records = sorted(read_index(pack).values())
+    assert [record.offset for record in records] == [0, *(record.end for record in records[:-1])]
+    assert data_file(pack).stat().st_size == records[-1].end
+
+
+def test_progress_and_repetition(tree, tmp_path):
+    root, pictures = tree
+    seen = []
+    assert write_pack(tmp_path / "pack", root, pictures, progress=lambda *counts: seen.append(counts)) == []
+    assert seen == [(done, len(pictures)) for done in range(1, len(pictures) + 1)]
+    assert_whole(tmp_path / "pack", root, pictures)
+    before = data_file(tmp_path / "pack").read_bytes()
+    assert write_pack(tmp_path / "pack", root, pictures * 2, progress=lambda *counts: pytest.fail("packed again")) == []
+    assert data_file(tmp_path / "pack").read_bytes() == before
+
+
+def test_more_pictures_are_added(tree, tmp_path):
+    root, pictures = tree
+    seen = []
+    write_pack(tmp_path / "pack", root, pictures[:5])
+    write_pack(tmp_path / "pack", root, pictures, progress=lambda *counts: seen.append(counts))
+    assert seen[0] == (6, len(pictures))
+    assert_whole(tmp_path / "pack", root, pictures)
+
+
+def test_changed_files_are_packed_again(tree, tmp_path):
+    root, pictures = tree
+    write_pack(tmp_path / "pack", root, pictures)
+    name = pictures[3][1]
+    pixels = np.random.default_rng().integers(256, size=(9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / name)
+    write_pack(tmp_path / "pack", root, pictures)
+    assert torch.equal(PackStore(tmp_path / "pack", root).image(name), torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("cut", ["none", "index", "data", "index and data", "header"])
+def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
+    root, pictures = tree
+    pack = tmp_path / "pack"
+    write_pack(pack, root, pictures[:7])
+    if "index" in cut:
+        with index_file(pack).open("ab") as file:
+            file.write(b'{"kind": "image", "name": "im')
+    if "data" in cut:
+        with data_file(pack).open("ab") as file:
+            file.write(os.urandom(100))
+    if cut == "header":
+        index_file(pack).write_text('{"format": "fpl-f')
+    else:
+        assert len(read_index(pack)) == 7  # readable before it is repaired
+    write_pack(pack, root, pictures)
+    assert_whole(pack, root, pictures)
+
+
+def test_sigkill(tree, tmp_path):
+    """A whole process, killed between two moments that nobody chose."""
+    root, pictures = tree
+    pack = tmp_path / "pack"
+    kills = 0
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", WRITE, pack, root, *(name for _, name in pictures)])
+        known = len(read_index(pack)) if index_file(pack).is_file() else 0
+        while process.poll() is None:
+            if index_file(pack).is_file() and index_file(pack).read_bytes().count(b"\n") > known + 3:
+                time.sleep(np.random.default_rng().uniform(0, 0.02))
+                process.send_signal(signal.SIGKILL)
+                break
+        kills += process.wait(timeout=60) == -signal.SIGKILL
+        done = PackStore(pack, root)
+        for kind, name in read_index(pack):
+            assert torch.equal(getattr(done, kind)(name), FileStore(root).image(name))
+    assert kills == 2
+    seen = []
+    write_pack(pack, root, pictures, progress=lambda *counts: seen.append(counts))
+    assert seen[0][0] > 3  # what was packed stays packed
+    assert_whole(pack, root, pictures)
+
+
+def test_bad_files_are_listed_and_the_others_packed(tree, tmp_path):
+    root, pictures = tree
+    (root / pictures[2][1]).unlink()
+    (root / pictures[4][1]).write_text("hello")
+    problems = write_pack(tmp_path / "pack", root, [*pictures, ("label", pictures[0][1])])
+    assert len(problems) == 3
+    assert problems[0] == f"{root / pictures[2][1]}: the file must exist, but is missing"
+    assert "the image must be readable" in problems[1]
+    assert "a label must be an 8-bit" in problems[2]
+    assert set(read_index(tmp_path / "pack")) == {p for p in pictures if p not in (pictures[2], pictures[4])}
+
+
+def test_an_interrupted_call_keeps_what_it_has(tree, tmp_path):
+    root, pictures = tree
+
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pack(tmp_path / "pack", root, pictures, progress=interrupt)
+    assert len(read_index(tmp_path / "pack")) == 4
+    write_pack(tmp_path / "pack", root, pictures)
+    assert_whole(tmp_path / "pack", root, pictures)
+
+
+def test_one_writer_at_a_time(tree, tmp_path):
+    root, pictures = tree
+    with (
+        pack_writer._Writer.open(tmp_path / "pack"),
+        pytest.raises(ValueError, match="must be written by one process at a time, got a second one"),
+    ):
+        write_pack(tmp_path / "pack", root, pictures)
+
+
+def test_nothing_else_is_written_over(tree, tmp_path):
+    root, pictures = tree
+    for path in (root, root / pictures[0][1]):
+        with pytest.raises(ValueError, match="must be a pack, a new or an empty folder, got something else"):
+            write_pack(path, root, pictures)
+
+
+def test_decoding_does_not_run_far_ahead():
+    started = []
+    with pack_writer.ThreadPoolExecutor(2) as pool:
+        results = pack_writer._map_ahead(pool, lambda item: started.append(item) or -item, range(50), 4)
+        assert next(results) == 0
+        time.sleep(0.05)
+        assert len(started) <= 5
+        assert list(results) == [-item for item in range(1, 50)]

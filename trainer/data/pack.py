@@ -1,0 +1,155 @@
+"""A pack: decoded pictures, back to back in one memory-mapped file, so that training decodes nothing.
+
+Format. ``data.bin`` holds the bytes of the arrays, images (3, H, W) and labels (H, W) uint8. ``index.jsonl`` holds a
+line of JSON for each: a header, then ``{"kind": "image" | "label", "name": path below the root of the data set,
+"offset": bytes, "shape": [...], "crc32": of the array, "source": [bytes, mtime in ns] of the file}``. Both files only
+grow, the index after the data (pack_writer.py): whatever the index tells of is there, and of two lines with one kind
+and name the later one counts.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["HEADER", "Kind", "PackStore", "Record", "data_file", "index_file", "read_index"]
+
+Kind = Literal["image", "label"]
+HEADER = {"format": "fpl-fast pack", "version": 1}
+
+
+class Record(NamedTuple):
+    """Where an array lies, and what it was made from."""
+
+    offset: int
+    shape: tuple[int, ...]
+    crc32: int
+    source: tuple[int, int]
+
+    @property
+    def end(self) -> int:
+        """First byte behind the array."""
+        return self.offset + math.prod(self.shape)
+
+
+def data_file(path: Path) -> Path:
+    """The arrays of a pack."""
+    return path / "data.bin"
+
+
+def index_file(path: Path) -> Path:
+    """The index of a pack."""
+    return path / "index.jsonl"
+
+
+def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
+    """The whole lines of an index; a last line that a killed writer cut short is left out.
+
+    Raises:
+        ValueError: There is no index, or it is not one of this version.
+    """
+    file = index_file(path)
+    try:
+        header, *lines = file.read_bytes().split(b"\n")[:-1]
+        if json.loads(header) != HEADER:
+            raise ValueError
+        entries = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise ValueError(f"{path}: must be a pack that fpl-fast data pack wrote, got {error.strerror}") from None
+    except ValueError:
+        raise ValueError(
+            f"{file}: must be the index of a pack of version {HEADER['version']}, got other text"
+        ) from None
+    return {
+        (entry["kind"], entry["name"]): Record(
+            entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"])
+        )
+        for entry in entries
+    }
+
+
+class PackStore:
+    """Images and labels of a pack, memory-mapped.
+
+    The first time a process reads a picture it compares the checksum, and the size of the file that the picture was
+    made from if that is still there.
+
+    Args:
+        path: The pack.
+        root: The data set that it was made of.
+
+    Raises:
+        ValueError: There is no such pack, or it is not whole; from the methods: a picture is not in it, is damaged, or
+            was made from another file.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self.path, self.root = path, root
+        self._index = read_index(path)
+        self._verified: set[tuple[Kind, str]] = set()
+        needed = max((record.end for record in self._index.values()), default=0)
+        size = data_file(path).stat().st_size if data_file(path).is_file() else 0
+        if size < needed:
+            raise ValueError(f"{data_file(path)}: must hold the {needed} bytes that its index tells of, got {size}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapping, which a loader process makes anew."""
+        return {name: value for name, value in self.__dict__.items() if name != "_data"}
+
+    def where(self, name: str) -> str:
+        """What messages call a picture."""
+        return f"{self.path}: {name}"
+
+    def image(self, name: str) -> Tensor:
+        """(3, H, W) uint8, RGB."""
+        return self._read("image", name)
+
+    def label(self, name: str) -> Tensor:
+        """(H, W) uint8, the indices as they were stored."""
+        return self._read("label", name)
+
+    def require(self, kind: Kind, names: Iterable[str], origin: str) -> None:
+        """Check that pictures are in the pack.
+
+        Raises:
+            ValueError: One is not.
+        """
+        absent = [name for name in names if (kind, name) not in self._index]
+        if absent:
+            others = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise ValueError(
+                f"{self.path}: the pack must hold all {kind}s of {origin}, got none of {absent[0]}{others} "
+                f"(fpl-fast data pack adds them)"
+            )
+
+    @cached_property
+    def _data(self) -> np.ndarray:
+        return np.memmap(data_file(self.path), dtype=np.uint8, mode="r")
+
+    def _read(self, kind: Kind, name: str) -> Tensor:
+        record = self._index[kind, name]
+        array = np.asarray(self._data[record.offset : record.end])
+        if (kind, name) not in self._verified:
+            self._verify(name, record, array)
+            self._verified.add((kind, name))
+        return torch.from_numpy(array.copy()).view(record.shape)  # tensors must be writable, the mapping is not
+
+    def _verify(self, name: str, record: Record, array: np.ndarray) -> None:
+        if (crc32 := zlib.crc32(array)) != record.crc32:
+            raise ValueError(
+                f"{self.where(name)}: the packed picture must have checksum {record.crc32:08x}, got {crc32:08x}: "
+                f"delete {self.path} and pack anew"
+            )
+        source = self.root / name
+        if source.is_file() and (size := source.stat().st_size) != record.source[0]:
+            raise ValueError(
+                f"{source}: must be the file of {record.source[0]} bytes that was packed in {self.path}, got {size} "
+                f"bytes (fpl-fast data pack adds the new one)"
+            )

@@ -1,0 +1,157 @@
+"""Writing packs (pack.py): decoded in threads, appended in order, and safe whenever the writer is killed."""
+
+import fcntl
+import json
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from torch import Tensor
+
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.pack import HEADER, Kind, data_file, index_file, read_index
+
+__all__ = ["write_pack"]
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_BYTES_PER_COMMIT = 256 << 20  # what a killed writer loses at most; a commit waits for the disk
+
+
+def write_pack(
+    path: Path,
+    root: Path,
+    pictures: Iterable[tuple[Kind, str]],
+    *,
+    num_threads: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Add pictures to a pack, which is made if there is none.
+
+    Pictures whose files have kept size and time since they were packed are passed over, so that a call that was cut
+    short, even by SIGKILL, is simply repeated.
+
+    Args:
+        path: Folder of the pack.
+        root: Folder that names start from.
+        pictures: Kind and name of each.
+        num_threads: Files decoded at a time.
+        progress: Called with (pictures done, pictures in all).
+
+    Returns:
+        A line for each file that could not be packed.
+
+    Raises:
+        ValueError: The folder holds something else, or another process is writing to the pack.
+    """
+    pictures = list(dict.fromkeys(pictures))
+    store = FileStore(root)
+
+    def source(name: str) -> tuple[int, int]:
+        try:
+            status = (root / name).stat()
+        except OSError:
+            return -1, -1  # decoding says what is wrong
+        return status.st_size, status.st_mtime_ns
+
+    def decode(picture: tuple[Kind, str]) -> Tensor | str:
+        kind, name = picture
+        try:
+            return store.image(name) if kind == "image" else store.label(name)
+        except ValueError as error:
+            return str(error)
+
+    problems = []
+    with _Writer.open(path) as writer, ThreadPoolExecutor(num_threads) as pool:
+        packed = read_index(path)
+        sources = {picture: source(picture[1]) for picture in pictures}
+        missing = [p for p in pictures if p not in packed or packed[p].source != sources[p]]
+        decoded = _map_ahead(pool, decode, missing, 2 * num_threads)
+        for done, (picture, array) in enumerate(
+            zip(missing, decoded, strict=True), start=1 + len(pictures) - len(missing)
+        ):
+            if isinstance(array, str):
+                problems.append(array)
+            else:
+                writer.append(picture, array, sources[picture])
+            if progress is not None:
+                progress(done, len(pictures))
+    return problems
+
+
+class _Writer:
+    """Appends to the two files of a pack."""
+
+    def __init__(self, data: BinaryIO, index: BinaryIO) -> None:
+        self._data, self._index = data, index
+        self._lines: list[bytes] = []
+        self._committed = data.tell()
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator["_Writer"]:
+        """The writer of a pack, alone; what a killed one left is cut off. Commits at the end, whatever happens."""
+        if path.exists() and not index_file(path).is_file() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path}: must be a pack, a new or an empty folder, got something else")
+        path.mkdir(parents=True, exist_ok=True)
+        with index_file(path).open("ab+") as index, data_file(path).open("ab") as data:
+            try:
+                fcntl.flock(index, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{path}: must be written by one process at a time, got a second one") from None
+            index.seek(0)
+            text = index.read()
+            index.truncate(text.rfind(b"\n") + 1)
+            if b"\n" not in text:
+                index.write(_line(HEADER))
+                index.flush()
+            data.truncate(max((record.end for record in read_index(path).values()), default=0))
+            data.seek(0, os.SEEK_END)
+            writer = cls(data, index)
+            try:
+                yield writer
+            finally:
+                writer.commit()
+
+    def append(self, picture: tuple[Kind, str], array: Tensor, source: tuple[int, int]) -> None:
+        """Write an array; its line of the index waits for the next commit."""
+        kind, name = picture
+        content, offset = array.contiguous().numpy(), self._data.tell()
+        self._data.write(content)
+        record = {"kind": kind, "name": name, "offset": offset, "shape": list(array.shape)}
+        self._lines.append(_line(record | {"crc32": zlib.crc32(content), "source": source}))
+        if self._data.tell() - self._committed >= _BYTES_PER_COMMIT:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put the data on the disk, and only then the lines that tell of it."""
+        self._data.flush()
+        os.fsync(self._data.fileno())
+        self._index.write(b"".join(self._lines))
+        self._index.flush()
+        os.fsync(self._index.fileno())
+        self._lines.clear()
+        self._committed = self._data.tell()
+
+
+def _line(content: dict[str, object]) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """Results in order, of which no more than ``ahead`` wait: the map of an executor would hold the whole data set."""
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
