@@ -47,11 +47,11 @@ def test_help_lists_every_command(capsys):
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
-        for command in ("train", "eval", "predict", "report", "recipes", "quickstart", "bench"):
+        for command in ("train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
             assert re.search(rf"^  {command} ", shown, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["eval", "predict", "report", "recipes", "quickstart", "bench"])
+@pytest.mark.parametrize("command", ["eval", "predict", "report", "recipes", "data", "quickstart", "bench"])
 def test_help_of_commands(capsys, command):
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])

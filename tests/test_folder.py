@@ -138,14 +138,34 @@ def test_bad_files(tree, what):
     dataset[0], dataset[2]  # the others stay readable
 
 
-def test_check_counts_bad_files_and_reports_progress(tree):
+def test_all_bad_files_are_listed_and_progress_is_told(tree):
     (tree / "images/a.png").unlink()
+    (tree / "labels/a.png").unlink()
     (tree / "labels/c.png").unlink()
     seen = []
-    with pytest.raises(ValueError, match=r"images/a.png: .* \(and 1 more bad files\)"):
+    with pytest.raises(ValueError, match=r"images/a.png: .* \(and 2 more bad files\)"):
         open_tree(tree).check(progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert [Path(line.split(":")[0]).name for line in open_tree(tree).problems()] == ["a.png", "c.png"]
+    problems = open_tree(tree).inspect().problems
+    assert [line.split(":")[0] for line in problems] == [
+        str(tree / name) for name in ("images/a.png", "labels/a.png", "labels/c.png")
+    ]
+
+
+def test_inspection_counts_sizes_and_pixels(tree):
+    Image.open(tree / "images/a.png").save(tree / "images/c.png")
+    Image.open(tree / "labels/a.png").save(tree / "labels/c.png")
+    dataset = open_tree(tree, label_ignore=(9,))
+    stored = np.array(Image.open(tree / "labels/b.png"))
+    stored[0, :3] = 9
+    Image.fromarray(stored).save(tree / "labels/b.png")
+    found = dataset.inspect()
+    assert found.sizes == {(13, 17): 2, (8, 30): 1}
+    labels = torch.cat([dataset[i].label.flatten() for i in range(3)])
+    assert found.label_pixels.tolist() == [(labels == value).sum() for value in range(256)]
+    assert found.label_pixels[255] == 3
+    assert found.problems == ()
+    assert open_tree(tree, labelled=False).inspect().label_pixels.sum() == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from PIL import Image
 from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 
 CPU = torch.device("cpu")
@@ -156,6 +157,25 @@ def test_public_data_sets(tmp_path):
         assert set(batch.labelled.label.unique().tolist()) <= {*range(num_classes), 255}
     assert read_splits(data, unlabelled=False).keys() == {"labelled", "val"}
     assert read_splits(tiny_run().data, unlabelled=True) == {}
+
+
+def test_packed_batches_are_those_of_the_files(tmp_path):
+    voc_tree(tmp_path / "voc")
+    files = VocData(root=str(tmp_path / "voc"), partition="1/4")
+    splits = read_splits(files, unlabelled=True)
+    pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
+    pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
+    assert write_pack(tmp_path / "pack", tmp_path / "voc", pictures) == []
+    packed = dataclasses.replace(files, packed=str(tmp_path / "pack"))
+    for ours, theirs in zip(*(batches(dataclasses.replace(tiny_run(), data=d)) for d in (packed, files)), strict=True):
+        assert_equal(ours, theirs)
+    ours, theirs = (build_val_dataset(data) for data in (packed, files))
+    check_files([ours], lambda done, total: None)
+    for index in range(len(ours)):
+        assert torch.equal(ours[index].image, theirs[index].image)
+        assert torch.equal(ours[index].label, theirs[index].label)
+    with pytest.raises(ValueError, match=r"pack: the pack must hold all labels of .*1-2\.txt, got none of train_aug/"):
+        build_train_datasets(dataclasses.replace(packed, partition="1/2"), unlabelled=False)
 
 
 def test_supervised_needs_no_unlabelled_list(folder, tmp_path):

@@ -20,7 +20,7 @@ def test_voc(tmp_path):
     without = make_dataset(data, unlabelled, labelled=False)
     without.check()
     assert without[0].label is None
-    assert any("train_aug/label" in line for line in make_dataset(data, unlabelled).problems())
+    assert any("train_aug/label" in line for line in make_dataset(data, unlabelled).inspect().problems)
     make_dataset(data, val).check()
 
 

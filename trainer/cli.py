@@ -16,6 +16,7 @@ _COMMANDS = {
     "predict": "segment images with a run",
     "report": "write the HTML report of a run",
     "recipes": "list the recipes",
+    "data": "check a data set, or decode it once into a pack",
     "quickstart": "compare supervised training with FPL+CPS on synthetic scenes, in minutes",
     "bench": "audit the kernels offline, or report benchmark results",
 }

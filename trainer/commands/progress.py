@@ -1,8 +1,12 @@
 """A training run on the terminal: a bar where someone watches, a line a log step where nobody does."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,7 +19,52 @@ from rich.progress import (
 
 from fpl_fast.trainer.commands.console import out_console
 
-__all__ = ["ProgressMonitor"]
+__all__ = ["ProgressMonitor", "counting"]
+
+
+_SECONDS_A_LINE = 10
+
+
+def _make_bar(console: Console) -> Progress:
+    """Done, elapsed and left; nothing where nobody watches."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Bars for work that is counted: from a title to what is called with (done, in all).
+
+    Where nobody watches, a line is written every ten seconds.
+    """
+    console = out_console()
+    bar = _make_bar(console)
+
+    def count(title: str) -> Callable[[int, int], None]:
+        task = bar.add_task(title, total=None, note="")
+        begin = told = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total)
+            now = time.monotonic()
+            if bar.disable and now - told >= _SECONDS_A_LINE:
+                told = now
+                console.print(f"{title}  {done}/{total}  {(now - begin) / done * (total - done):.0f} s left")
+
+        return show
+
+    with bar:
+        yield count
 
 
 class ProgressMonitor:
@@ -28,17 +77,7 @@ class ProgressMonitor:
     def __init__(self, title: str) -> None:
         self.title = title
         self.console = out_console()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self._bar = _make_bar(self.console)
         self._tasks: dict[str, TaskID] = {}
         self._steps = 0
 

@@ -10,7 +10,7 @@ from fpl_fast.trainer.config_io import load_config, override_config
 from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.run_folder import RunFolder, free_path
 
-__all__ = ["main", "run_training"]
+__all__ = ["main", "read_config", "run_training"]
 
 _PROG = "fpl-fast train RECIPE|CONFIG.yaml [--out DIR]"
 _DESCRIPTION = """
@@ -35,19 +35,28 @@ def main(arguments: list[str]) -> int:
         folder = RunFolder(options.resume)
         return run_training(folder.load_config(), folder, resume=True)
 
-    config = _read_config(rest)
+    config = read_config(rest, prog=_PROG, description=_DESCRIPTION)
     folder = RunFolder(options.out or free_path(Path("runs") / (config.recipe or "run")))
     return run_training(config, folder)
 
 
-def _read_config(arguments: list[str]) -> RunConfig:
-    """The configuration that the first argument names, changed by the others."""
+def read_config(arguments: list[str], *, prog: str, description: str) -> RunConfig:
+    """The configuration that the first argument names, changed by the others.
+
+    Args:
+        arguments: A recipe or a file, and options.
+        prog: Command that the help shows.
+        description: What the help says first.
+
+    Raises:
+        ValueError: There is no such recipe, file, option or value.
+    """
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not {"-h", "--help"} & set(arguments):
         raise ValueError("the first argument must be a recipe or a configuration file; fpl-fast recipes lists recipes")
     name = arguments[0] if named else "synthetic/fpl_cps_cutmix"
     config = load_config(name) if name.endswith((".yaml", ".yml")) else make_recipe(name)
-    return override_config(config, arguments[named:], prog=_PROG, description=_DESCRIPTION)
+    return override_config(config, arguments[named:], prog=prog, description=description)
 
 
 def run_training(config: RunConfig, folder: RunFolder, *, resume: bool = False) -> int:

@@ -1,16 +1,19 @@
 """Images and labels named by lists, in files."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.sample import Palette, Sample, index_palette
 
-__all__ = ["FolderDataset", "Store"]
+__all__ = ["FolderDataset", "Inspection", "Store"]
 
 
 class Store(Protocol):
@@ -24,6 +27,21 @@ class Store(Protocol):
 
     def label(self, name: str) -> Tensor:
         """(H, W) uint8, the indices as they are stored."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inspection:
+    """What the files of a part hold.
+
+    Attributes:
+        sizes: How many images have each height and width.
+        label_pixels: (256,) int64, pixels of each class, and of ``ignore_index``; zero without labels.
+        problems: A line for each bad file, in the order of the list.
+    """
+
+    sizes: Counter[tuple[int, int]]
+    label_pixels: Tensor
+    problems: tuple[str, ...]
 
 
 class FolderDataset:
@@ -80,9 +98,10 @@ class FolderDataset:
         self.ignore_index = ignore_index
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         self.palette = palette or index_palette(num_classes)
-        self._class_of = torch.full((256,), -1, dtype=torch.int16)  # stored value -> class, -1 = not allowed
-        self._class_of[:num_classes] = torch.arange(num_classes, dtype=torch.int16)
-        self._class_of[[ignore_index, *label_ignore]] = ignore_index
+        self._allowed = np.zeros(256, dtype=bool)
+        self._class_of = np.full(256, ignore_index, dtype=np.uint8)  # of a stored value
+        self._class_of[:num_classes] = range(num_classes)
+        self._allowed[[*range(num_classes), ignore_index, *label_ignore]] = True
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -93,47 +112,59 @@ class FolderDataset:
         Raises:
             ValueError: If one is missing or unreadable, or the label is not as the class demands.
         """
-        image = self.store.image(self.pairs[index].image)
-        return Sample(image, self._label(self.pairs[index].label, image) if self.labelled else None)
+        pair = self.pairs[index]
+        image = self.store.image(pair.image)
+        return Sample(image, self._label(pair.label, image.shape[-2:]) if self.labelled else None)
 
-    def _label(self, name: str, image: Tensor) -> Tensor:
+    def _label(self, name: str, size: Sequence[int] | None) -> Tensor:
+        """Classes (H, W) uint8 of a label, which must have the size of its image as far as that is known."""
         stored = self.store.label(name)
-        if stored.shape != image.shape[-2:]:
+        if size is not None and stored.shape != size:
             raise ValueError(
-                f"{self.store.where(name)}: a label must have its image's size "
-                f"{image.shape[-1]} x {image.shape[-2]}, got {stored.shape[1]} x {stored.shape[0]}"
+                f"{self.store.where(name)}: a label must have its image's size {size[1]} x {size[0]}, "
+                f"got {stored.shape[1]} x {stored.shape[0]}"
             )
-        label = self._class_of[stored.int()]
-        if label.min() < 0:
+        wrong = np.flatnonzero(torch.bincount(stored.flatten(), minlength=256).numpy() * ~self._allowed)
+        if len(wrong):
             raise ValueError(
                 f"{self.store.where(name)}: labels must be below num_classes = {self.num_classes} or an ignored "
-                f"value, got {stored[label < 0].max()}"
+                f"value, got {wrong[-1]}"
             )
-        return label.to(torch.uint8)
+        return torch.from_numpy(np.take(self._class_of, stored.numpy()))
 
-    def problems(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Read everything and describe all that is wrong, a line an image in the order of the list.
+    def inspect(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
+        """Read everything and tell what it is.
 
         Args:
             num_threads: Images read at a time.
             progress: Called with (images done, images in all).
         """
-
-        def problem(index: int) -> str | None:
-            try:
-                self[index]
-            except ValueError as error:
-                return str(error)
-            return None
-
-        found = []
+        sizes: Counter[tuple[int, int]] = Counter()
+        label_pixels = torch.zeros(256, dtype=torch.int64)
+        problems: list[str] = []
         with ThreadPoolExecutor(num_threads) as pool:
-            for done, message in enumerate(pool.map(problem, range(len(self))), start=1):
-                if message is not None:
-                    found.append(message)
+            for done, (size, pixels, wrong) in enumerate(pool.map(self._look_at, range(len(self))), start=1):
+                sizes.update([] if size is None else [size])
+                if pixels is not None:
+                    label_pixels += pixels
+                problems += wrong
                 if progress is not None:
                     progress(done, len(self))
-        return found
+        return Inspection(sizes, label_pixels, tuple(problems))
+
+    def _look_at(self, index: int) -> tuple[tuple[int, int] | None, Tensor | None, list[str]]:
+        """Size of the image, pixels of each label value, and what is wrong: both files are looked at."""
+        size, pixels, wrong = None, None, []
+        try:
+            size = tuple(self.store.image(self.pairs[index].image).shape[-2:])
+        except ValueError as error:
+            wrong.append(str(error))
+        if self.labelled:
+            try:
+                pixels = torch.bincount(self._label(self.pairs[index].label, size).flatten(), minlength=256)
+            except ValueError as error:
+                wrong.append(str(error))
+        return size, pixels, wrong
 
     def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> None:
         """Read everything, before hours are spent on training.
@@ -142,7 +173,7 @@ class FolderDataset:
             ValueError: On the first bad file: a missing, truncated or unreadable image or label, a label whose size
                 differs from the image's, an RGB or 16-bit label, a label value that is no class and not ignored.
         """
-        found = self.problems(num_threads, progress)
-        if found:
-            others = f" (and {len(found) - 1} more bad files)" if len(found) > 1 else ""
-            raise ValueError(found[0] + others)
+        problems = self.inspect(num_threads, progress).problems
+        if problems:
+            others = f" (and {len(problems) - 1} more bad files)" if len(problems) > 1 else ""
+            raise ValueError(problems[0] + others)

@@ -1,0 +1,107 @@
+import re
+
+import pytest
+from data_trees import city_tree, voc_tree
+
+from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.commands import progress
+from fpl_fast.trainer.commands.data_tables import _ranges
+from fpl_fast.trainer.commands.progress import counting
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output, standard error."""
+    code = main(["data", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_check_tells_what_there_is(tmp_path, capsys):
+    city_tree(tmp_path, size=(20, 30), partitions=(16,))
+    code, shown, _ = run(capsys, "check", "city/fpl_cps_cutmix", "--data.root", tmp_path, "--data.partition", "1/32")
+    assert code == 0
+    assert re.search(r"labelled +│ 2 +│ 30 x 20 +│ [0-9, -]*255 ", shown)
+    assert re.search(r"unlabelled +│ 31 +│ 30 x 20 ", shown)
+    assert re.search(r"labelled: 1/32 of the training images, .*_1-16\.txt, seed 0, SHA-256 [0-9a-f]{64}\n", shown)
+    assert re.search(r"│ traffic light +│ +\d+\.\d\d │", shown)
+    assert re.search(r"packed: 0\.00 GB, disk free [\d.]+ GB; .* estimated: [\d.]+ GB", shown)
+    assert shown.endswith("nothing is wrong\n")
+
+
+def test_check_fails_on_what_is_wrong(tmp_path, capsys):
+    voc_tree(tmp_path)
+    labels = sorted(tmp_path.glob("val/label/*.png"))
+    labels[0].unlink()
+    labels[2].write_text("hello")
+    code, shown, _ = run(capsys, "check", "voc/cps", "--data.root", tmp_path)
+    assert code == 1
+    wrong = [line for line in shown.splitlines() if line.startswith("wrong: ")]
+    assert len(wrong) == 2
+    assert str(labels[0]) in wrong[0]
+    assert str(labels[2]) in wrong[1]
+    assert shown.endswith("wrong in all: 2\n")
+
+
+def test_pack_check_and_add(tmp_path, capsys):
+    voc_tree(tmp_path / "voc")
+    where = ["--data.root", tmp_path / "voc", "--data.packed", tmp_path / "pack"]
+    code, _, err = run(capsys, "check", "voc/cps", *where)
+    assert (code, "must be a pack that fpl-fast data pack wrote" in err) == (2, True)
+    code, shown, _ = run(capsys, "pack", "voc/cps", *where)
+    assert (code, "44 of 44 pictures" in shown) == (0, True)  # 36 images, labels of 5 + 3
+    assert run(capsys, "check", "voc/cps", *where)[0] == 0
+    code, _, err = run(capsys, "check", "voc/cps", *where, "--data.partition", "1/4")
+    assert (code, "the pack must hold all labels of subset_train_aug/train_aug_labeled_1-4.txt" in err) == (2, True)
+    code, shown, _ = run(capsys, "pack", "voc/cps", *where, "--data.partition", "1/4")
+    assert (code, "48 of 48 pictures" in shown) == (0, True)
+    assert run(capsys, "check", "voc/cps", *where, "--data.partition", "1/4")[0] == 0
+
+
+def test_pack_lists_bad_files(tmp_path, capsys):
+    voc_tree(tmp_path / "voc")
+    (bad, *_) = (tmp_path / "voc").glob("val/image/*.jpg")
+    bad.unlink()
+    code, shown, _ = run(capsys, "pack", "voc/cps", "--data.root", tmp_path / "voc", "--data.packed", tmp_path / "pack")
+    assert code == 1
+    assert "43 of 44 pictures" in shown
+    assert f"wrong: {bad}: the file must exist, but is missing\nwrong in all: 1\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the first argument must be check or pack, got ''"),
+        (["chekc", "voc/cps"], "the first argument must be check or pack, got 'chekc'"),
+        (["check"], "the first argument must be a recipe or a configuration file"),
+        (["check", "synthetic/cps"], "data.kind must be a data set in files, got 'synthetic'"),
+        (["check", "voc/cps", "--data.partition", "1/3"], "data.partition"),
+        (["check", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
+        (["pack", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
+    ],
+)
+def test_user_errors_are_one_line(capsys, arguments, message):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_pack_needs_a_folder(tmp_path, capsys):
+    voc_tree(tmp_path)
+    assert "data.packed must name the folder to pack into" in run(capsys, "pack", "voc/cps", "--data.root", tmp_path)[2]
+
+
+def test_ranges():
+    assert _ranges([]) == ""
+    assert _ranges([3]) == "3"
+    assert _ranges([0, 1, 2, 5, 7, 8, 255]) == "0-2, 5, 7-8, 255"
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with counting() as count:
+        show = count("files")
+        for done in range(1, 8):
+            show(done, 10)
+    assert capsys.readouterr().out == "files  3/10  28 s left\nfiles  6/10  16 s left\n"

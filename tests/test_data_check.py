@@ -1,0 +1,105 @@
+import dataclasses
+
+import pytest
+from data_trees import city_tree, voc_tree
+from PIL import Image
+from trainer_runs import tiny_run
+
+from fpl_fast.trainer.config import CityscapesData, MethodConfig, VocData
+from fpl_fast.trainer.data.lists import Pair, Split
+from fpl_fast.trainer.data_check import available_memory_bytes, examine_data, find_overlaps, read_file_splits
+
+
+def quiet(title):
+    return lambda done, total: None
+
+
+def run_on(data, **method):
+    return dataclasses.replace(tiny_run(**method), data=data)
+
+
+def split(*names):
+    return Split(tuple(Pair(name, name) for name in names), "list.txt")
+
+
+def test_a_sound_data_set(tmp_path):
+    city_tree(tmp_path, size=(20, 30))
+    counts = {}
+    report = examine_data(
+        run_on(CityscapesData(root=str(tmp_path))),
+        lambda title: lambda done, total: counts.setdefault(title, []).append((done, total)),
+    )
+    assert {name: len(seen) for name, seen in counts.items()} == {"labelled": 5, "unlabelled": 28, "val": 3}
+    assert report.problems == []
+    assert all("no labelled pixel of" in remark for remark in report.remarks)
+    assert report.parts["val"].found.sizes == {(20, 30): 3}
+    assert report.packed_bytes == 600 * (4 * 5 + 3 * 28 + 4 * 3)
+    assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 + 4 * 2 * 2)  # two batches of crops
+
+
+def test_a_missing_class_is_remarked(tmp_path):
+    voc_tree(tmp_path)
+    for path in tmp_path.glob("*/label/*.png"):
+        with Image.open(path) as label:
+            label.point(lambda value: value if value in (0, 7, 255) else 3).save(path)
+    (remark,) = examine_data(run_on(VocData(root=str(tmp_path), partition="1/2")), quiet).remarks
+    assert remark.startswith("no labelled pixel of aeroplane, bicycle, boat")
+    assert "bird" not in remark
+
+
+def test_all_that_is_wrong_is_listed(tmp_path):
+    voc_tree(tmp_path)
+    data = VocData(root=str(tmp_path))
+    splits = read_file_splits(run_on(data))
+    missing, colour = (tmp_path / splits["labelled"].pairs[i].label for i in (0, 2))
+    corrupt = tmp_path / splits["unlabelled"].pairs[5].image
+    missing.unlink()
+    Image.open(colour).convert("RGB").save(colour)
+    corrupt.write_bytes(corrupt.read_bytes()[:100])
+    report = examine_data(run_on(data), quiet)
+    assert [line.split(":")[0] for line in report.problems] == [str(missing), str(colour), str(corrupt)]
+    assert report.parts["labelled"].found.sizes.total() == 5  # the image of a bad label is sound
+
+
+def test_trained_validation_images_are_wrong_and_files_named_once(tmp_path):
+    train = voc_tree(tmp_path)
+    lists = tmp_path / "subset_train_aug"
+    (tmp_path / "train_part.txt").write_text("\n".join((lists / "train_aug_labeled_1-8.txt").read_text().split()[:2]))
+    leaking = VocData(root=str(tmp_path), val="train_part.txt")
+    (problem,) = examine_data(run_on(leaking), quiet).problems
+    assert problem.startswith("labelled and val share 2 of 5 and 2 images: train_aug/image/")
+    gone = tmp_path / examine_data(run_on(leaking), quiet).parts["val"].split.pairs[0].image
+    gone.unlink()
+    first, second = examine_data(run_on(leaking), quiet).problems
+    assert (first, second) == (f"{gone}: the file must exist, but is missing", problem)
+    assert len(train) == 33
+
+
+def test_overlaps():
+    leaks, remarks = find_overlaps(
+        {"labelled": split("a", "b"), "unlabelled": split("b", "c", "d", "c", "c"), "val": split("e", "a", "f")}
+    )
+    assert leaks == ["labelled and val share 1 of 2 and 3 images: a, ..."]
+    assert remarks == [
+        "labelled and unlabelled share 1 of 2 and 5 images: b, ...",
+        "unlabelled names 2 images more than once: c, ...",
+    ]
+    assert find_overlaps({"labelled": split("a"), "val": split("b")}) == ([], [])
+
+
+def test_supervised_reads_no_unlabelled_images(tmp_path):
+    voc_tree(tmp_path, partitions=())
+    config = run_on(VocData(root=str(tmp_path), unlabelled="nowhere.txt"), name="supervised")
+    assert read_file_splits(config).keys() == {"labelled", "val"}
+    with pytest.raises(ValueError, match=r"nowhere\.txt"):
+        read_file_splits(dataclasses.replace(config, method=MethodConfig()))
+
+
+def test_drawn_data_has_no_files():
+    with pytest.raises(ValueError, match=r"data\.kind must be a data set in files, got 'synthetic'"):
+        read_file_splits(tiny_run())
+
+
+def test_available_memory_is_plausible():
+    available = available_memory_bytes()
+    assert available is None or 1e6 < available < 1e15

@@ -1,0 +1,73 @@
+"""``fpl-fast data``."""
+
+from pathlib import Path
+
+from fpl_fast.trainer.commands.console import out_console
+from fpl_fast.trainer.commands.train import read_config
+from fpl_fast.trainer.config import RunConfig
+
+__all__ = ["main"]
+
+_PROG = "fpl-fast data check|pack RECIPE|CONFIG.yaml"
+_DESCRIPTION = """
+check reads every image and label that the run would read and tells what they are; exit code 1 when something is wrong.
+pack decodes them once into the folder --data.packed, from which a run with the same option then trains; a call that was
+interrupted is repeated, and another partition is added to the same folder.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Check the data set of a recipe or a configuration file, or pack it."""
+    what, *rest = arguments or [""]
+    if what in ("-h", "--help"):
+        what, rest = "check", ["--help"]
+    if what not in ("check", "pack"):
+        raise ValueError(f"{_PROG}: the first argument must be check or pack, got {what!r}")
+    config = read_config(rest, prog=_PROG, description=_DESCRIPTION)
+    return _check(config) if what == "check" else _pack(config)
+
+
+def _check(config: RunConfig) -> int:
+    from fpl_fast.trainer.commands.data_tables import class_shares, memory_line, parts_table
+    from fpl_fast.trainer.commands.progress import counting
+    from fpl_fast.trainer.data_check import examine_data
+
+    with counting() as progress:
+        report = examine_data(config, progress)
+    console = out_console()
+    console.print(parts_table(report))
+    for name, part in report.parts.items():
+        console.print(f"{name}: {part.split.origin}, SHA-256 {part.split.sha256}")
+    console.print(class_shares(report))
+    console.print(memory_line(report, Path(config.data.packed or config.data.root)))
+    for remark in report.remarks:
+        console.print(f"note: {remark}")
+    return _tell(report.problems)
+
+
+def _pack(config: RunConfig) -> int:
+    from fpl_fast.trainer.commands.progress import counting
+    from fpl_fast.trainer.data.pack_writer import write_pack
+    from fpl_fast.trainer.data_check import read_file_splits
+
+    splits = read_file_splits(config)
+    if config.data.packed is None:
+        raise ValueError("data.packed must name the folder to pack into, got null")
+    path = Path(config.data.packed)
+    pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
+    pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
+    with counting() as progress:
+        problems = write_pack(path, Path(config.data.root), pictures, progress=progress("pictures"))
+    total = len(set(pictures))
+    size = sum(file.stat().st_size for file in path.iterdir())
+    out_console().print(f"{path}: {total - len(problems)} of {total} pictures, {size / 1e9:.2f} GB")
+    return _tell(problems)
+
+
+def _tell(problems: list[str]) -> int:
+    """Print all that is wrong; returns the exit code."""
+    console = out_console()
+    for problem in problems:
+        console.print(f"wrong: {problem}")
+    console.print(f"wrong in all: {len(problems)}" if problems else "nothing is wrong")
+    return int(bool(problems))

@@ -1,0 +1,68 @@
+"""What ``fpl-fast data check`` shows."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from fpl_fast.trainer.data_check import DataReport, available_memory_bytes
+
+__all__ = ["class_shares", "memory_line", "parts_table"]
+
+
+def parts_table(report: DataReport) -> Table:
+    """Number, sizes and label values of each part."""
+    table = Table("part", "images", "width x height", "label values")
+    for name, part in report.parts.items():
+        sizes = sorted(part.found.sizes, key=lambda size: (size[0] * size[1], size))
+        smallest_and_largest = dict.fromkeys(f"{width} x {height}" for height, width in (*sizes[:1], *sizes[-1:]))
+        values = _ranges(part.found.label_pixels.nonzero().flatten().tolist())
+        table.add_row(name, str(len(part.split.pairs)), " ... ".join(smallest_and_largest), values)
+    return table
+
+
+def _ranges(values: Sequence[int]) -> str:
+    """Ascending numbers in short: 0-18, 255."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def class_shares(report: DataReport) -> Table:
+    """Share of each class in the pixels of the labelled images, with a bar, and of the validation images."""
+    table = Table("class")
+    table.add_column("labelled, %", justify="right")
+    table.add_column("")
+    table.add_column("val, %", justify="right")
+    parts = [report.parts["labelled"], report.parts["val"]]
+    pixels = [part.found.label_pixels.double() for part in parts]
+    labelled, val = ((100 * count / count.sum().clamp(min=1)).tolist() for count in pixels)
+    dataset = parts[0].dataset
+    for index, name in (*enumerate(dataset.class_names), (dataset.ignore_index, "no label")):
+        table.add_row(name, f"{labelled[index]:.2f}", "█" * round(labelled[index] / 4), f"{val[index]:.2f}")
+    return table
+
+
+def memory_line(report: DataReport, path: Path) -> str:
+    """Size of a pack against disk and memory: one that fits is read from the disk once, not in every epoch.
+
+    Args:
+        report: What the data set is.
+        path: Where a pack lies or would lie.
+    """
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    text = (
+        f"packed: {report.packed_bytes / 1e9:.2f} GB, disk free {free / 1e9:.1f} GB; "
+        f"batches held ready by the loaders, estimated: {report.loader_bytes / 1e9:.2f} GB"
+    )
+    available = available_memory_bytes()
+    if available is None:
+        return text
+    fits = report.packed_bytes + report.loader_bytes < available
+    return f"{text}; {'both fit' if fits else 'both do not fit'} in the {available / 1e9:.1f} GB of free memory"
