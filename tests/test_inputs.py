@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -183,6 +184,15 @@ def test_supervised_needs_no_unlabelled_list(folder, tmp_path):
     assert build_train_datasets(folder, unlabelled=False).unlabelled is None
     with pytest.raises(ValueError, match=r"unlabelled\.txt"):
         build_train_datasets(folder, unlabelled=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_goes_bad_is_one_line(folder, tmp_path, workers):
+    config = changed(dataclasses.replace(tiny_run(), data=folder), train={"workers": workers})
+    (tmp_path / "images" / "train" / "d.jpg").unlink()
+    message = f"{tmp_path}/images/train/d.jpg: the file must exist, but is missing"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        batches(config)
 
 
 def test_a_bad_file_is_named(folder, tmp_path):

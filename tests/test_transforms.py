@@ -1,8 +1,11 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
 
 from fpl_fast.trainer.data.sample import Sample
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
@@ -74,6 +77,27 @@ def test_resizing_as_the_published_code():
     stripes = Sample((torch.arange(10) % 2 * 200).to(torch.uint8).expand(3, 4, 10), None)
     half = Augmentation((2, 5), scales=(0.5,), flip_probability=0)(stripes, np.random.default_rng(0))
     assert (half.image == 100).all()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (75, 50), (61, 97), (60, 45)])  # divisible, some, prime, some
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5, 1.75, 2.0])
+def test_a_crop_is_cut_from_the_whole_resized_image(size, scale):
+    rng = np.random.default_rng()
+    pixels, label = (torch.from_numpy(rng.integers(256, size=(n, *size), dtype=np.uint8)) for n in (3, 1))
+    resized = [math.floor(side * scale) for side in size]
+    whole_image = tv.resize(pixels, resized, InterpolationMode.BILINEAR, antialias=False).int()
+    whole_label = tv.resize(label, resized, InterpolationMode.NEAREST)[0]
+    crop = (17, 22)
+    augmentation = Augmentation(crop, scales=(scale,), flip_probability=0)
+    for seed in rng.integers(10**6, size=30):
+        view = augmentation(Sample(pixels, label[0]), np.random.default_rng(seed))
+        draws = np.random.default_rng(seed)
+        draws.random(), draws.integers(1)  # flip and scale
+        top, left = (draws.integers(side - extent + 1) for side, extent in zip(resized, crop, strict=True))
+        window = (..., slice(top, top + crop[0]), slice(left, left + crop[1]))
+        assert torch.equal(view.label, whole_label[window])
+        assert (view.image.int() - whole_image[window]).abs().max() <= 1  # weights are rounded at other places
+        assert view.valid.all()
 
 
 def test_one_pixel_shrinks_no_further():

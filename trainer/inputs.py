@@ -1,7 +1,7 @@
 """From a configuration to data sets, and from data sets to the batches of a method."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
 
 __all__ = ["TrainDatasets", "build_train_datasets", "build_val_dataset", "check_files", "read_batches", "read_splits"]
+
+
+_Item = TypeVar("_Item")
 
 
 class TrainDatasets(NamedTuple):
@@ -131,6 +134,7 @@ def read_batches(
         rank: Of this process.
         world_size: Number of processes, of which the batch sizes are multiples.
     """
+    pinned = device.type == "cuda"
     loaders = [
         make_loader(
             stream,
@@ -140,7 +144,7 @@ def read_batches(
             rank=rank,
             world_size=world_size,
             num_workers=config.train.workers,
-            pin_memory=device.type == "cuda",
+            pin_memory=pinned,
         )
         for stream, batch in _streams(config, datasets, num_unlabelled_views)
     ]
@@ -150,17 +154,28 @@ def read_batches(
     def batches() -> Iterator[Batch]:
         with torch.random.fork_rng(devices=[]):  # each new iterator draws a seed, which a resumed run must not notice
             iterators = [iter(loader) for loader in loaders]
-        for step, items in enumerate(zip(*iterators, strict=True), start=start_step):
+        for step, items in enumerate(_in_one_line(zip(*iterators, strict=True)), start=start_step):
             labelled = _to_view(items[0], config, device, with_label=True)
             unlabelled = tuple(_to_view(item, config, device, with_label=False) for item in items[1:])
             mask = None
             if num_unlabelled_views == 2:
                 rng = np.random.default_rng([mask_seed, step])
                 masks = cutmix_masks(config.train.batch_unlabelled, config.augment.crop, rng)
-                mask = masks[shown][: len(unlabelled[0].image)].to(device, non_blocking=True)
+                mask = masks[shown][: len(unlabelled[0].image)]
+                if pinned:  # a copy from pageable memory would wait for the device
+                    mask = mask.pin_memory()
+                mask = mask.to(device, non_blocking=True)
             yield Batch(labelled, unlabelled, mask)
 
     return batches()
+
+
+def _in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Items as they come; of an error that torch wraps in the traceback of a loader process, the message."""
+    try:
+        yield from items
+    except ValueError as error:
+        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
 
 
 def _streams(config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int) -> list[tuple[SampleStream, int]]:

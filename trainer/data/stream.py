@@ -124,6 +124,8 @@ def make_loader(
         num_workers: Loader processes, 0 to load in this one. Does not change what is delivered.
         pin_memory: Whether batches lie in page-locked memory, for asynchronous copies to a GPU.
 
+    Loader processes live as long as the iterator, which a run has one of, and each holds two batches ready.
+
     Returns:
         Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data
         set, ``label`` (B, h, w) uint8.
