@@ -8,12 +8,16 @@ import math
 import numpy as np
 from PIL import Image
 
+from fpl_fast.trainer.data.sample import index_palette
+
 NUM_TRAIN = 33  # parts 1/32 ... 1/2 hold 2, 3, 5, 9, 17 images
 NUM_VAL = 3
 
 
 def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, seed=None):
-    """The layout and lists of CPS; images vary in size, and some training images lack labels.
+    """The layout and lists of CPS; images vary in size, training images in no list of labels lack them.
+
+    Training labels are grey PNGs, validation labels have the palette: both hold indices.
 
     Args:
         root: Folder to fill.
@@ -33,9 +37,8 @@ def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, 
     for folder, names in (("train_aug", train), ("val", val)):
         for name in names:
             extent = tuple(int(rng.integers(side - 8, side + 1)) for side in size)
-            _save_pair(
-                root / folder / "image" / f"{name}.jpg", root / folder / "label" / f"{name}.png", extent, 21, rng
-            )
+            image, label = root / folder / "image" / f"{name}.jpg", root / folder / "label" / f"{name}.png"
+            _save_pair(image, label, extent, 21, rng, palette=index_palette(256) if folder == "val" else None)
     _write(root / "val.txt", val)
     if train_list:
         _write(root / "train_aug.txt", train)
@@ -100,13 +103,16 @@ def _write(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
-def _save_pair(image, label, size, num_classes, rng):
+def _save_pair(image, label, size, num_classes, rng, palette=None):
     """Patches of a few classes with void between them; the picture shows the class as its brightness."""
     classes = rng.integers(num_classes, size=(3, 4), dtype=np.uint8)
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(size, classes.shape, strict=True))
     indices = classes[np.ix_(rows, columns)]
     pixels = indices[..., None] * (200 // num_classes) + rng.integers(40, size=(*size, 3))
     indices[:, columns != np.roll(columns, 1)] = 255
-    for path, array in ((image, pixels.astype(np.uint8)), (label, indices)):
+    marked = Image.fromarray(indices)
+    if palette is not None:
+        marked.putpalette([channel for color in palette for channel in color])
+    for path, picture in ((image, Image.fromarray(pixels.astype(np.uint8))), (label, marked)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
+        picture.save(path)

@@ -4,10 +4,11 @@ import json
 
 import pytest
 from data_trees import city_tree
-from trainer_runs import tiny_run
+from trainer_runs import Quiet, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData
 from fpl_fast.trainer.inputs import read_splits
+from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder, free_path
 
 
@@ -46,6 +47,23 @@ def test_images_of_a_run_are_recorded(tmp_path):
     others = read_splits(dataclasses.replace(data, partition="1/16"), unlabelled=True)
     with pytest.raises(ValueError, match=r"lists/labelled\.txt: the run must go on with the images that it began with"):
         folder.check_splits(others)
+
+
+def test_a_run_is_resumed_with_its_own_images_only(tmp_path):
+    names = city_tree(tmp_path / "data", size=(40, 48))
+    config = tiny_run()
+    config = dataclasses.replace(
+        config,
+        data=CityscapesData(root=str(tmp_path / "data")),
+        train=dataclasses.replace(config.train, steps=2),
+    )
+    folder = RunFolder(tmp_path / "run")
+    train(config, folder, Quiet())
+    train(config, folder, Quiet(), resume=True)
+    part = tmp_path / "data/config_new/subset_train/train_aug_labeled_1-8.txt"
+    part.write_text("".join(f"images/train/{name}.png segmentation/train/{name}_gtFine.png\n" for name in names[:5]))
+    with pytest.raises(ValueError, match="the run must go on with the images that it began with"):
+        train(config, folder, Quiet(), resume=True)
 
 
 def test_synthetic_data_has_no_lists(tmp_path):

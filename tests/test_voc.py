@@ -32,6 +32,14 @@ def test_the_lists_name_tells_the_folder():
     assert located("training/val.txt") == located("val.txt")  # the name of the file counts, not that of its folder
 
 
+def test_the_official_folders_hold_all_images(tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    for list_name in ("train_aug.txt", "ImageSets/Segmentation/val.txt"):
+        assert VOC.locate(tmp_path, [Pair("2099_004321", "2099_004321")], list_name) == [
+            ("JPEGImages/2099_004321.jpg", "SegmentationClassAug/2099_004321.png")
+        ]
+
+
 def test_paths_are_taken_as_they_are():
     pair = Pair("JPEGImages/2099_004321.jpg", "SegmentationClassAug/2099_004321.png")
     assert VOC.locate(Path(), [pair], "train_aug.txt") == [pair]

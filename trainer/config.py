@@ -146,7 +146,7 @@ class PublicData(FileData):
 
 @_config
 class VocData(PublicData):
-    """PASCAL VOC 2012 with SBD's labels: train_aug/image/ID.jpg, train_aug/label/ID.png, the same under val, lists."""
+    """PASCAL VOC 2012 with SBD's labels: train_aug and val; or the official JPEGImages and SegmentationClassAug."""
 
     kind: Literal["voc"] = "voc"
     """Names the kind of data set; fixed by the recipe."""

@@ -16,11 +16,15 @@ _CLASS_NAMES = (
 
 
 def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
-    """Ids lie in a folder that the list's name tells (Chen et al. 2021); paths are taken as they are."""
-    stem = PurePosixPath(list_name).stem
-    folder = "train_aug" if "train" in stem or "pseudoseg" in stem else "val"
+    """Ids lie in the folders of the official download, or in one that the list's name tells (Chen et al. 2021)."""
+    if (root / "JPEGImages").is_dir():
+        images, labels = "JPEGImages", "SegmentationClassAug"
+    else:
+        stem = PurePosixPath(list_name).stem
+        folder = "train_aug" if "train" in stem or "pseudoseg" in stem else "val"
+        images, labels = f"{folder}/image", f"{folder}/label"
     return [
-        pair if "/" in pair.image else Pair(f"{folder}/image/{pair.image}.jpg", f"{folder}/label/{pair.label}.png")
+        pair if "/" in pair.image else Pair(f"{images}/{pair.image}.jpg", f"{labels}/{pair.label}.png")
         for pair in pairs
     ]
 
