@@ -1,7 +1,6 @@
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,18 +13,6 @@ from fpl_fast.trainer.data import pack_writer
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.pack import PackStore, data_file, index_file, read_index
 from fpl_fast.trainer.data.pack_writer import write_pack
-
-# Packs with a commit for each picture, slowly enough to be met in the middle.
-WRITE = """
-import sys, time
-from pathlib import Path
-from fpl_fast.trainer.data import pack_writer
-
-pack_writer._BYTES_PER_COMMIT = 1
-pack, root, *names = sys.argv[1:]
-pictures = [("image", name) for name in names]
-pack_writer.write_pack(Path(pack), Path(root), pictures, progress=lambda done, total: time.sleep(0.02))
-"""
 
 
 @pytest.fixture
@@ -95,27 +82,29 @@ def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
     assert_whole(pack, root, pictures)
 
 
-def test_sigkill(tree, tmp_path):
-    """A whole process, killed between two moments that nobody chose."""
+def test_sigkill(tree, tmp_path, monkeypatch):
+    """A process of its own, killed again and again between two moments that nobody chose."""
     root, pictures = tree
     pack = tmp_path / "pack"
-    kills = 0
-    for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", WRITE, pack, root, *(name for _, name in pictures)])
-        known = len(read_index(pack)) if index_file(pack).is_file() else 0
-        while process.poll() is None:
-            if index_file(pack).is_file() and index_file(pack).read_bytes().count(b"\n") > known + 3:
-                time.sleep(np.random.default_rng().uniform(0, 0.02))
-                process.send_signal(signal.SIGKILL)
-                break
-        kills += process.wait(timeout=60) == -signal.SIGKILL
-        done = PackStore(pack, root)
-        for kind, name in read_index(pack):
-            assert torch.equal(getattr(done, kind)(name), FileStore(root).image(name))
-    assert kills == 2
+    monkeypatch.setattr(pack_writer, "_BYTES_PER_COMMIT", 1)  # a commit for each picture
+    for kill in range(3):
+        slowly = {"progress": lambda done, total: time.sleep(0.03)}
+        process = multiprocessing.get_context("fork").Process(
+            target=write_pack, args=(pack, root, pictures), kwargs=slowly
+        )
+        process.start()
+        while not index_file(pack).is_file() or index_file(pack).read_bytes().count(b"\n") < 4 + 5 * kill:
+            assert process.is_alive()
+        time.sleep(np.random.default_rng().uniform(0, 0.05))
+        process.kill()
+        process.join(timeout=60)
+        assert process.exitcode == -signal.SIGKILL
+        store, packed = PackStore(pack, root), read_index(pack)
+        assert 3 + 5 * kill <= len(packed) < len(pictures)
+        assert all(torch.equal(store.image(name), FileStore(root).image(name)) for _, name in packed)
     seen = []
     write_pack(pack, root, pictures, progress=lambda *counts: seen.append(counts))
-    assert seen[0][0] > 3  # what was packed stays packed
+    assert seen[0] == (len(packed) + 1, len(pictures))  # what was packed stays packed
     assert_whole(pack, root, pictures)
 
 
