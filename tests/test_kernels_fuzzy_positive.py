@@ -233,3 +233,25 @@ def test_more_than_2_to_31_elements():
     assert sums[1].item() == 1 << 25
     assert grad[0, 64, -1, -1].item() < 0
     assert grad[0, 63, -1, -1].item() > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU reserves what it is asked for; see the test above")
+@pytest.mark.parametrize("size", [None, (5, 9)])
+@pytest.mark.parametrize("num_classes", [5, 34])
+def test_offsets_past_2_to_31(num_classes, size):
+    """Logits spread over memory that is reserved but hardly touched: classes, rows and images lie far apart."""
+    strides = (2**31 + 7, 2**27, 2**26 + 1, 3)
+    logits = draw_logits(2, num_classes, 2, 7, dtype=torch.bfloat16)
+    length = 1 + sum((n - 1) * stride for n, stride in zip(logits.shape, strides, strict=True))
+    storage = torch.UntypedStorage(2 * length)
+    spread = torch.empty(0, dtype=torch.bfloat16).set_(storage, 0, logits.shape, strides)
+    spread.copy_(logits)
+    student = draw_logits(2, num_classes, 2, 7, dtype=torch.float32)
+    for z, t in ((student, spread), (spread, student)):
+        inputs = LossInputs(z, t, size=size)
+        near = inputs._replace(student=z.contiguous(), teacher=t.contiguous())
+        actual, expected = (
+            fuzzy_positive_sums(x, OPTIONS, scale=None, with_grad=True, with_stats=True) for x in (inputs, near)
+        )
+        assert torch.equal(actual[0], expected[0])
+        assert torch.equal(actual[1], expected[1])
