@@ -62,13 +62,13 @@ def test_dtypes_and_layouts(kernel_device, dtype, layout):
 
 @pytest.mark.parametrize("num_classes", [5, 34])
 def test_masks_weights_and_cutmix(kernel_device, num_classes):
-    student, teacher, partner = (draw(num_classes, 6, 5, n=2, device=kernel_device) for _ in range(3))
-    size = (11, 17)
+    student, teacher, partner = (draw(num_classes, 4, 3, n=2, device=kernel_device) for _ in range(3))
+    size = (7, 10)
     weight = torch.rand(2, *size, device=kernel_device)
     valid_mask = torch.rand(2, *size, device=kernel_device) > 0.3
-    valid_mask[1, 4:] = False  # cell rows without a valid pixel
+    valid_mask[1, 3:] = False  # cell rows without a valid pixel
     mix_mask = torch.zeros(2, *size, dtype=torch.bool, device=kernel_device)
-    mix_mask[0, 3:9, 5:12] = True  # cell rows of either side only, and mixed ones
+    mix_mask[0, 3:5, 2:7] = True  # cell rows of either side only, and mixed ones
     mix_mask[1] = True
     check_against_reference(student, teacher, size=size, valid_mask=valid_mask, pixel_weight=weight)
     check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, confidence_power=2.0)

@@ -144,7 +144,7 @@ def upsampled_kernel(
         )
         plain = zeros_like(carried)
         sloped = zeros_like(carried)
-        for side in tl.static_range(SIDES):
+        for side in range(SIDES):
             active = begin < end
             if MASKED:
                 # Pixels of this side in the cell row: a block wholly on the other side does not load this teacher.
@@ -157,7 +157,9 @@ def upsampled_kernel(
                 active = tl.max(count) > 0
             if active:
                 if teacher_ptr is not None:
-                    source = teacher_ptr if side == 0 else partner_ptr
+                    source = teacher_ptr
+                    if mix_mask_ptr is not None:
+                        source = tl.where(widened(side) == 0, teacher_ptr, partner_ptr)
                     teacher_top = load_row(
                         source + row * teacher_stride_h,
                         teacher_left,
@@ -247,7 +249,7 @@ def widened(index):
 
 @triton.jit
 def pixels_on_side(
-    valid_mask_ptr, valid_stride_p, mix_mask_ptr, mix_stride_p, y, width, column, in_bounds, SIDE: tl.constexpr
+    valid_mask_ptr, valid_stride_p, mix_mask_ptr, mix_stride_p, y, width, column, in_bounds, side
 ):
     """Valid pixels of the row ``y`` whose teacher is the own one (side 0) or the partner (side 1)."""
     pixel = widened(y) * width + column
@@ -256,7 +258,7 @@ def pixels_on_side(
         chosen = chosen & (tl.load(valid_mask_ptr + pixel * valid_stride_p, mask=in_bounds, other=0) != 0)
     if mix_mask_ptr is not None:
         mixed = tl.load(mix_mask_ptr + pixel * mix_stride_p, mask=in_bounds, other=0) != 0
-        chosen = chosen & (mixed if SIDE == 1 else ~mixed)
+        chosen = chosen & (mixed == (side == 1))
     return chosen
 
 
