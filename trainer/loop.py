@@ -15,6 +15,7 @@ from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.state import TrainState
+from fpl_fast.trainer.step import train_step
 from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
 __all__ = ["Monitor", "Outcome", "train"]
@@ -117,13 +118,9 @@ class _Trainer:
         for batch in self.clock.waiting(batches):
             progress = state.step / steps
             set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
-            self.optimizer.zero_grad()
-            losses = self.module(batch, progress)
-            loss = sum(losses.terms.values())
-            fabric.backward(loss)
-            self.optimizer.step()
+            values = train_step(fabric, self.module, self.optimizer, batch, progress)
             self.method.after_step(progress)
-            state.meter.update({"loss": loss, **losses.terms, **losses.telemetry})
+            state.meter.update(values)
             state.step += 1
 
             if self.first:

@@ -1,0 +1,119 @@
+import copy
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from trainer_runs import tiny_run
+
+from fpl_fast import ops
+from fpl_fast.trainer.methods import Batch, View, build_method
+from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.step import train_step
+
+SIZE, NUM, C = (32, 32), 2, 5
+METHODS = [
+    {"name": "supervised"},
+    {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 50},
+    {"loss": "ce", "cutmix": False},
+    {"loss": "ce", "ignore_padding": True},
+    {"loss": "fpl", "cutmix": False, "weighting": "linear"},
+    {"loss": "fpl", "weighting": "concave", "max_positives": None},
+    {"loss": "fpl", "weighting": "convex", "balance": False, "ignore_padding": True},
+    {"loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 50},
+]
+# On a GPU each of these makes the host wait: values or sizes that only the device knows.
+SYNCHRONISING = {
+    "aten::item",
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::equal",
+    "aten::_unique2",
+    "aten::unique_dim",
+}
+
+
+def make_network():
+    """Stride 4 with batch normalisation."""
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
+
+
+def make_batch(num_views, device):
+    generator = torch.Generator().manual_seed(0)
+
+    def view(labelled):
+        valid = torch.ones(NUM, *SIZE, dtype=torch.bool)
+        valid[:, -3:] = False
+        label = torch.randint(0, C, (NUM, *SIZE), generator=generator).masked_fill(~valid, 255)
+        image = torch.randn(NUM, 3, *SIZE, generator=generator)
+        return View(image.to(device), valid.to(device), label.to(device) if labelled else None)
+
+    mask = (torch.rand(NUM, *SIZE, generator=generator) < 0.4).to(device)
+    return Batch(view(True), tuple(view(False) for _ in range(num_views)), mask if num_views == 2 else None)
+
+
+def prepare(changes, device="cpu"):
+    """The arguments of ``train_step``, and the bare method."""
+    config = tiny_run(**changes)
+    torch.manual_seed(0)
+    method = build_method(config.method, make_network)
+    fabric = Fabric(accelerator=device, devices=1)
+    batch = make_batch(method.num_unlabelled_views, fabric.device)
+    module, optimizer = fabric.setup(method, build_optimizer(method, config.optim, fabric.device))
+    module.train()
+    return (fabric, module, optimizer, batch, 0.0), method
+
+
+def test_step_is_plain_gradient_descent() -> None:
+    """One step of SGD without momentum so far: w - lr * (gradient + decay * w)."""
+    (fabric, module, optimizer, batch, progress), method = prepare({"loss": "fpl"})
+    literal = copy.deepcopy(method)
+    values = train_step(fabric, module, optimizer, batch, progress)
+    losses = literal(batch, progress)
+    loss = sum(losses.terms.values())
+    loss.backward()
+    torch.testing.assert_close(values["loss"], loss)
+    assert values.keys() == {"loss", *losses.terms, *losses.telemetry}
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for ours, before in zip(method.parameters(), literal.parameters(), strict=True):
+        expected = before - 0.01 * (before.grad + decays[id(ours)] * before)
+        torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def synchronisations(step):
+    """The synchronising operators that ran, also those inside other operators."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step()
+    return {event.key for event in profiler.key_averages()} & SYNCHRONISING
+
+
+@pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
+def test_step_reads_nothing_back(changes, monkeypatch) -> None:
+    # On a CPU, where that is free, the backward looks whether its factor is 1; a GPU decides it for itself.
+    monkeypatch.setattr(ops, "scale_gradient_", torch.Tensor.mul_)
+    arguments, _ = prepare(changes)
+    train_step(*arguments)  # the first step sets things up
+    assert synchronisations(lambda: train_step(*arguments)) == set()
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: bool(x.any()), lambda x: x.nonzero()]
+)
+def test_a_read_is_seen(read) -> None:
+    assert synchronisations(lambda: read(torch.randn(9)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
+def test_step_never_waits_for_the_gpu(changes) -> None:
+    arguments, _ = prepare(changes, "cuda")
+    train_step(*arguments)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(*arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
