@@ -13,29 +13,49 @@ def num_parameters(module):
 
 
 @pytest.mark.parametrize("name, expected", [("resnet50", 23_631_808), ("resnet101", 42_623_936)])
-def test_deep_stem_resnets_are_those_of_the_papers(name, expected):
-    backbone = Backbone(name)
+@pytest.mark.parametrize("output_stride, layer3, layer4", [(16, [1] * 6, [2, 4, 8]), (8, [1] + [2] * 5, [4, 8, 16])])
+def test_deep_stem_resnets_are_those_of_the_papers(name, expected, output_stride, layer3, layer4):
+    backbone = Backbone(name, output_stride=output_stride)
     assert num_parameters(backbone) == expected
-    assert backbone.channels == (256, 2048)
-    # multi-grid at output stride 16, without changing the stride of the 3x3 convolutions or of the shortcut
-    convolutions = [block.conv2 for block in backbone.encoder.layer4]
-    assert [conv.dilation[0] for conv in convolutions] == [conv.padding[0] for conv in convolutions] == [2, 4, 8]
-    assert {conv.stride for conv in convolutions} == {(1, 1)}
+    assert backbone.channels == (256, 1024, 2048)
+    for stage, dilations, dilated in ((3, layer3, output_stride == 8), (4, layer4, True)):
+        blocks = getattr(backbone.encoder, f"layer{stage}")[: len(dilations)]
+        assert [block.conv2.dilation[0] for block in blocks] == dilations
+        assert [block.conv2.padding[0] for block in blocks] == dilations
+        # the stride sits on the first 3x3 convolution, or on none where dilation replaces it
+        assert [block.conv2.stride[0] for block in blocks] == [1 if dilated else 2] + [1] * (len(blocks) - 1)
+        assert {block.conv1.stride[0] for block in blocks} == {1}
+
+
+def test_deep_stem_resnets_start_with_identity_blocks():
+    encoder = Backbone("resnet50").encoder
+    blocks = [block for stage in (1, 2, 3, 4) for block in getattr(encoder, f"layer{stage}")]
+    assert len(blocks) == 16
+    assert all((block.bn3.weight == 0).all() for block in blocks)
+    weight = blocks[5].conv2.weight  # Kaiming-normal over fan-out
+    assert weight.std().item() == pytest.approx((2 / (9 * len(weight))) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize(
-    "name, size, low, high",
+    "name, options, size, sizes",
     [
-        ("resnet50", (512, 512), (256, 128, 128), (2048, 32, 32)),
-        ("resnet50", (800, 800), (256, 200, 200), (2048, 50, 50)),
-        (TINY, (97, 130), (32, 25, 33), (96, 7, 9)),
-        ("test_convnext", (64, 96), (24, 16, 24), (64, 4, 6)),
+        ("resnet50", {}, (512, 512), [(256, 128, 128), (1024, 32, 32), (2048, 32, 32)]),
+        ("resnet50", {}, (800, 800), [(256, 200, 200), (1024, 50, 50), (2048, 50, 50)]),
+        ("resnet50", {"output_stride": 8}, (769, 513), [(256, 193, 129), (1024, 97, 65), (2048, 97, 65)]),
+        # only even sizes tell the two ways to round apart
+        (
+            "resnet50",
+            {"output_stride": 8, "ceil_pool": True},
+            (769, 512),
+            [(256, 193, 129), (1024, 97, 65), (2048, 97, 65)],
+        ),
+        (TINY, {}, (97, 130), [(32, 25, 33), (192, 7, 9), (96, 7, 9)]),
+        ("test_convnext", {}, (64, 96), [(24, 16, 24), (48, 4, 6), (64, 4, 6)]),
     ],
 )
-def test_feature_sizes(name, size, low, high):
-    features = Backbone(name).to("meta")(torch.zeros(1, 3, *size, device="meta"))
-    assert features.low.shape == (1, *low)
-    assert features.high.shape == (1, *high)
+def test_feature_sizes(name, options, size, sizes):
+    features = Backbone(name, **options).to("meta")(torch.zeros(1, 3, *size, device="meta"))
+    assert [tuple(feature.shape) for feature in features] == [(1, *shape) for shape in sizes]
 
 
 @pytest.mark.parametrize("output_stride, extent", [(8, 8), (16, 4), (32, 2), (None, 2)])
@@ -50,7 +70,7 @@ def test_encoders_with_channels_last_features():
     features = backbone(torch.randn(1, 3, 64, 96))
     assert [tuple(feature.shape) for feature in features] == [
         (1, channels, height, width)
-        for channels, height, width in zip(backbone.channels, (16, 2), (24, 3), strict=True)
+        for channels, height, width in zip(backbone.channels, (16, 4, 2), (24, 6, 3), strict=True)
     ]
 
 

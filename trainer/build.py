@@ -10,7 +10,7 @@ from torch import nn
 
 from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
-from fpl_fast.trainer.models.deeplabv3plus import build_network
+from fpl_fast.trainer.models.network import build_network
 
 __all__ = ["build_method_networks", "make_fabric", "make_network"]
 
@@ -50,6 +50,7 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
     return build_network(
         config.backbone,
         num_classes,
+        head=config.head,
         output_stride=config.output_stride,
         head_channels=config.head_channels,
         low_channels=config.low_channels,
@@ -67,6 +68,9 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
+    if not method.uses_aux_head:
+        for network in method.networks:
+            network.aux_head = None  # DDP waits for the gradient of every weight
     synchronised = fabric.world_size > 1 and fabric.device.type == "cuda"
     if synchronised:
         method = convert_sync_batchnorm(method)

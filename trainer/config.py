@@ -183,16 +183,18 @@ class AugmentConfig:
 
 @_config
 class ModelConfig:
-    """A backbone of any kind that timm knows, under the DeepLabv3+ head of CPS."""
+    """A backbone of any kind that timm knows, under the DeepLabv3+ head of CPS or of AEL."""
 
     backbone: str = "resnet50"
-    """"resnet50" or "resnet101" (the deep-stem networks of CPS), or the name of any timm model."""
+    """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
+    head: Literal["cps", "ael"] = "cps"
+    """Decoder: that of CPS (made for output stride 16), or that of AEL with its auxiliary head and dropout (for 8)."""
     output_stride: int | None = 16
     """Image size over size of the deepest features; null is the backbone's own, for those that cannot be dilated."""
     head_channels: int = 256
     """Channels of the head's features."""
     low_channels: int = 48
-    """Channels that the stride-4 features are reduced to."""
+    """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
     """Whether timm downloads its ImageNet weights."""
     weights_file: str | None = None

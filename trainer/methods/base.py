@@ -51,6 +51,8 @@ class Method(nn.Module, ABC):
     """
 
     num_networks: int = 1
+    uses_aux_head: bool = True
+    """Whether the supervised loss reads auxiliary logits; if not, networks go without the head that gives them."""
 
     def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
         super().__init__()

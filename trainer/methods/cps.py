@@ -36,6 +36,7 @@ class CrossPseudoSupervision(Method):
     """
 
     num_networks = 2
+    uses_aux_head = False
 
     @property
     def num_unlabelled_views(self) -> int:

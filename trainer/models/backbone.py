@@ -1,4 +1,4 @@
-"""Encoders from timm, with two feature maps tapped: a fine one at stride 4 and the last one."""
+"""Encoders from timm, with three feature maps tapped: a fine one at stride 4 and the last two."""
 
 import difflib
 import logging
@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels), weights converted from Gluon.
 _DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
-_MULTI_GRID = (2, 4, 8)  # dilations of the 3x3 convolutions of layer4 at output stride 16
+_MULTI_GRID = (1, 2, 4)  # of the 3x3 convolutions of layer4, in units of the dilation that replaces its strides
 _FINE_STRIDE = 4
 
 
@@ -24,28 +24,34 @@ class Features(NamedTuple):
 
     Attributes:
         low: (N, C_low, ceil(H / 4), ceil(W / 4)).
+        middle: (N, C_middle, h', w'), the stage before the last: layer3 of a ResNet.
         high: (N, C_high, ceil(H / s), ceil(W / s)) at the output stride s.
     """
 
     low: Tensor
+    middle: Tensor
     high: Tensor
 
 
 class Backbone(nn.Module):
     """A timm encoder that returns :class:`Features`.
 
-    ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers, at output stride 16 with the
-    dilations 2, 4, 8 in layer4 (Chen et al. 2021). Any other name goes to timm as it is; a tag reaches timm's own
-    ResNets, too (``resnet50.a1_in1k``). Encoders made for one image size, as timm's transformers are, need that size.
+    ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers: dilations 2, 4, 8 in layer4 at
+    output stride 16 (Chen et al. 2021); 1 then 2 in layer3 and 4, 8, 16 in layer4 at output stride 8 (Hu et al. 2021);
+    without ImageNet weights, convolutions are Kaiming-normal over fan-out and the last batch norm of a block starts at
+    0. Any other name goes to timm as it is; a tag reaches timm's own ResNets, too (``resnet50.a1_in1k``). Encoders made
+    for one image size, as timm's transformers are, need that size.
 
     Args:
         name: Name of the encoder.
         output_stride: Stride of the last features, or None for the encoder's own (usually 32).
+        ceil_pool: Whether the max-pooling of the deep-stem networks rounds sizes up, as in AEL: 512 pixels then give
+            129 and not 128.
         pretrained: Whether to fetch ImageNet weights through timm.
         weights_file: Local file of weights for the encoder alone; see :func:`load_weights`.
 
     Attributes:
-        channels: Channels of ``low`` and ``high``.
+        channels: Channels of ``low``, ``middle`` and ``high``.
 
     Raises:
         ValueError: If the name is unknown, or the encoder has no features at stride 4 or not at this output stride.
@@ -56,6 +62,7 @@ class Backbone(nn.Module):
         name: str,
         *,
         output_stride: int | None = 16,
+        ceil_pool: bool = False,
         pretrained: bool = False,
         weights_file: str | PathLike[str] | None = None,
     ) -> None:
@@ -65,29 +72,34 @@ class Backbone(nn.Module):
             nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
             raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
         self.encoder = _create(_DEEP_STEM.get(name, name), output_stride, pretrained)
-        if name in _DEEP_STEM and output_stride == 16:
-            for block, dilation in zip(self.encoder.layer4, _MULTI_GRID, strict=True):
-                block.conv2.dilation = block.conv2.padding = (dilation, dilation)
-        self.channels = tuple(self.encoder.feature_info.channels())
+        if name in _DEEP_STEM:
+            self.encoder.maxpool.ceil_mode = ceil_pool
+            if output_stride in (8, 16):
+                for block, grid in zip(self.encoder.layer4, _MULTI_GRID, strict=True):
+                    block.conv2.dilation = block.conv2.padding = (grid * 32 // output_stride,) * 2
+        # An encoder whose features at stride 4 are the last but one has two taps instead of three.
+        channels = self.encoder.feature_info.channels()
+        self.channels = (channels[0], channels[-2], channels[-1])
         self._channels_last = getattr(self.encoder, "output_fmt", None) == Format.NHWC
         if weights_file is not None:
             load_weights(self.encoder, weights_file)
 
     def forward(self, image: Tensor) -> Features:
         """(N, 3, H, W) normalised images to features."""
-        low, high = self.encoder(image)
+        maps = self.encoder(image)
         if self._channels_last:
-            low, high = low.movedim(-1, 1), high.movedim(-1, 1)
-        return Features(low, high)
+            maps = [features.movedim(-1, 1) for features in maps]
+        return Features(maps[0], maps[-2], maps[-1])
 
 
 def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module:
-    """The timm encoder that returns exactly the features at stride 4 and the last ones."""
+    """The timm encoder that returns the features at stride 4 and the last two."""
     probe = _features_only(name)
     strides = probe.feature_info.reduction()
     if _FINE_STRIDE not in strides[:-1]:
         raise ValueError(f"backbone must have features at stride {_FINE_STRIDE}, got strides {strides} from {name!r}")
-    taps = (strides.index(_FINE_STRIDE), len(strides) - 1)
+    last = len(strides) - 1
+    taps = tuple(sorted({strides.index(_FINE_STRIDE), last - 1, last}))
     if output_stride is None or output_stride == strides[-1]:
         return _features_only(name, out_indices=taps, pretrained=pretrained)
     try:

@@ -1,0 +1,118 @@
+"""A segmentation network: encoder, decoder head, classifier, and an auxiliary head where the paper has one."""
+
+from os import PathLike
+from typing import Literal
+
+from torch import Tensor, nn
+
+from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead
+from fpl_fast.trainer.models.backbone import Backbone, Features
+from fpl_fast.trainer.models.deeplabv3plus import DeepLabV3PlusHead
+
+
+class SegmentationNetwork(nn.Module):
+    """Encoder, decoder head and a 1 x 1 classifier; logits stay at stride 4, because the losses upsample them.
+
+    Args:
+        backbone: The encoder.
+        head: Features to a feature map (N, head_channels, h, w).
+        classifier: That feature map to logits.
+        aux_head: Features before the last to auxiliary logits, or None.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, classifier: nn.Module, aux_head: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.classifier = classifier
+        self.aux_head = aux_head
+
+    def encode(self, image: Tensor) -> Features:
+        """(N, 3, H, W) normalised images to features."""
+        return self.backbone(image)
+
+    def decode(self, features: Features) -> Tensor:
+        """Features to the decoder's feature map (N, head_channels, h, w), of the fine features' size."""
+        return self.head(features)
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Decoder features to logits of the same height and width."""
+        return self.classifier(decoded)
+
+    def forward(self, image: Tensor, *, with_aux: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, 3, H, W) normalised images to logits (N, num_classes, h, w) at stride 4.
+
+        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last.
+        """
+        features = self.encode(image)
+        logits = self.classify(self.decode(features))
+        return (logits, self.aux_head(features.middle)) if with_aux else logits
+
+    def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Main and auxiliary logits in one pass, where ``aux_head`` is not None; compiled whenever ``forward`` is."""
+        return self(image, with_aux=True)
+
+
+def build_network(
+    backbone: str,
+    num_classes: int,
+    *,
+    head: Literal["cps", "ael"] = "cps",
+    output_stride: int | None = 16,
+    head_channels: int = 256,
+    low_channels: int = 48,
+    pretrained: bool = False,
+    weights_file: str | PathLike[str] | None = None,
+) -> SegmentationNetwork:
+    """A segmentation network by name.
+
+    Everything but pretrained weights is drawn from torch's global generator, so that two calls give the two branches
+    of CPS their only difference.
+
+    Args:
+        backbone: ``resnet50`` or ``resnet101`` (deep stem, as in the papers) or any timm encoder with features at
+            stride 4.
+        num_classes: At least 2.
+        head: "cps": rates 6, 12, 18, Kaiming-normal convolutions (fan-in), made for output stride 16. "ael": rates 12,
+            24, 36, dropout, an auxiliary head, PyTorch's initialisation, and max-pooling that rounds sizes up; made
+            for output stride 8.
+        output_stride: Of the encoder, or None for its own.
+        head_channels: Width of the decoder; 256 in the papers.
+        low_channels: "cps": width of the reduced fine features; 48 in the paper ("ael" takes ``head_channels``).
+        pretrained: Whether to fetch ImageNet weights through timm.
+        weights_file: Local weights of the encoder alone.
+
+    Raises:
+        ValueError: If an argument breaks its rule; see :class:`Backbone`.
+
+    Example:
+        >>> network = build_network("resnet50", num_classes=19)
+        >>> network(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 19, 16, 16])
+    """
+    for name, value, least in (
+        ("num_classes", num_classes, 2),
+        ("head_channels", head_channels, 1),
+        ("low_channels", low_channels, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    encoder = Backbone(
+        backbone,
+        output_stride=output_stride,
+        ceil_pool=head == "ael",
+        pretrained=pretrained,
+        weights_file=weights_file,
+    )
+    low, middle, high = encoder.channels
+    classifier = nn.Conv2d(head_channels, num_classes, 1)
+    if head == "ael":
+        aux_head = AuxiliaryHead(middle, head_channels, num_classes)
+        return SegmentationNetwork(encoder, AELHead((low, high), head_channels), classifier, aux_head)
+    decoder = DeepLabV3PlusHead((low, high), head_channels, low_channels)
+    for module in (*decoder.modules(), classifier):
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+    return SegmentationNetwork(encoder, decoder, classifier)
