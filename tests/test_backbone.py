@@ -1,9 +1,7 @@
-import logging
-
 import pytest
 import torch
 
-from fpl_fast.trainer.models.backbone import Backbone, load_weights
+from fpl_fast.trainer.models.backbone import Backbone
 
 TINY = "test_resnet"  # 0.4 million parameters
 
@@ -86,38 +84,3 @@ def test_encoders_with_channels_last_features():
 def test_wrong_arguments(name, options, message):
     with pytest.raises(ValueError, match=message):
         Backbone(name, **options)
-
-
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_weights_file(tmp_path, caplog, wrap, prefix):
-    source = Backbone(TINY)
-    state = {prefix + name: value for name, value in source.encoder.state_dict().items()}
-    dropped = prefix + "conv1.0.weight" if prefix + "conv1.0.weight" in state else next(iter(state))
-    del state[dropped]
-    torch.save(wrap(state | {"fc.bias": torch.zeros(3)}), tmp_path / "w.pth")
-    with caplog.at_level(logging.INFO):
-        loaded = Backbone(TINY, weights_file=tmp_path / "w.pth").encoder.state_dict()
-    for name, value in source.encoder.state_dict().items():
-        assert prefix + name == dropped or torch.equal(loaded[name], value)
-    assert f"w.pth lacks {dropped.removeprefix('module.')}" in caplog.text
-    assert "w.pth: not used: fc.bias" in caplog.text
-
-
-def test_bad_weights_files(tmp_path):
-    path = tmp_path / "w.pth"
-
-    def fails(message):
-        with pytest.raises(ValueError, match=message) as error:
-            load_weights(torch.nn.Linear(2, 3), path)
-        assert "\n" not in str(error.value)
-
-    fails("w.pth: weights_file must be a readable file of weights, got .*No such file")
-    path.write_bytes(b"not weights")
-    fails("w.pth: weights_file must be a readable file of weights, got ")
-    torch.save([torch.zeros(2)], path)
-    fails("w.pth: weights_file must hold a dict of tensors, got list")
-    torch.save({"conv.weight": torch.zeros(2)}, path)
-    fails("w.pth: weights_file must share names with the backbone, got conv.weight")
-    torch.save({"weight": torch.zeros(2, 2)}, path)
-    fails(r"w.pth: weight must have the shape \(3, 2\), got \(2, 2\)")

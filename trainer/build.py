@@ -1,5 +1,6 @@
 """From a configuration to hardware, networks and methods."""
 
+import logging
 import os
 from functools import partial
 
@@ -38,6 +39,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
         strategy="ddp" if devices * num_nodes > 1 else "auto",
     )
     fabric.launch()
+    if not fabric.is_global_zero:
+        logging.getLogger("fpl_fast").setLevel(logging.ERROR)  # what all processes have to say, the first one says
     return fabric
 
 

@@ -1,6 +1,7 @@
 """The command line: ``fpl-fast COMMAND ...``. Whatever the user got wrong is one line and exit code 2."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user error, 128 + signal after a stop by signal.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("fpl_fast").setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         out_console().print(

@@ -198,7 +198,7 @@ class ModelConfig:
     pretrained: bool = False
     """Whether timm downloads its ImageNet weights."""
     weights_file: str | None = None
-    """File of backbone weights (a state dict) to start from instead."""
+    """File of backbone weights (a state dict) to start from instead; names that do not fit are reported."""
 
     def __post_init__(self) -> None:
         for name in ("head_channels", "low_channels"):

@@ -1,17 +1,14 @@
 """Encoders from timm, with three feature maps tapped: a fine one at stride 4 and the last two."""
 
 import difflib
-import logging
 from os import PathLike
-from pathlib import Path
 from typing import NamedTuple
 
 import timm
-import torch
 from timm.layers import Format
 from torch import Tensor, nn
 
-_LOGGER = logging.getLogger(__name__)
+from fpl_fast.trainer.models.weights import load_weights
 
 # The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels), weights converted from Gluon.
 _DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
@@ -48,7 +45,8 @@ class Backbone(nn.Module):
         ceil_pool: Whether the max-pooling of the deep-stem networks rounds sizes up, as in AEL: 512 pixels then give
             129 and not 128.
         pretrained: Whether to fetch ImageNet weights through timm.
-        weights_file: Local file of weights for the encoder alone; see :func:`load_weights`.
+        weights_file: Local file of weights for the encoder alone; see
+            :func:`fpl_fast.trainer.models.weights.load_weights`.
 
     Attributes:
         channels: Channels of ``low``, ``middle`` and ``high``.
@@ -127,43 +125,3 @@ def _features_only(name: str, **options: object) -> nn.Module:
         if "features_only" not in str(error):
             raise
         raise ValueError(f"backbone must offer feature maps, got {name!r}, which does not") from None
-
-
-def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
-    """Load a state dict as far as its names fit, and log how far that was.
-
-    The dict may lie under "state_dict" or "model" and its names may start with "module." (data parallel).
-
-    Args:
-        module: Gets the weights.
-        path: A file of ``torch.save``; loaded without running code from it.
-
-    Raises:
-        ValueError: If the file cannot be read, no name fits, or a shape differs.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling fails in too many ways to list
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: weights_file must be a readable file of weights, got {reason}") from None
-    for key in ("state_dict", "model"):
-        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: weights_file must hold a dict of tensors, got {type(state).__name__}")
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-
-    own = module.state_dict()
-    fitting = own.keys() & state.keys()
-    if not fitting:
-        raise ValueError(f"{path}: weights_file must share names with the backbone, got {', '.join(list(state)[:3])} …")
-    for name in sorted(fitting):
-        if own[name].shape != state[name].shape:
-            raise ValueError(
-                f"{path}: {name} must have the shape {tuple(own[name].shape)}, got {tuple(state[name].shape)}"
-            )
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    _LOGGER.info("%s: loaded %d of %d tensors", Path(path).name, len(fitting), len(own))
-    if missing:
-        _LOGGER.warning("%s lacks %s", Path(path).name, ", ".join(missing))
-    if unexpected:
-        _LOGGER.warning("%s: not used: %s", Path(path).name, ", ".join(unexpected))
