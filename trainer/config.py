@@ -259,6 +259,8 @@ class OptimConfig:
     """Weight decay, of convolution and linear weights only; 1e-4 times the number of processes of the public code."""
     power: float = 0.9
     """Exponent of the learning-rate schedule."""
+    implementation: Literal["auto", "torch", "apex"] = "auto"
+    """Fused SGD of PyTorch or of NVIDIA apex; "auto" takes apex on a GPU where it is installed from source."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "optim.lr", "> 0", self.lr)

@@ -1,5 +1,7 @@
 """SGD under the polynomial schedule."""
 
+from typing import Any
+
 import torch
 from torch.optim import SGD, Optimizer
 
@@ -13,13 +15,32 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
     """One SGD over all networks of a method; what each parameter decays by is the method's matter.
 
     Two networks with an optimiser each, as CPS has it, move exactly alike.
+
+    Raises:
+        ValueError: apex is asked for and not there, or the device is no GPU.
     """
-    return SGD(
-        method.param_groups(config.weight_decay),
-        lr=config.lr,
-        momentum=config.momentum,
-        fused=device.type in ("cpu", "cuda"),  # torch's own kernel over all parameters at once
-    )
+    groups = method.param_groups(config.weight_decay)
+    apex_sgd = _apex_sgd() if config.implementation != "torch" and device.type == "cuda" else None
+    if apex_sgd is not None:
+        return apex_sgd(groups, lr=config.lr, momentum=config.momentum)
+    if config.implementation == "apex":
+        reason = f"the device {device.type}" if device.type != "cuda" else "no apex.optimizers with CUDA extensions"
+        raise ValueError(
+            "optim.implementation must be 'auto' or 'torch' without a GPU and NVIDIA apex built from its source "
+            f"repository (the package called apex on the Python package index is another one), got {reason}"
+        )
+    # torch's own kernel over all parameters at once
+    return SGD(groups, lr=config.lr, momentum=config.momentum, fused=device.type in ("cpu", "cuda"))
+
+
+def _apex_sgd() -> Any | None:
+    """The FusedSGD of NVIDIA apex, or None where it is not installed with its CUDA extensions."""
+    try:
+        import amp_C  # noqa: F401  (the extensions, without which FusedSGD cannot be made)
+        from apex.optimizers import FusedSGD
+    except ImportError:
+        return None
+    return FusedSGD
 
 
 def poly_lr(config: OptimConfig, step: int, steps: int) -> float:

@@ -1,0 +1,86 @@
+import dataclasses
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from fpl_fast.trainer.config import OptimConfig
+from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
+
+
+class Method(nn.Module):
+    """Two weights, of which one decays."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(3))
+
+    def param_groups(self, weight_decay):
+        return [
+            {"params": [self.weight], "weight_decay": weight_decay},
+            {"params": [self.bias], "weight_decay": 0.0},
+        ]
+
+
+@pytest.fixture
+def apex(monkeypatch):
+    """A stand-in for an apex that was built with its CUDA extensions."""
+    package, optimizers = ModuleType("apex"), ModuleType("apex.optimizers")
+    optimizers.FusedSGD = type("FusedSGD", (SGD,), {})
+    for name, module in (("apex", package), ("apex.optimizers", optimizers), ("amp_C", ModuleType("amp_C"))):
+        monkeypatch.setitem(sys.modules, name, module)
+    return optimizers.FusedSGD
+
+
+@pytest.fixture
+def foreign_apex(monkeypatch):
+    """The package that is called apex, too, has no optimisers."""
+    monkeypatch.setitem(sys.modules, "apex", ModuleType("apex"))
+
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("implementation", ["auto", "torch"])
+def test_sgd_equals_the_literal_rule(implementation):
+    config = OptimConfig(lr=0.3, momentum=0.8, weight_decay=0.01, implementation=implementation)
+    method = Method()
+    optimizer = build_optimizer(method, config, CPU)
+    assert optimizer.defaults["fused"] is True
+    expected = [method.weight.detach().clone(), method.bias.detach().clone()]
+    velocity = [torch.zeros_like(p) for p in expected]
+    for lr in (0.3, 0.1):
+        set_lr(optimizer, lr)
+        for p, v, ours, decay in zip(expected, velocity, (method.weight, method.bias), (0.01, 0.0), strict=True):
+            ours.grad = torch.randn_like(ours)
+            v.mul_(0.8).add_(ours.grad + decay * p)
+            p.sub_(lr * v)
+        optimizer.step()
+    torch.testing.assert_close([method.weight.data, method.bias.data], expected)
+
+
+def test_apex_is_taken_on_a_gpu_where_it_is_installed(apex):
+    config = OptimConfig(lr=0.3, momentum=0.8)
+    for implementation in ("auto", "apex"):
+        optimizer = build_optimizer(Method(), dataclasses.replace(config, implementation=implementation), CUDA)
+        assert type(optimizer) is apex
+        assert [group["weight_decay"] for group in optimizer.param_groups] == [config.weight_decay, 0.0]
+        assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.3, 0.8)
+    assert type(build_optimizer(Method(), config, CPU)) is SGD
+    with pytest.raises(ValueError, match=r"optim.implementation must be 'auto' or 'torch' .*, got the device cpu"):
+        build_optimizer(Method(), dataclasses.replace(config, implementation="apex"), CPU)
+
+
+def test_another_package_called_apex_is_not_taken(foreign_apex):
+    message = r"NVIDIA apex built from its source .*index is another one\), got no apex.optimizers with CUDA extensions"
+    with pytest.raises(ValueError, match=message):
+        build_optimizer(Method(), OptimConfig(implementation="apex"), CUDA)
+
+
+def test_poly():
+    config = OptimConfig(lr=0.2, power=0.9)
+    assert poly_lr(config, 0, 100) == 0.2
+    assert poly_lr(config, 25, 100) == pytest.approx(0.2 * 0.75**0.9)
