@@ -81,6 +81,7 @@ def test_every_field_is_described(name):
         (lambda: MethodConfig(unsup_weight=-1.0), "method.unsup_weight must be >= 0, got -1.0"),
         (lambda: ModelConfig(pretrained=True, weights_file="w"), "model.weights_file must be null"),
         (lambda: TrainConfig(steps=0), "train.steps must be >= 1, got 0"),
+        (lambda: TrainConfig(accumulate=0), "train.accumulate must be >= 1, got 0"),
         (lambda: TrainConfig(workers=-1), "train.workers must be >= 0, got -1"),
         (lambda: EvalConfig(every=0), "eval.every must be >= 1, got 0"),
         (lambda: SyntheticData(num_labelled=0), "data.num_labelled must be >= 1, got 0"),

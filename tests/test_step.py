@@ -97,6 +97,7 @@ def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     arguments, _ = prepare(changes)
     train_step(*arguments)  # the first step sets things up
     assert synchronisations(lambda: train_step(*arguments)) == set()
+    assert synchronisations(lambda: train_step(*arguments, num_micro_batches=2)) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A run of a few seconds, shared by the tests of the trainer."""
 
+from torch import nn
+
 from fpl_fast.trainer.config import (
     AugmentConfig,
     EvalConfig,
@@ -47,3 +49,21 @@ class Quiet:
 
     def validating(self, done, total):
         pass
+
+
+class PlainNetwork(nn.Module):
+    """Stride 4 and no batch normalisation: an image does not depend on the others of its batch."""
+
+    def __init__(self, num_classes, dropout=0.0):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(8, num_classes, 1),
+        )  # fmt: skip
+        nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
+        self.aux_head = None
+
+    def forward(self, image):
+        return self.layers(image)

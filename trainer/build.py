@@ -6,6 +6,8 @@ from functools import partial
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
@@ -17,31 +19,48 @@ __all__ = ["build_method_networks", "make_fabric", "make_network"]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
-    """Launch device, precision and processes; under torchrun, which has started them, its environment decides.
+    """Launch device, precision and processes; under torchrun or srun, which have started them, those decide.
 
     Raises:
-        ValueError: The device cannot run the precision, or there are too few devices.
+        ValueError: The device cannot run the precision, there are too few devices, or srun's tasks are not known.
     """
     cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))
+    devices, num_nodes = _count_devices(config)
     if cuda and torch.cuda.device_count() < devices:
         raise ValueError(f"train.devices must be at most the {torch.cuda.device_count()} GPUs here, got {devices}")
     if not cuda and config.precision == "16-mixed":
         raise ValueError("train.precision must be '32-true' or 'bf16-mixed' on a CPU, got '16-mixed'")
     if config.threads:
         torch.set_num_threads(config.threads)
-    num_nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+    # SyncBatchNorm keeps the buffers alike by itself.
+    ddp = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=not cuda)
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
         num_nodes=num_nodes,
         precision=config.precision,
-        strategy="ddp" if devices * num_nodes > 1 else "auto",
+        strategy=ddp if devices * num_nodes > 1 else "auto",
     )
     fabric.launch()
     if not fabric.is_global_zero:
         logging.getLogger("fpl_fast").setLevel(logging.ERROR)  # what all processes have to say, the first one says
     return fabric
+
+
+def _count_devices(config: TrainConfig) -> tuple[int, int]:
+    """Devices of this machine and number of machines: as torchrun or srun started the processes, or as configured.
+
+    Raises:
+        ValueError: srun was not told how many tasks a machine has.
+    """
+    env = os.environ
+    if TorchElasticEnvironment.detect():  # comes first: torchrun may itself have been started by srun
+        return int(env["LOCAL_WORLD_SIZE"]), int(env["GROUP_WORLD_SIZE"])
+    if SLURMEnvironment.detect():
+        if int(env["SLURM_NTASKS"]) > 1 and "SLURM_NTASKS_PER_NODE" not in env:
+            raise ValueError(f"srun must be given --ntasks-per-node, got {env['SLURM_NTASKS']} tasks without it")
+        return int(env.get("SLURM_NTASKS_PER_NODE", 1)), int(env.get("SLURM_NNODES", 1))
+    return config.devices, 1
 
 
 def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -78,12 +97,16 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     if synchronised:
         method = convert_sync_batchnorm(method)
     for name in ("batch_labelled", "batch_unlabelled") if method.num_unlabelled_views else ("batch_labelled",):
-        images, processes = getattr(config.train, name), fabric.world_size
-        if images % processes:
-            raise ValueError(f"train.{name} must be a multiple of the {processes} processes, got {images}")
-        if images < (2 if synchronised else 2 * processes):
+        images, processes, accumulate = getattr(config.train, name), fabric.world_size, config.train.accumulate
+        if images % (processes * accumulate):
             raise ValueError(
-                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes"
+                f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
+                f"(train.accumulate), got {images}"
+            )
+        if images // accumulate < (2 if synchronised else 2 * processes):
+            raise ValueError(
+                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
+                f"{accumulate} micro-batches"
             )
     if config.train.channels_last:
         method = method.to(memory_format=torch.channels_last)

@@ -279,6 +279,10 @@ class TrainConfig:
     """Labelled images a step, over all processes."""
     batch_unlabelled: int = 8
     """Unlabelled images a step, over all processes; with CutMix as many mixed ones from twice as many."""
+    accumulate: int = 1
+    """Micro-batches that the images of a step pass through one after another, to need less memory. The gradient is that
+    of the whole step except for what a micro-batch has of its own: batch normalisation, dropout, and scalings that need
+    its predictions, such as method.balance."""
     seed: int = 0
     """Seed of weights, order, augmentation and masks."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
@@ -300,7 +304,7 @@ class TrainConfig:
     """Steps between log lines; the device is read at no other time."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_labelled", "batch_unlabelled", "devices", "log_every"):
+        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
         for name in ("workers", "threads"):
             _require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))

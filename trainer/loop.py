@@ -1,6 +1,7 @@
 """The training loop."""
 
 import signal
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, che
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
+from fpl_fast.trainer.processes import mean_over_processes, random_states, seed_process, share_buffers
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.state import TrainState
 from fpl_fast.trainer.step import train_step
@@ -55,7 +57,7 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
     Args:
         config: The run.
         folder: New, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the run had
-            never stopped.
+            never stopped. A run that was killed before its first checkpoint begins anew.
         monitor: Told of the progress.
         resume: Whether to continue.
 
@@ -84,13 +86,15 @@ class _Trainer:
         optimizer = build_optimizer(self.method, config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
+        seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
-        if resume:
-            self.state.load(folder.last, fabric.device)
+        if resume and folder.last.is_file():
+            self.state.load(folder.last, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
         elif self.first:
-            folder.require_free()
+            if not resume:
+                folder.require_free()
             if isinstance(config.data, FileData) and config.data.check:
                 check_files([*self.datasets, self.val], monitor.checking)
             folder.create(config)
@@ -118,7 +122,9 @@ class _Trainer:
         for batch in self.clock.waiting(batches):
             progress = state.step / steps
             set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
-            values = train_step(fabric, self.module, self.optimizer, batch, progress)
+            values = train_step(
+                fabric, self.module, self.optimizer, batch, progress, num_micro_batches=config.train.accumulate
+            )
             self.method.after_step(progress)
             state.meter.update(values)
             state.step += 1
@@ -142,7 +148,7 @@ class _Trainer:
     def _log_means(self, lr: float) -> None:
         """Read the device and write what it says; all processes meet here."""
         names, means = self.state.meter.means()
-        values = dict(zip(names, self.fabric.all_reduce(means, reduce_op="mean").tolist(), strict=True))
+        values = dict(zip(names, mean_over_processes(self.fabric, means).tolist(), strict=True))
         if not values["loss"] < float("inf"):
             raise FloatingPointError(
                 f"the loss is {values['loss']} after step {self.state.step}: a lower optim.lr may help"
@@ -158,6 +164,7 @@ class _Trainer:
     def _evaluate(self) -> None:
         """Measure, keep the pictures and the checkpoints."""
         network = self.method.eval_network
+        share_buffers(self.fabric, network)
         progress = self.monitor.validating if self.first else None
         result = validate(network, self.val, self.config, self.fabric, progress)
         state = self.state
@@ -176,10 +183,12 @@ class _Trainer:
         self.monitor.logged(self.state.step, split, scalars)
 
     def _save(self, *, best: bool) -> None:
+        self.state.meter.share(partial(mean_over_processes, self.fabric))
+        states = random_states(self.fabric)
         if self.first:
             self.state.elapsed_s = self.clock.elapsed_s
             for path in (self.folder.last, self.folder.best)[: 1 + best]:
-                self.state.save(path, config_to_dict(self.config))
+                self.state.save(path, config_to_dict(self.config), states)
         self.fabric.barrier()
 
     def _stop_agreed(self, stop: StopRequest, log_due: bool) -> bool:

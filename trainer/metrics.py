@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class Meter:
         names, values = list(self._sums), torch.stack(list(self._sums.values())) / self._count
         self._sums, self._count = {}, 0
         return names, values
+
+    def share(self, mean: Callable[[Tensor], Tensor]) -> None:
+        """Replace the sums by what ``mean`` makes of them, so that one process can keep those of all."""
+        if self._sums:
+            self._sums = dict(zip(self._sums, mean(torch.stack(list(self._sums.values()))).unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Sums so far, for a checkpoint between two log steps."""

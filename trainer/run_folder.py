@@ -44,12 +44,7 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.ckpt"
 
     def create(self, config: RunConfig) -> None:
-        """Begin a run in a new or empty folder.
-
-        Raises:
-            ValueError: The folder holds something already, or cannot be made.
-        """
-        self.require_free()
+        """Begin a run; see ``require_free`` for whether one may."""
         self.last.parent.mkdir(parents=True, exist_ok=True)
         save_config(config, self.config)
         self.write_json(self.environment, describe_environment())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
+from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, save_checkpoint
 from fpl_fast.trainer.metrics import Meter
 
 __all__ = ["TrainState"]
@@ -30,8 +30,13 @@ class TrainState:
         self.miou = float("nan")
         self.best_miou = -1.0
 
-    def save(self, path: Path, config: dict[str, Any]) -> None:
-        """Write a checkpoint; ``config`` is kept in it for the reader.
+    def save(self, path: Path, config: dict[str, Any], random_states: list[dict[str, Any]]) -> None:
+        """Write a checkpoint.
+
+        Args:
+            path: Where to.
+            config: Kept in it for the reader.
+            random_states: Of the generators, process by process.
 
         Raises:
             OSError: It could not be written; the previous one is untouched.
@@ -48,12 +53,12 @@ class TrainState:
                 "optimizer": self.optimizer.state_dict(),
                 "precision": self.precision.state_dict(),
                 "meter": self.meter.state_dict(),
-                "random": random_state(),
+                "random": random_states,
             },
         )
 
-    def load(self, path: Path, device: torch.device) -> None:
-        """Continue from a checkpoint.
+    def load(self, path: Path, device: torch.device, *, rank: int = 0) -> None:
+        """Continue from a checkpoint; a process of a ``rank`` that the run did not have keeps its own generators.
 
         Raises:
             ValueError: The file is no checkpoint, or belongs to other networks.
@@ -70,7 +75,8 @@ class TrainState:
         self.meter.load_state_dict(state["meter"], device)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
         self.miou, self.best_miou = state["miou"], state["best_miou"]
-        load_random_state(state["random"])
+        if rank < len(state["random"]):
+            load_random_state(state["random"][rank])
 
 
 def _first_line(error: Exception) -> str:

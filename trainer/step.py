@@ -4,29 +4,35 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fpl_fast.trainer.accumulate import backward
 from fpl_fast.trainer.methods import Batch
 
 __all__ = ["train_step"]
 
 
 def train_step(
-    fabric: Fabric, module: nn.Module, optimizer: Optimizer, batch: Batch, progress: float
+    fabric: Fabric,
+    module: nn.Module,
+    optimizer: Optimizer,
+    batch: Batch,
+    progress: float,
+    *,
+    num_micro_batches: int = 1,
 ) -> dict[str, Tensor]:
     """Move the weights once; nothing waits for the device.
 
     Args:
-        fabric: Keeper of device and precision.
+        fabric: Keeper of device, precision and processes.
         module: The method, as ``fabric.setup`` returned it.
         optimizer: Likewise.
-        batch: What to train on.
+        batch: What to train on; over all processes, one batch.
         progress: Share of the run done, in [0, 1).
+        num_micro_batches: Parts that follow each other through the networks; the batch's images are a multiple of it.
 
     Returns:
         ``loss``, its terms and the telemetry of the method: 0-d, on the device.
     """
     optimizer.zero_grad()
-    losses = module(batch, progress)
-    loss = sum(losses.terms.values())
-    fabric.backward(loss)
+    values = backward(fabric, module, batch, progress, num_micro_batches=num_micro_batches)
     optimizer.step()
-    return {"loss": loss, **losses.terms, **losses.telemetry}
+    return values

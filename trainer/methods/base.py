@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +33,10 @@ class Batch(NamedTuple):
     labelled: View
     unlabelled: tuple[View, ...] = ()  # as many as the method's num_unlabelled_views
     mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
+
+    def split(self, num: int) -> list["Batch"]:
+        """``num`` batches of consecutive images; each view's images are a multiple of it."""
+        return [apply_to_collection(self, Tensor, lambda x, i=i: x.chunk(num)[i]) for i in range(num)]
 
 
 class Losses(NamedTuple):
@@ -82,6 +87,24 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch, progress: float) -> Losses:
         """``losses``, under the name that wrappers such as DDP call."""
         return self.losses(batch, progress)
+
+    def denominators(self, batch: Batch) -> dict[str, Tensor]:
+        """Of each term that is a mean over a number of pixels which differs from batch to batch: that number, 0-d.
+
+        Known before the networks run, so that micro-batches and processes count by their pixels (accumulate.py). The
+        other terms are means over as many images or pixels in each of them, or normalised by what the networks say.
+        """
+        counts = {}
+        if self.config.sup_loss == "ce":  # "ohem" is a mean over images
+            counts["loss_sup"] = torch.count_nonzero(batch.labelled.label != self.ignore_index)
+        if self.config.ignore_padding and batch.unlabelled:
+            u, *partner = batch.unlabelled
+            if partner:  # the student sees the mixture, otherwise all images as they are
+                valid = torch.where(batch.mix_mask, partner[0].valid, u.valid)
+            else:
+                valid = torch.cat([batch.labelled.valid, u.valid])
+            counts["loss_unsup"] = torch.count_nonzero(valid)
+        return counts
 
     def after_step(self, progress: float) -> None:
         """Follows each optimiser step, for example to move an average of the weights."""

@@ -1,0 +1,92 @@
+from functools import partial
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from trainer_runs import PlainNetwork
+
+from fpl_fast.trainer.accumulate import backward
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods import Batch, View, build_method
+
+C, IMAGES, SIZE = 6, 4, (14, 18)
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # float32, summed in another order
+
+
+def make_view(*, labelled=False):
+    """Images whose shares of valid and of labelled pixels differ widely; the first has no label at all."""
+    valid = torch.rand(IMAGES, *SIZE) < torch.rand(IMAGES, 1, 1)
+    label = torch.randint(0, C, (IMAGES, *SIZE)).masked_fill(~valid, 255)
+    label[0] = 255
+    return View(torch.randn(IMAGES, 3, *SIZE), valid, label if labelled else None)
+
+
+def make_batch(method):
+    num_views = method.num_unlabelled_views
+    mask = torch.rand(IMAGES, *SIZE) < 0.4 if num_views == 2 else None
+    return Batch(make_view(labelled=True), tuple(make_view() for _ in range(num_views)), mask)
+
+
+def run(method, batch, num_micro_batches):
+    """Values and gradients of one step."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    method.zero_grad()
+    module = fabric.setup_module(method)
+    values = backward(fabric, module, batch, 0.0, num_micro_batches=num_micro_batches)
+    return values, [parameter.grad.clone() for parameter in method.parameters()]
+
+
+EXACT = [
+    {"name": "supervised"},
+    {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 40},
+    {"loss": "ce"},
+    {"loss": "ce", "cutmix": False},
+    {"loss": "ce", "ignore_padding": True},
+    {"loss": "fpl", "balance": False, "weighting": "concave", "unsup_weight": 1.5},
+    {"loss": "fpl", "balance": False, "cutmix": False, "ignore_padding": True},
+]
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("changes", EXACT)
+def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
+    method = build_method(MethodConfig(**changes), partial(PlainNetwork, C))
+    batch = make_batch(method)
+    terms = method(batch, 0.0).terms
+    sum(terms.values()).backward()
+    expected = [parameter.grad.clone() for parameter in method.parameters()]
+
+    values, gradients = run(method, batch, num_micro_batches)
+    for name, term in terms.items():
+        torch.testing.assert_close(values[name], term.detach(), **CLOSE)
+    torch.testing.assert_close(values["loss"], sum(terms.values()).detach(), **CLOSE)
+    torch.testing.assert_close(gradients, expected, **CLOSE)
+
+
+def test_balance_is_of_each_micro_batch_and_keeps_the_loss():
+    """As the public code has it for each GPU: the factor needs the networks' outputs, the value does not."""
+    method = build_method(MethodConfig(loss="fpl", weighting="concave"), partial(PlainNetwork, C))
+    batch = make_batch(method)
+    (whole, _), (parts, _) = (run(method, batch, num) for num in (1, 4))
+    torch.testing.assert_close(parts["loss_unsup"], whole["loss_unsup"], **CLOSE)
+    torch.testing.assert_close(parts["loss"], whole["loss"], **CLOSE)
+
+
+def test_no_labelled_pixel_anywhere_is_zero():
+    method = build_method(MethodConfig(name="supervised"), partial(PlainNetwork, C))
+    batch = make_batch(method)
+    nothing = batch._replace(labelled=batch.labelled._replace(label=torch.full_like(batch.labelled.label, 255)))
+    values, gradients = run(method, nothing, 2)
+    assert values["loss"] == 0
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_split():
+    method = build_method(MethodConfig(), partial(PlainNetwork, C))
+    batch = make_batch(method)
+    parts = batch.split(2)
+    assert torch.equal(torch.cat([part.labelled.label for part in parts]), batch.labelled.label)
+    assert torch.equal(torch.cat([part.unlabelled[1].image for part in parts]), batch.unlabelled[1].image)
+    assert torch.equal(parts[1].mix_mask, batch.mix_mask[2:])
+    assert batch._replace(mix_mask=None).split(4)[3].mix_mask is None

@@ -1,0 +1,62 @@
+"""The loss and gradient of one step, computed in micro-batches on one or many processes.
+
+They are those of the whole batch at once wherever a term is a mean over images or over pixels that can be counted
+beforehand, because every micro-batch of every process counts by its pixels. Three things stay with the micro-batch:
+batch normalisation (with SyncBatchNorm, the micro-batches of all processes), the selection and scaling that need the
+networks' outputs (the balance of the fuzzy positive loss, normalised confidence weights), and dropout.
+"""
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from fpl_fast.trainer.methods import Batch, Method
+from fpl_fast.trainer.processes import mean_over_processes
+
+__all__ = ["backward"]
+
+
+def backward(
+    fabric: Fabric, module: nn.Module, batch: Batch, progress: float, *, num_micro_batches: int = 1
+) -> dict[str, Tensor]:
+    """Add the gradient of a batch to that of the parameters.
+
+    loss = sum over terms of (sum over all micro-batches of n_i * term_i) / (sum of n_i), with n_i the method's
+    ``denominators`` of the term, 1 where it names none.
+
+    Args:
+        fabric: The processes; each calls this with its own batch.
+        module: The method, as ``fabric.setup`` returned it.
+        batch: This process's share of the step; its images are a multiple of ``num_micro_batches``.
+        progress: Share of the run done, in [0, 1).
+        num_micro_batches: Parts that follow each other through the networks.
+
+    Returns:
+        ``loss``, its terms and the telemetry: 0-d, detached, means over this process's micro-batches; their means over
+        the processes are those of the step (telemetry: plain means).
+    """
+    micro_batches = batch.split(num_micro_batches)
+    sums: dict[str, Tensor] = {}
+    for micro_batch, weights in zip(micro_batches, _weights(fabric, module.module, micro_batches), strict=True):
+        # The processes exchange gradients once, with the last part.
+        with fabric.no_backward_sync(module, enabled=micro_batch is not micro_batches[-1]):
+            losses = module(micro_batch, progress)
+            terms = {name: term * weights[name] if name in weights else term for name, term in losses.terms.items()}
+            loss = sum(terms.values())
+            fabric.backward(loss / num_micro_batches)
+        for name, value in {"loss": loss, **terms, **losses.telemetry}.items():
+            sums[name] = sums.get(name, 0) + value.detach()
+    return {name: value / num_micro_batches for name, value in sums.items()}
+
+
+def _weights(fabric: Fabric, method: Method, micro_batches: list[Batch]) -> list[dict[str, Tensor]]:
+    """By term, what a micro-batch counts in the mean over all of them: n_i over the mean n of the step."""
+    if len(micro_batches) * fabric.world_size == 1:
+        return [{}]
+    denominators = [method.denominators(micro_batch) for micro_batch in micro_batches]
+    names = list(denominators[0])
+    if not names:
+        return [{}] * len(micro_batches)
+    counts = torch.stack([torch.stack([n[name] for name in names]) for n in denominators]).float()
+    mean = mean_over_processes(fabric, counts.mean(dim=0))
+    return [dict(zip(names, row, strict=True)) for row in counts / mean.clamp(min=1e-9)]  # 0 / 0: no pixel anywhere

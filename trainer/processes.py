@@ -1,0 +1,40 @@
+"""What the processes of a run share, and what each has of its own."""
+
+from typing import Any
+
+import numpy as np
+from lightning.fabric import Fabric
+from torch import Tensor, distributed, nn
+
+from fpl_fast.trainer.checkpoint import random_state
+
+__all__ = ["mean_over_processes", "random_states", "seed_process", "share_buffers"]
+
+
+def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+    """The mean over all processes, in place. Nothing waits for the device, as Fabric's own reduction would."""
+    if fabric.world_size > 1:
+        distributed.all_reduce(value)
+        value /= fabric.world_size
+    return value
+
+
+def seed_process(fabric: Fabric, seed: int) -> None:
+    """Seed the global generators by run and process, so that dropout differs from process to process."""
+    state = np.random.SeedSequence([seed, fabric.global_rank]).generate_state(1)
+    fabric.seed_everything(int(state[0]), verbose=False)
+
+
+def random_states(fabric: Fabric) -> list[dict[str, Any]]:
+    """``random_state()`` of every process, in the order of ranks."""
+    states: list[dict[str, Any]] = [random_state()] * fabric.world_size
+    if fabric.world_size > 1:
+        distributed.all_gather_object(states, states[fabric.global_rank])
+    return states
+
+
+def share_buffers(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process the first one's buffers: without SyncBatchNorm, running statistics differ between forwards."""
+    if fabric.world_size > 1:
+        for buffer in module.buffers():
+            distributed.broadcast(buffer, src=0)
