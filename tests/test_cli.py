@@ -14,6 +14,7 @@ from trainer_runs import STEPS, tiny_run
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config_io import load_config, save_config
 from fpl_fast.trainer.recipes import recipe_descriptions
+from fpl_fast.trainer.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -89,6 +90,8 @@ def test_recipes(capsys):
         (["train", "folder/cps", "--data.root", "/nonexistent"], "/nonexistent"),
         (["train", "--resume", "/nonexistent"], "run must be a folder with a config.yaml"),
         (["train", "synthetic/cps", "--resume", "x"], "--resume goes alone"),
+        (["train", "--auto-resume", "--resume", "x"], "--resume goes alone"),
+        (["train", "synthetic/cps", "--auto-resume"], "--auto-resume must come with --out"),
         (["eval", "/nonexistent"], "run must be a folder with a config.yaml"),
         (["eval"], "RUN"),
         (["report", "/nonexistent"], "run must be a folder"),
@@ -126,6 +129,28 @@ def test_run_folders_get_free_names(config_file, tmp_path, monkeypatch):
 
 def test_out_in_use(run, capsys):
     assert "must be a new or an empty folder" in error_of(capsys, "train", str(run / "config.yaml"), "--out", str(run))
+
+
+def test_auto_resume_begins_continues_and_finishes(config_file, tmp_path, capsys):
+    """One command, given again and again, as a launcher does."""
+    run = RunFolder(tmp_path / "run")
+    run.create(tiny_run())  # killed before its first checkpoint
+    run.metrics.write_text('{"step": 2, "split": "train", "loss": 1.0}\n')
+    command = ["train", config_file, "--out", str(run.path), "--auto-resume"]
+    assert main(command) == 0
+    log = run.metrics.read_text()
+    assert [json.loads(line)["step"] for line in log.splitlines()] == [2, 4, 4, 6, 6]
+    assert main(command) == 0  # finished
+    assert run.metrics.read_text() == log
+    assert "--auto-resume must be given the settings of the run, got optim.lr 0.5 instead of 0.01" in error_of(
+        capsys, *command, "--optim.lr", "0.5"
+    )
+
+
+def test_auto_resume_leaves_other_folders_alone(config_file, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    error = error_of(capsys, "train", config_file, "--out", str(tmp_path), "--auto-resume")
+    assert "--out must be a new or an empty folder" in error
 
 
 def test_eval_repeats_the_evaluation(run, capsys):

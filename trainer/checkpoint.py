@@ -18,13 +18,17 @@ _VERSION = 1
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint so that ``path`` holds either the previous or the new one, whatever happens meanwhile.
 
+    What an earlier writer left half-written when it was killed is removed.
+
     Args:
-        path: File to write; its folder exists.
+        path: File to write; its folder exists, and no other process writes it.
         state: Nested containers of tensors, numbers and strings.
 
     Raises:
         OSError: The file could not be written; the previous one is untouched.
     """
+    for abandoned in path.parent.glob(f".{path.name}.*"):
+        abandoned.unlink()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -20,6 +20,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "describe_fields",
+    "flatten",
     "load_config",
     "nearest",
     "override_config",
@@ -57,7 +58,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
         raise ValueError(f"{source}: data.kind must be one of {', '.join(DATA_KINDS)}, got {kind!r}")
     parser = _parser(RunConfig(data=DATA_KINDS[kind]()))
     keys = _keys(parser)
-    for key, value in _flatten(values).items():
+    for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
             raise ValueError(f"{source}: {key} must hold keys and values, got {value!r}")
         if key not in keys:
@@ -84,9 +85,11 @@ def load_config(path: str | Path) -> RunConfig:
 
 
 def save_config(config: RunConfig, path: str | Path) -> None:
-    """Write the whole configuration, defaults included, as YAML."""
+    """Write the whole configuration, defaults included, as YAML, in one replacement."""
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, default_flow_style=None, width=120)
-    Path(path).write_text(text, encoding="utf-8")
+    temporary = Path(path).with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def override_config(
@@ -156,7 +159,7 @@ def _sections(data: DataConfig) -> dict[str, type]:
 
 
 def _keys(parser: ArgumentParser) -> list[str]:
-    return list(_flatten(parser.get_defaults().as_dict()))
+    return list(flatten(parser.get_defaults().as_dict()))
 
 
 def _to_config(values: dict[str, Any], kind: str) -> RunConfig:
@@ -165,11 +168,11 @@ def _to_config(values: dict[str, Any], kind: str) -> RunConfig:
     return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 

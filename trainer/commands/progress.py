@@ -82,7 +82,6 @@ class ProgressMonitor:
         self._steps = 0
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -118,6 +117,7 @@ class ProgressMonitor:
             self._bar.remove_task(self._tasks.pop("validation"))
 
     def _show(self, name: str, done: int, total: int) -> None:
+        self._bar.start()  # not before: of several processes, one has something to show
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total, completed=done, note="")
         self._bar.update(self._tasks[name], completed=done, total=total)

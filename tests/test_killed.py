@@ -1,0 +1,36 @@
+"""SIGKILL, which no process can catch: whatever it hits, the run goes on as if nothing had happened."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_loop import assert_same_state, metrics
+from trainer_runs import Quiet, tiny_run
+
+from fpl_fast.trainer.checkpoint import load_checkpoint
+from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two killed runs and one that nothing interrupts."""
+    parent = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(parent)]
+    subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    train(tiny_run(), RunFolder(parent / "straight"), Quiet())
+    return parent
+
+
+@pytest.mark.parametrize(("name", "logged"), [("killed_between_two_steps", 4), ("killed_in_a_write", 6)])
+def test_killed_and_resumed_equals_straight(runs, name, logged):
+    folder, straight = RunFolder(runs / name), RunFolder(runs / "straight")
+    assert load_checkpoint(folder.last)["step"] == 4
+    assert metrics(folder)[-1]["step"] == logged
+    outcome = train(folder.load_config(), folder, Quiet(), resume=True)
+    assert outcome.stopped_by is None
+    assert_same_state(folder.last, straight.last)
+    assert metrics(folder) == metrics(straight)
+    assert {path.name for path in folder.last.parent.iterdir()} == {"last.ckpt", "best.ckpt"}  # no half-written file
