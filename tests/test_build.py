@@ -4,7 +4,8 @@ import pytest
 import torch
 from trainer_runs import tiny_run
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric
+from fpl_fast.trainer.build import build_method_networks, count_devices, make_fabric
+from fpl_fast.trainer.config import TrainConfig
 from fpl_fast.trainer.inputs import build_train_datasets, read_batches
 
 
@@ -20,3 +21,33 @@ def test_every_weight_gets_a_gradient(method, head):
     batch = next(read_batches(config, datasets, num_unlabelled_views=views, device=torch.device("cpu")))
     sum(built(batch, 0.0).terms.values()).backward()
     assert [name for name, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4", "GROUP_WORLD_SIZE": "2"}
+SRUN = {"SLURM_NTASKS": "16", "SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "tables"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (3, 1)),
+        (TORCHRUN, (4, 2)),
+        (SRUN, (8, 2)),
+        (SRUN | TORCHRUN, (4, 2)),  # one torchrun a machine, started by srun
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, (3, 1)),
+    ],
+)
+def test_launchers_say_how_many_processes_there_are(monkeypatch, environment, expected):
+    for name in TORCHRUN | SRUN:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert count_devices(TrainConfig(devices=3)) == expected
+
+
+def test_srun_must_say_how_many_tasks_a_machine_has(monkeypatch):
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with pytest.raises(ValueError, match="srun must be given --ntasks-per-node, got 16 tasks without it"):
+        make_fabric(TrainConfig())

@@ -15,7 +15,7 @@ from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.network import build_network
 
-__all__ = ["build_method_networks", "make_fabric", "make_network"]
+__all__ = ["build_method_networks", "count_devices", "make_fabric", "make_network"]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -25,21 +25,20 @@ def make_fabric(config: TrainConfig) -> Fabric:
         ValueError: The device cannot run the precision, there are too few devices, or srun's tasks are not known.
     """
     cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
-    devices, num_nodes = _count_devices(config)
+    devices, num_nodes = count_devices(config)
     if cuda and torch.cuda.device_count() < devices:
         raise ValueError(f"train.devices must be at most the {torch.cuda.device_count()} GPUs here, got {devices}")
     if not cuda and config.precision == "16-mixed":
         raise ValueError("train.precision must be '32-true' or 'bf16-mixed' on a CPU, got '16-mixed'")
     if config.threads:
         torch.set_num_threads(config.threads)
-    # SyncBatchNorm keeps the buffers alike by itself.
-    ddp = DDPStrategy(gradient_as_bucket_view=True, broadcast_buffers=not cuda)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # every process would introduce itself
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
         num_nodes=num_nodes,
         precision=config.precision,
-        strategy=ddp if devices * num_nodes > 1 else "auto",
+        strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",
     )
     fabric.launch()
     if not fabric.is_global_zero:
@@ -47,7 +46,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def _count_devices(config: TrainConfig) -> tuple[int, int]:
+def count_devices(config: TrainConfig) -> tuple[int, int]:
     """Devices of this machine and number of machines: as torchrun or srun started the processes, or as configured.
 
     Raises:

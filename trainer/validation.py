@@ -31,6 +31,10 @@ def validate(
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
     """Evaluate a network on a data set; several processes take every so-manieth image each."""
+    share = range(fabric.global_rank, len(dataset), fabric.world_size)
+    if fabric.global_rank >= len(dataset) > 0:  # more processes than images
+        nothing = torch.zeros(dataset.num_classes, dataset.num_classes, dtype=torch.int64, device=fabric.device)
+        return EvaluationResult.from_confusion(fabric.all_reduce(nothing, reduce_op="sum"))
     result = evaluate(
         network,
         dataset,
@@ -41,7 +45,7 @@ def validate(
         std=config.data.std,
         device=fabric.device,
         autocast=fabric.autocast,
-        indices=range(fabric.global_rank, len(dataset), fabric.world_size),
+        indices=share,
         num_workers=config.train.workers,
         progress=progress,
     )

@@ -1,0 +1,102 @@
+"""Runs on one, two and four gloo processes: ``python distributed_runs.py FOLDER``, for test_distributed.py.
+
+All are forked from one process, because importing torch takes longer than all of them, with the environment that
+torchrun gives.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+from trainer_runs import PlainNetwork, Quiet, tiny_run
+
+from fpl_fast.trainer import build
+from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run_folder import RunFolder
+
+EXACT = {"plain": {"loss": "ce", "ignore_padding": True}, "fpl": {"loss": "fpl", "balance": False, "cutmix": False}}
+
+
+def config(batch=8, accumulate=1, **method):
+    run = tiny_run(**method)
+    changed = dataclasses.replace(run.train, batch_labelled=batch, batch_unlabelled=batch, accumulate=accumulate)
+    return dataclasses.replace(run, train=changed)
+
+
+class Double(PlainNetwork):
+    """In float64, so that no sum in another order turns a pseudo-label around."""
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.double()
+
+    def forward(self, image):
+        return super().forward(image.double())
+
+
+def exact(folder, name, accumulate):
+    """Six steps of a network without batch normalisation."""
+    build.make_network = lambda _, num_classes: Double(num_classes)
+    train(config(accumulate=accumulate, **EXACT[name]), folder, Quiet())
+
+
+def random(folder, stop_at=None):
+    """With dropout and batch normalisation; may be asked to stop, and leaves what its generator draws next."""
+    build.make_network = lambda _, num_classes: torch.nn.Sequential(PlainNetwork(num_classes, 0.5), torch.nn.Identity())
+    resume = folder.last.is_file()
+    monitor = Quiet(lambda step: step == stop_at and os.kill(os.getpid(), signal.SIGTERM))
+    train(config(batch=4), folder, monitor, resume=resume)
+    torch.save(torch.rand(4), folder.path / f"draws_{os.environ['RANK']}.pt")
+
+
+def real(folder):
+    """The network of the other tests, with batch normalisation, through DDP as it is; what each process says."""
+    with open(folder.path.with_suffix(f".{os.environ['RANK']}"), "w") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        train(config(), folder, Quiet())
+
+
+def start(rank, world_size, port, run):
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "GROUP_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "tests",
+    }
+    run()
+
+
+def launch(world_size, run):
+    """Wait for ``world_size`` processes that run the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=start, args=(rank, world_size, port, run)) for rank in range(world_size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0, (run, process.exitcode)
+
+
+if __name__ == "__main__":
+    parent = Path(sys.argv[1])
+    for name in EXACT:
+        for world_size, accumulate in ((1, 1), (2, 1), (2, 2), (4, 1)):
+            folder = RunFolder(parent / f"{name}_{world_size}_{accumulate}")
+            launch(world_size, partial(exact, folder, name, accumulate))
+    launch(2, partial(random, RunFolder(parent / "random")))
+    launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
+    launch(2, partial(random, RunFolder(parent / "stopped")))
+    launch(2, partial(real, RunFolder(parent / "real")))

@@ -1,0 +1,80 @@
+"""Two and four processes against one, and the order among them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_runs import EXACT, config
+from test_loop import assert_same_state, metrics
+
+from fpl_fast.trainer.checkpoint import load_checkpoint
+from fpl_fast.trainer.config_io import save_config
+from fpl_fast.trainer.run_folder import RunFolder
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-7}  # the losses are float32, summed in another order
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """All runs of distributed_runs.py."""
+    parent = tmp_path_factory.mktemp("distributed")
+    command = [sys.executable, str(Path(__file__).with_name("distributed_runs.py")), str(parent)]
+    subprocess.run(command, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return parent
+
+
+@pytest.mark.parametrize("processes", ["2_1", "2_2", "4_1"])
+@pytest.mark.parametrize("name", list(EXACT))
+def test_processes_and_micro_batches_equal_one_process(runs, name, processes):
+    """Weights, momentum, logged losses and scores, without batch normalisation."""
+    one, many = RunFolder(runs / f"{name}_1_1"), RunFolder(runs / f"{name}_{processes}")
+    a, b = load_checkpoint(one.last), load_checkpoint(many.last)
+    torch.testing.assert_close(b["method"], a["method"], **CLOSE)
+    for key, state in a["optimizer"]["state"].items():
+        torch.testing.assert_close(b["optimizer"]["state"][key]["momentum_buffer"], state["momentum_buffer"], **CLOSE)
+    for ours, theirs in zip(metrics(many), metrics(one), strict=True):
+        for key in theirs.keys() & {"step", "loss", "loss_sup", "loss_unsup", "miou", "pixel_accuracy"}:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
+
+
+def test_processes_draw_on_their_own(runs):
+    draws = [torch.load(runs / "random" / f"draws_{rank}.pt") for rank in range(2)]
+    assert not torch.equal(*draws)
+
+
+def test_stopped_and_resumed_equals_straight(runs):
+    """Every process goes on with its own generators and the common part of the log."""
+    straight, stopped = RunFolder(runs / "random"), RunFolder(runs / "stopped")
+    assert_same_state(stopped.last, straight.last)
+    assert metrics(stopped) == metrics(straight)
+    for rank in range(2):
+        assert torch.equal(*(torch.load(run.path / f"draws_{rank}.pt") for run in (straight, stopped)))
+
+
+def test_one_process_speaks_and_writes(runs):
+    assert [record["step"] for record in metrics(RunFolder(runs / "real"))] == [2, 4, 4, 6, 6]
+    assert (runs / "real.1").read_text() == ""
+    assert len(list((runs / "real" / "tensorboard").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_from_the_last_checkpoint(runs):
+    """One process of two is killed; the launcher starts both again with the same command."""
+    save_config(config(), runs / "config.yaml")
+    folder = RunFolder(runs / "elastic")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"),
+        *(str(Path(__file__).with_name("elastic_run.py")), "train", str(runs / "config.yaml")),
+        *("--out", str(folder.path), "--auto-resume"),
+    ]
+    # Otherwise the processes of the second attempt may read the addresses of the first one's.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Starting with 2 processes") == 2
+    assert_same_state(folder.last, RunFolder(runs / "real").last)
+    assert metrics(folder) == metrics(RunFolder(runs / "real"))
+    assert done.stdout.count("mIoU") == 3  # one process reports: step 4, step 6 and the end
