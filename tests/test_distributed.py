@@ -74,7 +74,7 @@ def test_torchrun_restarts_from_the_last_checkpoint(runs):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Starting with 2 processes") == 2
+    assert "exitcode: -9" in done.stderr
     assert_same_state(folder.last, RunFolder(runs / "real").last)
     assert metrics(folder) == metrics(RunFolder(runs / "real"))
     assert done.stdout.count("mIoU") == 3  # one process reports: step 4, step 6 and the end

@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fpl_fast.trainer.models.network import build_network
 
@@ -122,3 +126,23 @@ def test_channels_last_and_autocast():
 def test_wrong_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least ., got {value}"):
         build_network(**TINY | {"num_classes": 5} | {name: value})
+
+
+DOCUMENTED = re.findall(
+    r"^\| (cps|ael) (\w+), (\d+) classes \| (\d+) \| ([\d.]+) \|$",
+    Path(__file__).parents[1].joinpath("docs", "a100.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("head, backbone, num_classes, crop, gflop", DOCUMENTED)
+def test_operations_are_those_of_the_documentation(head, backbone, num_classes, crop, gflop):
+    network = build_network(backbone, int(num_classes), head=head, output_stride=16 if head == "cps" else 8)
+    network.to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, int(crop), int(crop), device="meta"))
+    assert counter.get_total_flops() / 1e9 == pytest.approx(float(gflop), abs=0.051)
+
+
+def test_all_networks_are_documented():
+    assert len(DOCUMENTED) == 8

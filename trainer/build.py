@@ -32,7 +32,8 @@ def make_fabric(config: TrainConfig) -> Fabric:
         raise ValueError("train.precision must be '32-true' or 'bf16-mixed' on a CPU, got '16-mixed'")
     if config.threads:
         torch.set_num_threads(config.threads)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # every process would introduce itself
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # every process would introduce itself
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
