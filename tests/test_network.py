@@ -146,3 +146,17 @@ def test_operations_are_those_of_the_documentation(head, backbone, num_classes, 
 
 def test_all_networks_are_documented():
     assert len(DOCUMENTED) == 8
+
+
+def test_auxiliary_logits_are_compiled_with_the_network():
+    network = build_network("test_resnet", 5, head="ael", head_channels=8).eval()
+    image, graphs = torch.randn(2, 3, 32, 32), []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    expected = network.forward_with_aux(image)
+    network.compile(backend=backend, fullgraph=True)
+    torch.testing.assert_close(network.forward_with_aux(image), expected)
+    assert len(graphs) == 1
