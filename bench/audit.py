@@ -122,7 +122,7 @@ def audit_case(case: Case) -> Row:
     )
     if case.cutmix:  # what a pixel executes hangs on the mask
         return row
-    spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else 1
+    spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
     fast, every = (
         {pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES}

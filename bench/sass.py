@@ -69,15 +69,17 @@ def pipe_counts(instructions: list[Instruction]) -> collections.Counter[str]:
     )
 
 
-def pixel_path(instructions: list[Instruction], spread: int) -> collections.Counter[str]:
+def pixel_path(instructions: list[Instruction], spread: int | None) -> collections.Counter[str]:
     """Instructions of one thread that takes no optional path, by pipe.
 
-    A kernel without loops: the shortest way from the entry to an exit. A kernel with a loop over cell rows around one
-    over pixels: the shortest way through the inner loop, and of the outer one, which skips the inner, the part that
-    falls on each of ``spread`` pixels.
+    Args:
+        instructions: Of a kernel.
+        spread: None for a kernel whose threads go once from the entry to an exit: the shortest way. Otherwise the
+            kernel has a loop over cell rows around one over pixels: the shortest way through the inner loop, and of the
+            outer one, which skips the inner, the part that falls on each of ``spread`` pixels.
     """
     loops = large_loops(instructions)
-    if not loops:
+    if spread is None:
         return pipe_counts(shortest_path(instructions, 0, _is_exit))
     inner, outer = loops[0], loops[-1]
     counts = pipe_counts(shortest_path(instructions, inner.start, lambda i, _: i == inner.stop - 1))
@@ -85,10 +87,10 @@ def pixel_path(instructions: list[Instruction], spread: int) -> collections.Coun
     return _spread(counts, around, spread)
 
 
-def whole_path(instructions: list[Instruction], spread: int) -> collections.Counter[str]:
+def whole_path(instructions: list[Instruction], spread: int | None) -> collections.Counter[str]:
     """Every instruction once, by pipe; of a loop around the loop over pixels, the part that falls on one pixel."""
     loops = large_loops(instructions)
-    if not loops:
+    if spread is None:
         return pipe_counts(instructions)
     inner, outer = loops[0], loops[-1]
     inside = [instructions[i] for i in inner]

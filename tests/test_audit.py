@@ -110,8 +110,8 @@ def test_paths_and_widths():
         (False, "BRA", " 0x20"),
         (False, "BRA", " 0xa0"),  # the trap behind every kernel
     )
-    assert pixel_path(code, spread=1) == {"lsu": 2, "other": 4}
-    assert whole_path(code, spread=1) == pipe_counts(code) == {"lsu": 2, "mufu": 1, "fma": 1, "other": 7}
+    assert pixel_path(code, spread=None) == {"lsu": 2, "other": 4}
+    assert whole_path(code, spread=None) == pipe_counts(code) == {"lsu": 2, "mufu": 1, "fma": 1, "other": 7}
     assert access_bits(code, "LDG") == 64
     assert access_bits(code, "STG") == 16
     assert access_bits(code, "LDS") == 0

@@ -248,9 +248,7 @@ def widened(index):
 
 
 @triton.jit
-def pixels_on_side(
-    valid_mask_ptr, valid_stride_p, mix_mask_ptr, mix_stride_p, y, width, column, in_bounds, side
-):
+def pixels_on_side(valid_mask_ptr, valid_stride_p, mix_mask_ptr, mix_stride_p, y, width, column, in_bounds, side):
     """Valid pixels of the row ``y`` whose teacher is the own one (side 0) or the partner (side 1)."""
     pixel = widened(y) * width + column
     chosen = in_bounds
