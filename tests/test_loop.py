@@ -95,6 +95,17 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
 
 
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg"])
+def test_a_teacher_resumes_too(tmp_path, name):
+    straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
+    config = tiny_run(name=name, loss="fpl", ema_decay=0.5)
+    train(config, straight, Quiet())
+    train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    train(config, stopped, Quiet(), resume=True)
+    assert_same_state(stopped.last, straight.last)
+    assert metrics(stopped) == metrics(straight)
+
+
 def test_killed_and_resumed_equals_straight(tmp_path, straight):
     """A crash leaves the checkpoint of the last evaluation and a log that runs past it."""
     folder = RunFolder(tmp_path / "run")
@@ -135,6 +146,8 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"loss": "ce", "cutmix": False},
         {"loss": "fpl", "cutmix": False, "weighting": "concave"},
         {"loss": "ce", "partner": "same", "ignore_padding": True},
+        {"name": "mean_teacher", "loss": "mse", "unsup_weight": 100.0},
+        {"name": "cutmix_seg", "loss": "fpl", "mix_boxes": 1, "confidence_threshold": 0.5},
     ],
 )
 def test_every_method_learns(tmp_path, method):

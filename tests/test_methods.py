@@ -2,76 +2,13 @@ import copy
 
 import pytest
 import torch
+from method_cases import CLOSE, AuxNetwork, C, literal_fpl, make_batch, make_method, upsample
 from torch import nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.config import MethodConfig
-from fpl_fast.trainer.methods import Batch, View, build_method
-
-C = 6
-SIZE = (14, 18)  # a crop that the stride 4 does not divide
-CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32 through a network and two upsamplings
-
-
-class TinyNetwork(nn.Module):
-    """Stride 4, batch normalisation, a few hundred weights."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Conv2d(8, C, 1),
-        )
-        nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
-
-    def forward(self, image):
-        return self.layers(image)
-
-
-def make_method(seed=0, **changes):
-    torch.manual_seed(seed)
-    return build_method(MethodConfig(**changes), TinyNetwork, ignore_index=255)
-
-
-def make_view(generator, num=3, labelled=False):
-    valid = torch.ones(num, *SIZE, dtype=torch.bool)
-    valid[:, -2:] = False
-    label = torch.randint(0, C, (num, *SIZE), generator=generator)
-    label[torch.rand(label.shape, generator=generator) < 0.2] = 255
-    image = torch.randn(num, 3, *SIZE, generator=generator) * valid.unsqueeze(1)
-    return View(image, valid, label.masked_fill(~valid, 255) if labelled else None)
-
-
-def make_batch(num_unlabelled_views, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labelled = make_view(generator, num=2, labelled=True)
-    unlabelled = tuple(make_view(generator) for _ in range(num_unlabelled_views))
-    mask = torch.rand(3, *SIZE, generator=generator) < 0.4
-    return Batch(labelled, unlabelled, mask if num_unlabelled_views == 2 else None)
-
-
-def upsample(logits):
-    return F.interpolate(logits, SIZE, mode="bilinear", align_corners=True)
-
-
-def literal_fpl(student, teacher, threshold, weighting):
-    """spec/fpl.md sections 2-4 for the public code's cap of 3, on (P, C) logits, one pixel at a time."""
-    losses, weights = [], []
-    for z, t in zip(student, teacher, strict=True):
-        p, order = t.softmax(0).sort(descending=True)
-        c = p.cumsum(0)
-        k = 1 if c[1] >= threshold else 2 if c[2] >= threshold else 3
-        positive = torch.zeros(C, dtype=torch.bool)
-        positive[order[:k]] = True
-        losses.append(F.softplus((-z[positive]).logsumexp(0) + z[~positive].logsumexp(0)))
-        m, r = c[k] / (k + 1), p[k]
-        weights.append((torch.log1p(50 * (m - r)) / torch.log1p(50 * m)) if weighting == "concave" else torch.ones(()))
-    return torch.stack(losses), torch.stack(weights)
+from fpl_fast.trainer.config import OptimConfig
+from fpl_fast.trainer.methods import Batch
+from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 
 
 def literal_cps(networks, batch, config):
@@ -256,11 +193,69 @@ def test_telemetry():
 
 def test_weights_decay_and_biases_do_not():
     method = make_method(name="cps")
-    decaying, others = method.param_groups(0.1)
+    decaying, others = method.param_groups(OptimConfig(weight_decay=0.1))
     assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {p.ndim for p in decaying["params"]} == {4}
     assert {p.ndim for p in others["params"]} == {1}
     assert len(decaying["params"]) + len(others["params"]) == len(list(method.parameters()))
+
+
+def test_heads_learn_faster_and_everything_may_decay():
+    method = make_method(name="supervised")
+    network = method.networks[0]
+    network.backbone = nn.Conv2d(3, 2, 1)
+    groups = method.param_groups(OptimConfig(weight_decay=0.1, decay_all=True, head_lr_scale=10.0))
+    scales = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    assert {group["weight_decay"] for group in groups} == {0.1}
+    assert all(scales[id(p)] == 1 for p in network.backbone.parameters())
+    assert all(scales[id(p)] == 10 for p in network.layers.parameters())
+    assert len(scales) == len(list(method.parameters()))
+
+
+def test_one_step_moves_head_and_backbone_by_their_own_rates():
+    method = make_method(name="supervised")
+    network = method.networks[0]
+    network.backbone = nn.Conv2d(3, 2, 1)
+    config = OptimConfig(lr=0.5, head_lr_scale=10.0, weight_decay=0.0)
+    optimizer = build_optimizer(method, config, torch.device("cpu"))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_lr(optimizer, poly_lr(config, 1, 4))
+    optimizer.step()
+    for name, parameter in network.named_parameters():
+        lr = 0.5 * 0.75**0.9 * (1 if name.startswith("backbone.") else 10)
+        torch.testing.assert_close(parameter.detach(), before[name] - lr)
+
+
+def test_an_auxiliary_head_adds_its_loss():
+    """Also in methods whose authors had none; its gradient flows."""
+    batch = make_batch(1)
+    for name in ("supervised", "cps", "mean_teacher"):
+        method = make_method(name=name, cutmix=False, aux_weight=0.3, network=AuxNetwork).train()
+        for network in method.networks:
+            network.dropout.p = 0.0
+        plain = copy.deepcopy(method)
+        for network in plain.networks:
+            network.aux_head = None
+        ours, without = (m(batch, 0.0).terms["loss_sup"] for m in (method, plain))
+        students = [n for n in method.networks if n.aux_head.weight.requires_grad]
+        aux = sum(F.cross_entropy(upsample(n.forward_with_aux(batch.labelled.image)[1]), batch.labelled.label,
+                                  ignore_index=255) for n in students)  # fmt: skip
+        torch.testing.assert_close(ours, without + 0.3 * aux, **CLOSE)
+        ours.backward()
+        assert all(network.aux_head.weight.grad.count_nonzero() > 0 for network in students)
+
+
+def test_engines_are_forced():
+    for loss in ("ce", "fpl"):
+        with pytest.raises(ValueError, match="engine='triton' cannot run here: it computes in float32"):
+            make_method(loss=loss, engine="triton").double().train()(as_double(make_batch(2)), 0.0)
+
+
+def as_double(batch):
+    views = [view._replace(image=view.image.double()) for view in (batch.labelled, *batch.unlabelled)]
+    return Batch(views[0], tuple(views[1:]), batch.mix_mask)
 
 
 def test_networks_differ_and_the_first_is_evaluated():
@@ -268,3 +263,26 @@ def test_networks_differ_and_the_first_is_evaluated():
     first, second = (network.layers[0].weight for network in method.networks)
     assert not torch.equal(first, second)
     assert method.eval_network is method.networks[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_views"),
+    [
+        ({"name": "cps", "loss": "ce"}, 2),
+        ({"name": "cps", "loss": "fpl"}, 2),
+        ({"name": "mean_teacher", "loss": "fpl"}, 1),
+        ({"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3}, 2),
+    ],
+)
+def test_engines_agree(changes, num_views):
+    """The kernels and the unfused equations: one recipe, the same losses and gradients."""
+    batch = make_batch(num_views, num=1)
+    results = []
+    for engine in ("eager", "triton"):
+        method = make_method(weighting="concave", engine=engine, **changes).train()
+        losses = method(batch, 0.0)
+        sum(losses.terms.values()).backward()
+        gradients = [p.grad for p in method.parameters() if p.requires_grad]
+        results.append([*losses.terms.values(), *losses.telemetry.values(), *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)

@@ -18,10 +18,10 @@ class Method(nn.Module):
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(3))
 
-    def param_groups(self, weight_decay):
+    def param_groups(self, config):
         return [
-            {"params": [self.weight], "weight_decay": weight_decay},
-            {"params": [self.bias], "weight_decay": 0.0},
+            {"params": [self.weight], "lr_scale": 1.0, "weight_decay": config.weight_decay},
+            {"params": [self.bias], "lr_scale": 1.0, "weight_decay": 0.0},
         ]
 
 

@@ -3,7 +3,9 @@ import pytest
 from fpl_fast.trainer.config_io import config_from_dict, config_to_dict
 from fpl_fast.trainer.recipes import make_recipe, recipe_descriptions
 
-METHODS = ("supervised", "cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
+CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
+EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg")
+METHODS = ("supervised", *CPS, *EMA)
 
 
 def test_the_grid_is_complete():
@@ -24,7 +26,12 @@ def test_recipe_is_a_whole_configuration(name):
 def test_methods_differ_as_their_names_say():
     made = {method: make_recipe(f"folder/{method}").method for method in METHODS}
     assert made["supervised"].name == "supervised"
-    for method in METHODS[1:]:
+    for method in EMA:
+        assert made[method].name == method.removeprefix("fpl_")
+        assert made[method].loss == ("fpl" if "fpl" in method else "mse")
+    assert made["mean_teacher"].unsup_weight == 100  # spec/methods.md section 3.1
+    assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))  # section 3.4
+    for method in CPS:
         assert made[method].name == "cps"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")
         assert made[method].cutmix is ("cutmix" in method)
@@ -35,7 +42,7 @@ def test_methods_differ_as_their_names_say():
 
 
 def test_cityscapes_has_weights_of_its_own():
-    for method in METHODS[1:]:
+    for method in CPS:
         made = make_recipe(f"city/{method}").method
         assert (made.sup_loss, made.weighting) == ("ohem", "concave")
         assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)  # spec/cps.md section 2

@@ -90,9 +90,6 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
-    if not method.uses_aux_head:
-        for network in method.networks:
-            network.aux_head = None  # DDP waits for the gradient of every weight
     synchronised = fabric.world_size > 1 and fabric.device.type == "cuda"
     if synchronised:
         method = convert_sync_batchnorm(method)

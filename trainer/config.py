@@ -209,24 +209,38 @@ class ModelConfig:
 
 @_config
 class MethodConfig:
-    """What is minimised. ``supervised`` reads the first three fields only."""
+    """What is minimised. ``supervised`` reads the first four fields only."""
 
-    name: Literal["supervised", "cps"] = "cps"
+    name: Literal["supervised", "cps", "mean_teacher", "cutmix_seg"] = "cps"
     """Training method."""
     sup_loss: Literal["ce", "ohem"] = "ce"
     """Supervised loss: cross entropy over labelled pixels, or over the hard ones of each image only."""
     ohem_min_kept: int = 50_000
     """"ohem": pixels kept per image at least (CPS: 50 000 of 800 x 800)."""
-    loss: Literal["ce", "fpl"] = "fpl"
-    """Unsupervised loss: cross entropy with the pseudo-label, or Fuzzy Positive Learning."""
+    aux_weight: float = 0.4
+    """Factor of the supervised loss of an auxiliary head, where the network has one."""
+    loss: Literal["ce", "fpl", "mse"] = "fpl"
+    """Unsupervised loss: cross entropy with the pseudo-label, Fuzzy Positive Learning, or (mean_teacher and cutmix_seg
+    only) the squared difference of probabilities, as their authors have it."""
+    engine: Literal["auto", "triton", "compiled", "eager"] = "auto"
+    """What computes the unsupervised loss; "eager" is the same recipe unfused."""
     cutmix: bool = True
     """Whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they are."""
     partner: Literal["different", "same"] = "different"
     """What CutMix pastes: "different" images, as CutMix means and the authors of CPS intend, or two views of the
     "same" image, as their samplers do. The published tables were made with "same"; "different" is the default because
     it adds context that no single image has."""
+    mix_boxes: int = 3
+    """CutMix: boxes a mask, combined by exclusive or; 3 in CPS, 1 in CutMix-Seg."""
+    mix_area: tuple[float, float] = (0.25, 0.5)
+    """CutMix: range of a mask's area before overlaps cancel, in parts of the image; 0.5 to 0.5 in CutMix-Seg."""
     unsup_weight: float = 1.0
     """Factor of the unsupervised loss."""
+    ema_decay: float = 0.99
+    """Decay of a teacher's moving average, a step."""
+    confidence_threshold: float = 0.0
+    """"cutmix_seg": probability from which a pixel counts as sure (0.97 in the public code); the share of sure pixels
+    weighs the whole loss."""
     threshold: float = 0.9
     """"fpl": probability T_u that the fuzzy positives and the first negative accumulate to."""
     max_positives: int | None = 3
@@ -240,7 +254,16 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         _require(self.ohem_min_kept >= 1, "method.ohem_min_kept", ">= 1 pixel", self.ohem_min_kept)
-        _require(self.unsup_weight >= 0, "method.unsup_weight", ">= 0", self.unsup_weight)
+        for name in ("aux_weight", "unsup_weight"):
+            _require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
+        _require(self.loss != "mse" or self.name in ("mean_teacher", "cutmix_seg"), "method.loss",
+                 f"'ce' or 'fpl' with {self.name}", self.loss)  # fmt: skip
+        _require(self.mix_boxes >= 1, "method.mix_boxes", ">= 1", self.mix_boxes)
+        _require(0 < self.mix_area[0] <= self.mix_area[1] <= 1, "method.mix_area", "an ascending pair in (0, 1]",
+                 self.mix_area)  # fmt: skip
+        _require(0 <= self.ema_decay <= 1, "method.ema_decay", "in [0, 1]", self.ema_decay)
+        _require(0 <= self.confidence_threshold <= 1, "method.confidence_threshold", "in [0, 1]",
+                 self.confidence_threshold)  # fmt: skip
         _require(0 < self.threshold <= 1, "method.threshold", "in (0, 1]", self.threshold)
         _require(self.max_positives is None or self.max_positives >= 1, "method.max_positives", ">= 1 or null",
                  self.max_positives)  # fmt: skip
@@ -257,6 +280,10 @@ class OptimConfig:
     """Momentum of SGD."""
     weight_decay: float = 4e-4
     """Weight decay, of convolution and linear weights only; 1e-4 times the number of processes of the public code."""
+    decay_all: bool = False
+    """Whether biases and normalisation decay as well, as in the public code of AEL."""
+    head_lr_scale: float = 1.0
+    """Learning rate of all that is not the backbone, over the backbone's; 10 in AEL."""
     power: float = 0.9
     """Exponent of the learning-rate schedule."""
     implementation: Literal["auto", "torch", "apex"] = "auto"
@@ -266,6 +293,7 @@ class OptimConfig:
         _require(self.lr > 0, "optim.lr", "> 0", self.lr)
         _require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
         _require(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
+        _require(self.head_lr_scale > 0, "optim.head_lr_scale", "> 0", self.head_lr_scale)
         _require(self.power >= 0, "optim.power", ">= 0", self.power)
 
 

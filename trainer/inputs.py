@@ -160,7 +160,13 @@ def read_batches(
             mask = None
             if num_unlabelled_views == 2:
                 rng = np.random.default_rng([mask_seed, step])
-                masks = cutmix_masks(config.train.batch_unlabelled, config.augment.crop, rng)
+                masks = cutmix_masks(
+                    config.train.batch_unlabelled,
+                    config.augment.crop,
+                    rng,
+                    num_boxes=config.method.mix_boxes,
+                    area_range=config.method.mix_area,
+                )
                 mask = masks[shown][: len(unlabelled[0].image)]
                 if pinned:  # a copy from pageable memory would wait for the device
                     mask = mask.pin_memory()

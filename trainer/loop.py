@@ -125,7 +125,7 @@ class _Trainer:
             values = train_step(
                 fabric, self.module, self.optimizer, batch, progress, num_micro_batches=config.train.accumulate
             )
-            self.method.after_step(progress)
+            self.method.after_step(state.step)
             state.meter.update(values)
             state.step += 1
 

@@ -19,7 +19,7 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
     Raises:
         ValueError: apex is asked for and not there, or the device is no GPU.
     """
-    groups = method.param_groups(config.weight_decay)
+    groups = method.param_groups(config)
     apex_sgd = _apex_sgd() if config.implementation != "torch" and device.type == "cuda" else None
     if apex_sgd is not None:
         return apex_sgd(groups, lr=config.lr, momentum=config.momentum)
@@ -49,6 +49,6 @@ def poly_lr(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every parameter group."""
+    """Set the learning rate of every parameter group, times the group's ``lr_scale``."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]

@@ -5,7 +5,7 @@ A recipe is a function that returns a RunConfig; nothing else in the trainer kno
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fpl_fast.trainer.config import (
     AugmentConfig,
@@ -37,6 +37,7 @@ class _DataRecipe(NamedTuple):
 class _MethodRecipe(NamedTuple):
     summary: str
     method: MethodConfig
+    unsup_weight: float | None = None  # None: the data set's, for CPS
 
 
 def _synthetic() -> RunConfig:
@@ -93,12 +94,23 @@ _DATA = {
     "city": _DataRecipe("Cityscapes", _city, 6.0, 5.0, "concave", sup_loss="ohem"),
 }
 
+_PLAIN: dict[str, Any] = {"cutmix": False}
+_ONE_BOX: dict[str, Any] = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97}
+
 _METHODS = {
     "supervised": _MethodRecipe("labelled images only", MethodConfig(name="supervised")),
     "cps": _MethodRecipe("cross pseudo supervision", MethodConfig(loss="ce", cutmix=False)),
     "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", MethodConfig(loss="ce")),
     "fpl_cps": _MethodRecipe("fuzzy positives in cross pseudo supervision", MethodConfig(loss="fpl", cutmix=False)),
     "fpl_cps_cutmix": _MethodRecipe("fuzzy positives in CPS with CutMix", MethodConfig(loss="fpl")),
+    "mean_teacher": _MethodRecipe("Mean Teacher", MethodConfig(name="mean_teacher", loss="mse", **_PLAIN), 100.0),
+    "fpl_mean_teacher": _MethodRecipe(
+        "fuzzy positives in Mean Teacher", MethodConfig(name="mean_teacher", loss="fpl", **_PLAIN), 1.0
+    ),
+    "cutmix_seg": _MethodRecipe("CutMix-Seg", MethodConfig(name="cutmix_seg", loss="mse", **_ONE_BOX), 1.0),
+    "fpl_cutmix_seg": _MethodRecipe(
+        "fuzzy positives in CutMix-Seg", MethodConfig(name="cutmix_seg", loss="fpl", **_ONE_BOX), 1.0
+    ),
 }
 
 
@@ -126,6 +138,8 @@ def make_recipe(name: str) -> RunConfig:
     if data not in _DATA or method not in _METHODS:
         raise ValueError(f"recipe: no such recipe {name!r}{nearest(name, recipe_descriptions())}")
     what, how = _DATA[data], _METHODS[method]
-    weight = what.cutmix_weight if how.method.cutmix else what.cps_weight
+    weight = how.unsup_weight
+    if weight is None:
+        weight = what.cutmix_weight if how.method.cutmix else what.cps_weight
     changed = dataclasses.replace(how.method, unsup_weight=weight, weighting=what.weighting, sup_loss=what.sup_loss)
     return dataclasses.replace(what.config(), recipe=name, method=changed)

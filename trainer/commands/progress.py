@@ -132,8 +132,11 @@ def describe_record(split: str, scalars: dict[str, float]) -> str:
     """
     if split == "val":
         return f"mIoU {100 * scalars['miou']:.2f} %  accuracy {100 * scalars['pixel_accuracy']:.2f} %"
-    text = f"loss {scalars['loss']:.3f}  sup {scalars['loss_sup']:.3f}"
-    if "loss_unsup" in scalars:
-        text += f"  unsup {scalars['loss_unsup']:.3f}  K {scalars['mean_positives']:.2f}"
+    text = f"loss {scalars['loss']:.3f}"
+    text += "".join(
+        f"  {name.removeprefix('loss_')} {value:.3f}" for name, value in scalars.items() if name.startswith("loss_")
+    )
+    if "mean_positives" in scalars:
+        text += f"  K {scalars['mean_positives']:.2f}"
     rates = f"{scalars['images_per_second']:.1f} images/s  waiting {100 * scalars['loader_wait']:.0f} %"
     return f"{text}  {rates}  {scalars['peak_memory_mb']:.0f} MB"

@@ -1,4 +1,4 @@
-"""CutMix masks as Cross Pseudo Supervision draws them: a few boxes, combined by exclusive or."""
+"""CutMix masks as Cross Pseudo Supervision draws them: a few boxes, or one, combined by exclusive or."""
 
 import numpy as np
 import torch

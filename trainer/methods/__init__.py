@@ -7,11 +7,28 @@ from torch import nn
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
+from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
+from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 
-__all__ = ["Batch", "CrossPseudoSupervision", "Losses", "Method", "Supervised", "View", "build_method"]
+__all__ = [
+    "Batch",
+    "CrossPseudoSupervision",
+    "CutMixSeg",
+    "Losses",
+    "MeanTeacher",
+    "Method",
+    "Supervised",
+    "View",
+    "build_method",
+]
 
-_METHODS: dict[str, type[Method]] = {"supervised": Supervised, "cps": CrossPseudoSupervision}
+_METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "cps": CrossPseudoSupervision,
+    "mean_teacher": MeanTeacher,
+    "cutmix_seg": CutMixSeg,
+}
 
 
 def build_method(config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int = 255) -> Method:

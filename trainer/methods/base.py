@@ -13,10 +13,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.config import MethodConfig, OptimConfig
 from fpl_fast.trainer.methods.ohem import ohem_cross_entropy
 
-__all__ = ["Batch", "Losses", "Method", "View"]
+__all__ = ["Batch", "Losses", "Method", "View", "mix_views"]
 
 
 class View(NamedTuple):
@@ -39,6 +39,12 @@ class Batch(NamedTuple):
         return [apply_to_collection(self, Tensor, lambda x, i=i: x.chunk(num)[i]) for i in range(num)]
 
 
+def mix_views(view: View, partner: View, mix_mask: Tensor) -> View:
+    """CutMix: images and validity of the partner where ``mix_mask`` (N, H, W) is True."""
+    image = torch.where(mix_mask.unsqueeze(1), partner.image, view.image)
+    return View(image, torch.where(mix_mask, partner.valid, view.valid))
+
+
 class Losses(NamedTuple):
     """What one step computes."""
 
@@ -56,8 +62,6 @@ class Method(nn.Module, ABC):
     """
 
     num_networks: int = 1
-    uses_aux_head: bool = True
-    """Whether the supervised loss reads auxiliary logits; if not, networks go without the head that gives them."""
 
     def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
         super().__init__()
@@ -98,24 +102,45 @@ class Method(nn.Module, ABC):
         if self.config.sup_loss == "ce":  # "ohem" is a mean over images
             counts["loss_sup"] = torch.count_nonzero(batch.labelled.label != self.ignore_index)
         if self.config.ignore_padding and batch.unlabelled:
-            u, *partner = batch.unlabelled
-            if partner:  # the student sees the mixture, otherwise all images as they are
-                valid = torch.where(batch.mix_mask, partner[0].valid, u.valid)
+            if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
+                valid = mix_views(*batch.unlabelled, batch.mix_mask).valid
             else:
-                valid = torch.cat([batch.labelled.valid, u.valid])
+                valid = torch.cat([view.valid for view in (batch.labelled, *batch.unlabelled)])
             counts["loss_unsup"] = torch.count_nonzero(valid)
         return counts
 
-    def after_step(self, progress: float) -> None:
-        """Follows each optimiser step, for example to move an average of the weights."""
+    def after_step(self, step: int) -> None:
+        """Follows each optimiser step, counted from 0, for example to move an average of the weights."""
 
-    def param_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameters for the optimiser: convolution and linear weights decay, biases and normalisation do not."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+    def param_groups(self, config: OptimConfig) -> list[dict[str, Any]]:
+        """Parameters for the optimiser, by learning rate and weight decay.
+
+        Convolution and linear weights decay, biases and normalisation only with ``decay_all``. ``lr_scale`` of a group
+        is its factor of the learning rate: ``head_lr_scale`` for all that does not belong to a network's ``backbone``.
+        """
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                scale = 1.0 if ".backbone." in name else config.head_lr_scale
+                decay = config.weight_decay if parameter.ndim > 1 or config.decay_all else 0.0
+                groups.setdefault((scale, decay), []).append(parameter)
         return [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": parameters, "lr_scale": scale, "weight_decay": decay}
+            for (scale, decay), parameters in groups.items()
         ]
+
+    def supervised(self, network: nn.Module, view: View) -> tuple[Tensor, Tensor]:
+        """A network's logits of labelled images and the supervised loss.
+
+        A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
+        ``aux_weight``.
+        """
+        if getattr(network, "aux_head", None) is None:
+            logits = network(view.image)
+            return logits, self.supervised_loss(logits, view.label)
+        logits, aux = network.forward_with_aux(view.image)
+        main_loss, aux_loss = (self.supervised_loss(z, view.label) for z in (logits, aux))
+        return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Cross entropy with labels, plain or on hard pixels, after upsampling the logits to the size of the labels.

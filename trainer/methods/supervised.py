@@ -8,9 +8,7 @@ __all__ = ["Supervised"]
 class Supervised(Method):
     """One network and the supervised loss."""
 
-    uses_aux_head = False
-
     def losses(self, batch: Batch, progress: float) -> Losses:
         """``loss_sup`` of the labelled view."""
-        loss = self.supervised_loss(self.networks[0](batch.labelled.image), batch.labelled.label)
+        _, loss = self.supervised(self.networks[0], batch.labelled)
         return Losses({"loss_sup": loss}, {})

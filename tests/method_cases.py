@@ -1,0 +1,88 @@
+"""Tiny networks, batches and the literal losses, shared by the tests of the methods."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods import Batch, View, build_method
+
+C = 6
+SIZE = (14, 18)  # a crop that the stride 4 does not divide
+CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32 through a network and two upsamplings
+
+
+class TinyNetwork(nn.Module):
+    """Stride 4, batch normalisation, a few hundred weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, C, 1),
+        )
+        nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
+
+    def forward(self, image):
+        return self.layers(image)
+
+
+class AuxNetwork(TinyNetwork):
+    """With an auxiliary head and dropout, as the network of AEL has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.aux_head = nn.Conv2d(8, C, 1)
+        self.dropout = nn.Dropout2d(0.1)
+
+    def forward(self, image):
+        return self.layers[-1](self.dropout(self.layers[:-1](image)))
+
+    def forward_with_aux(self, image):
+        return self.forward(image), self.aux_head(self.layers[:3](image)[..., ::2, ::2])
+
+
+def make_method(seed=0, network=TinyNetwork, **changes):
+    torch.manual_seed(seed)
+    return build_method(MethodConfig(**changes), network, ignore_index=255)
+
+
+def make_view(generator, num=3, labelled=False):
+    valid = torch.ones(num, *SIZE, dtype=torch.bool)
+    valid[:, -2:] = False
+    label = torch.randint(0, C, (num, *SIZE), generator=generator)
+    label[torch.rand(label.shape, generator=generator) < 0.2] = 255
+    image = torch.randn(num, 3, *SIZE, generator=generator) * valid.unsqueeze(1)
+    return View(image, valid, label.masked_fill(~valid, 255) if labelled else None)
+
+
+def make_batch(num_unlabelled_views, seed=0, num=3):
+    generator = torch.Generator().manual_seed(seed)
+    labelled = make_view(generator, num=2, labelled=True)
+    unlabelled = tuple(make_view(generator, num) for _ in range(num_unlabelled_views))
+    mask = torch.rand(num, *SIZE, generator=generator) < 0.4
+    return Batch(labelled, unlabelled, mask if num_unlabelled_views == 2 else None)
+
+
+def upsample(logits):
+    return F.interpolate(logits, SIZE, mode="bilinear", align_corners=True)
+
+
+def literal_fpl(student, teacher, threshold, weighting):
+    """spec/fpl.md sections 2-4 for the public code's cap of 3, on (P, C) logits, one pixel at a time."""
+    losses, weights = [], []
+    for z, t in zip(student, teacher, strict=True):
+        p, order = t.softmax(0).sort(descending=True)
+        c = p.cumsum(0)
+        k = 1 if c[1] >= threshold else 2 if c[2] >= threshold else 3
+        positive = torch.zeros(C, dtype=torch.bool)
+        positive[order[:k]] = True
+        losses.append(F.softplus((-z[positive]).logsumexp(0) + z[~positive].logsumexp(0)))
+        m, r = c[k] / (k + 1), p[k]
+        weights.append((torch.log1p(50 * (m - r)) / torch.log1p(50 * m)) if weighting == "concave" else torch.ones(()))
+    return torch.stack(losses), torch.stack(weights)

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from method_cases import CLOSE
+from torch.nn import functional as F
+
+from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss, softmax_mse
+
+SIZE = (13, 22)
+
+
+@pytest.fixture
+def logits():
+    """Student, teacher, partner at low resolution."""
+    return [3 * torch.randn(2, 5, 4, 6) for _ in range(3)]
+
+
+@pytest.fixture
+def mask():
+    return torch.rand(2, *SIZE) < 0.4
+
+
+@pytest.mark.parametrize("loss", ["ce", "fpl"])
+def test_every_number_reaches_the_loss(logits, mask, loss):
+    student, *teachers = logits
+    valid, weight = torch.rand(2, *SIZE) < 0.8, torch.rand(2, *SIZE)
+    config = MethodConfig(loss=loss, threshold=0.8, max_positives=2, weighting="linear")
+    ours, stats = pseudo_label_loss(
+        config, student, Target(*teachers, mask), size=SIZE, balance=True,
+        valid_mask=valid, pixel_weight=weight, reduction="sum",
+    )  # fmt: skip
+    places = {"size": SIZE, "partner_logits": teachers[1], "mix_mask": mask, "valid_mask": valid,
+              "pixel_weight": weight, "reduction": "sum", "return_stats": True}  # fmt: skip
+    expected, expected_stats = (
+        pseudo_label_cross_entropy(student, teachers[0], **places)
+        if loss == "ce"
+        else fuzzy_positive_loss(
+            student, teachers[0], **places, threshold=0.8, max_positives=2, weighting="linear", balance=True
+        )
+    )
+    assert ours == expected
+    assert all(torch.equal(a, b) for a, b in zip(stats, expected_stats, strict=True))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_softmax_mse_equals_the_literal_version(logits, mask, mixed):
+    student, teacher, partner = logits
+    student.requires_grad_()
+    z, t, p = (F.interpolate(x, SIZE, mode="bilinear", align_corners=True).softmax(1) for x in logits)
+    t = torch.where(mask.unsqueeze(1), p, t) if mixed else t
+    target = Target(teacher, partner, mask) if mixed else Target(teacher)
+    pixels = sum((z[:, c] - t[:, c]) ** 2 for c in range(5))
+    ours = softmax_mse(student, target, size=SIZE)
+    torch.testing.assert_close(ours, pixels.mean(), **CLOSE)
+    (gradient,) = torch.autograd.grad(ours, student)
+    torch.testing.assert_close(gradient, torch.autograd.grad(pixels.mean(), student, retain_graph=True)[0], **CLOSE)
+    valid = torch.rand(2, *SIZE) < 0.5
+    torch.testing.assert_close(softmax_mse(student, target, size=SIZE, valid_mask=valid), pixels[valid].mean(), **CLOSE)
+    assert softmax_mse(student, target, size=SIZE, valid_mask=torch.zeros_like(valid)) == 0
+
+
+def test_telemetry_of_several_losses():
+    config = MethodConfig(threshold=0.99)
+    stats = []
+    for _ in range(2):
+        student, teacher = torch.randn(2, 1, 5, 4, 6)
+        stats.append(pseudo_label_loss(config, student, Target(teacher), size=(4, 6))[1])
+    a, b = stats
+    telemetry = loss_telemetry(a, b)
+    assert telemetry["mean_positives"] == pytest.approx((a.mean_positives + b.mean_positives).item() / 2)
+    ratio = (a.cross_entropy + b.cross_entropy) / (a.unweighted_loss + b.unweighted_loss)
+    assert telemetry["fpl_ce_ratio"] == pytest.approx(ratio.item())

@@ -1,0 +1,129 @@
+"""What a student is to match, and how the pixels are compared.
+
+Targets travel as whole distributions (logits): the losses upsample, CutMix and read them, so that the fuzzy positive
+loss can stand wherever the pseudo-label cross entropy does.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
+from fpl_fast.functional import LossStats, Reduction
+from fpl_fast.trainer.config import MethodConfig
+
+__all__ = ["Target", "consistency_loss", "loss_telemetry", "pseudo_label_loss", "softmax_mse"]
+
+
+class Target(NamedTuple):
+    """What a teacher believes of the images: logits, and where mix_mask is True the partner's."""
+
+    teacher_logits: Tensor  # (N, C, h, w), without gradient
+    partner_logits: Tensor | None = None  # likewise
+    mix_mask: Tensor | None = None  # (N, H, W) bool
+
+
+def pseudo_label_loss(
+    config: MethodConfig,
+    student_logits: Tensor,
+    target: Target,
+    *,
+    size: tuple[int, int],
+    balance: bool = False,
+    valid_mask: Tensor | None = None,
+    pixel_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> tuple[Tensor, LossStats]:
+    """The loss that ``config.loss`` names, "ce" or "fpl", by the engine that ``config.engine`` names.
+
+    Args:
+        config: Loss, engine and the numbers of the fuzzy positive loss.
+        student_logits: (N, C, h, w).
+        target: What the student is to match.
+        size: (H, W) of the pixels that are compared.
+        balance: "fpl": whether the loss is rescaled to the value of the plain cross entropy.
+        valid_mask: (N, H, W) bool, or None for all pixels.
+        pixel_weight: (N, H, W), or None for 1.
+        reduction: "sum", or "mean" over valid pixels.
+
+    Returns:
+        The loss, 0-d, and its statistics on the device.
+    """
+    places = {
+        **target._asdict(),
+        "size": size,
+        "valid_mask": valid_mask,
+        "pixel_weight": pixel_weight,
+        "reduction": reduction,
+        "return_stats": True,
+        "engine": config.engine,
+    }
+    if config.loss == "ce":
+        return pseudo_label_cross_entropy(student_logits, **places)
+    return fuzzy_positive_loss(
+        student_logits,
+        **places,
+        threshold=config.threshold,
+        max_positives=config.max_positives,
+        weighting=config.weighting,
+        balance=balance,
+    )
+
+
+def consistency_loss(
+    config: MethodConfig, student_logits: Tensor, target: Target, valid: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
+
+    Args:
+        config: The method's numbers; ``ignore_padding`` decides which pixels count.
+        student_logits: (N, C, h, w).
+        target: What the student is to match.
+        valid: (N, H, W) bool, False on padding.
+    """
+    size, valid_mask = tuple(valid.shape[-2:]), valid if config.ignore_padding else None
+    if config.loss == "mse":
+        return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask), {}
+    loss, stats = pseudo_label_loss(
+        config, student_logits, target, size=size, balance=config.balance, valid_mask=valid_mask
+    )
+    return loss, loss_telemetry(stats)
+
+
+def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:
+    """What is logged of one or more such losses, taken together."""
+    cross_entropy = sum(s.cross_entropy for s in stats)
+    return {
+        "mean_positives": sum(s.mean_positives for s in stats) / len(stats),
+        "fpl_ce_ratio": cross_entropy / sum(s.unweighted_loss for s in stats),
+    }
+
+
+def softmax_mse(
+    student_logits: Tensor, target: Target, *, size: tuple[int, int], valid_mask: Tensor | None = None
+) -> Tensor:
+    """Mean over pixels of sum_c (softmax(z)_c - softmax(t)_c)^2 at full resolution.
+
+    Args:
+        student_logits: z, (N, C, h, w).
+        target: t, the teacher with its CutMix.
+        size: (H, W) that both are upsampled to, bilinearly with align_corners.
+        valid_mask: (N, H, W) bool, the pixels that count; None for all.
+
+    Returns:
+        0-d float32; 0 when no pixel counts.
+    """
+
+    def probability(logits: Tensor) -> Tensor:
+        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=True).softmax(1)
+
+    with torch.no_grad():
+        teacher = probability(target.teacher_logits)
+        if target.partner_logits is not None:
+            teacher = torch.where(target.mix_mask.unsqueeze(1), probability(target.partner_logits), teacher)
+    squared = (probability(student_logits) - teacher).square().sum(1)
+    if valid_mask is None:
+        return squared.mean()
+    return (squared * valid_mask).sum() / valid_mask.sum().clamp(min=1)

@@ -1,0 +1,79 @@
+"""A teacher that is the moving average of its student."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods.base import Method
+
+__all__ = ["EmaMethod", "ema_decay", "ema_update"]
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """min(1 - 1 / (step + 1), decay) for steps counted from 0: at first a copy, then a plain mean, then the decay."""
+    return min(1 - 1 / (step + 1), decay)
+
+
+@torch.no_grad()
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers: bool) -> None:
+    """Average the student into the teacher: decay * teacher + (1 - decay) * student, in a few kernels.
+
+    Args:
+        teacher: Moves.
+        student: A module of the same kind.
+        decay: In [0, 1]; 0 copies.
+        buffers: Whether floating-point buffers (the running statistics of batch normalisation) are averaged with the
+            parameters. Otherwise the teacher keeps its own, which its passes in train mode move.
+    """
+    ours, theirs = list(teacher.parameters()), list(student.parameters())
+    if buffers:
+        ours += [b for b in teacher.buffers() if b.is_floating_point()]
+        theirs += [b for b in student.buffers() if b.is_floating_point()]
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+class EmaMethod(Method):
+    """A method whose first network is trained and whose second is its exponential moving average.
+
+    The teacher starts as a copy of the student and moves after each optimiser step. It stays in train mode: its passes
+    use the batch's statistics and its dropout, as the public codes of Mean Teacher and AEL have it.
+    """
+
+    ema_warmup: bool = False
+    """Whether the first steps average less (``ema_decay``)."""
+    ema_buffers: bool = False
+    """Whether running statistics are averaged too."""
+    evaluates_teacher: bool = True
+    """Which of the two networks is evaluated and used."""
+
+    def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
+        super().__init__(config, make_network, ignore_index=ignore_index)
+        self.networks.append(copy.deepcopy(self.networks[0]).requires_grad_(False))
+
+    @property
+    def student(self) -> nn.Module:
+        """The network that learns by gradient."""
+        return self.networks[0]
+
+    @property
+    def teacher(self) -> nn.Module:
+        """Its moving average."""
+        return self.networks[1]
+
+    @property
+    def eval_network(self) -> nn.Module:
+        """Teacher or student, as the method's authors evaluate it."""
+        return self.teacher if self.evaluates_teacher else self.student
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher."""
+        decay = self.config.ema_decay
+        ema_update(
+            self.teacher,
+            self.student,
+            ema_decay(decay, step) if self.ema_warmup else decay,
+            buffers=self.ema_buffers,
+        )

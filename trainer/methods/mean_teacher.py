@@ -1,0 +1,43 @@
+"""Mean Teacher: a student that matches the average of its own past on the same pixels.
+
+Source: Tarvainen and Valpola (NeurIPS 2017), as the public code of Cross Pseudo Supervision re-implements it for its
+tables.
+"""
+
+import torch
+
+from fpl_fast.trainer.methods.base import Batch, Losses
+from fpl_fast.trainer.methods.consistency import Target, consistency_loss
+from fpl_fast.trainer.methods.ema import EmaMethod
+
+__all__ = ["MeanTeacher"]
+
+
+class MeanTeacher(EmaMethod):
+    """One student and its average, with the loss taken on labelled and unlabelled images as they are.
+
+    loss = sup + unsup_weight * L(student, teacher)
+
+    L is the squared difference of probabilities, a mean over pixels and classes ("mse", weight 100 in the public code),
+    or the pseudo-label cross entropy or the fuzzy positive loss in its place. The decay is constant, parameters only;
+    the student is evaluated. The public code moves the teacher before the step instead of after it: the same sequence.
+    """
+
+    evaluates_teacher = False
+
+    @property
+    def num_unlabelled_views(self) -> int:
+        """One, unmixed."""
+        return 1
+
+    def losses(self, batch: Batch, progress: float) -> Losses:
+        """``loss_sup`` and ``loss_unsup``; telemetry of the pseudo-label losses."""
+        config, x, (u,) = self.config, batch.labelled, batch.unlabelled
+        with torch.no_grad():
+            target = Target(torch.cat([self.teacher(view.image) for view in (x, u)]))
+        logits, loss_sup = self.supervised(self.student, x)
+        logits = torch.cat([logits, self.student(u.image)])
+        loss, telemetry = consistency_loss(config, logits, target, torch.cat([x.valid, u.valid]))
+        if config.loss == "mse":
+            loss = loss / logits.shape[1]  # a mean over classes, too
+        return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * loss}, telemetry)
