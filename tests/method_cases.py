@@ -5,9 +5,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.config import MethodConfig
-from fpl_fast.trainer.methods import Batch, View, build_method
+from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 
 C = 6
+NUM_UNLABELLED = 9
 SIZE = (14, 18)  # a crop that the stride 4 does not divide
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32 through a network and two upsamplings
 
@@ -49,7 +50,9 @@ class AuxNetwork(TinyNetwork):
 
 def make_method(seed=0, network=TinyNetwork, **changes):
     torch.manual_seed(seed)
-    return build_method(MethodConfig(**changes), network, ignore_index=255)
+    method = build_method(MethodConfig(**changes), network, ignore_index=255)
+    method.prepare(TrainingSet(num_classes=C, num_unlabelled=NUM_UNLABELLED, batch_unlabelled=3))
+    return method
 
 
 def make_view(generator, num=3, labelled=False):
@@ -58,15 +61,18 @@ def make_view(generator, num=3, labelled=False):
     label = torch.randint(0, C, (num, *SIZE), generator=generator)
     label[torch.rand(label.shape, generator=generator) < 0.2] = 255
     image = torch.randn(num, 3, *SIZE, generator=generator) * valid.unsqueeze(1)
-    return View(image, valid, label.masked_fill(~valid, 255) if labelled else None)
+    index = torch.randint(NUM_UNLABELLED, (num,), generator=generator)
+    wanted = None if labelled else torch.randint(C, (num,), generator=generator)
+    return View(image, valid, label.masked_fill(~valid, 255) if labelled else None, index, wanted)
 
 
-def make_batch(num_unlabelled_views, seed=0, num=3):
+def make_batch(num_unlabelled_views, seed=0, num=3, paste=False):
     generator = torch.Generator().manual_seed(seed)
     labelled = make_view(generator, num=2, labelled=True)
     unlabelled = tuple(make_view(generator, num) for _ in range(num_unlabelled_views))
     mask = torch.rand(num, *SIZE, generator=generator) < 0.4
-    return Batch(labelled, unlabelled, mask if num_unlabelled_views == 2 else None)
+    paste = make_view(generator, num=2, labelled=True) if paste else None
+    return Batch(labelled, unlabelled, mask if num_unlabelled_views == 2 else None, paste)
 
 
 def upsample(logits):

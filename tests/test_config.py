@@ -83,6 +83,13 @@ def test_every_field_is_described(name):
         (lambda: MethodConfig(mix_boxes=0), "method.mix_boxes must be >= 1, got 0"),
         (lambda: MethodConfig(mix_area=(0.5, 0.2)), r"method.mix_area must be an ascending pair in \(0, 1\], got"),
         (lambda: MethodConfig(ema_decay=1.1), r"method.ema_decay must be in \[0, 1\], got 1.1"),
+        (lambda: MethodConfig(paste_draws=0), "method.paste_draws must be >= 1, got 0"),
+        (lambda: MethodConfig(paste_scales=(0.1, 0.9)), r"method.paste_scales must be two factors around 1, got \(0.1"),
+        (lambda: AugmentConfig(scale_range=(1.5, 2.0)), r"augment.scale_range must be two factors around 1, got \(1.5"),
+        (
+            lambda: RunConfig(method=MethodConfig(name="ael", donor_lead=8), train=TrainConfig(workers=4)),
+            "method.donor_lead must be > 8, the batches that train.workers read ahead, got 8",
+        ),
         (lambda: OptimConfig(head_lr_scale=0.0), "optim.head_lr_scale must be > 0, got 0.0"),
         (lambda: ModelConfig(pretrained=True, weights_file="w"), "model.weights_file must be null"),
         (lambda: TrainConfig(steps=0), "train.steps must be >= 1, got 0"),

@@ -9,6 +9,7 @@ from PIL import Image
 from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 
@@ -75,6 +76,33 @@ def test_processes_share_the_batches_of_one():
         together = [torch.cat(pair) for pair in zip(*map(flat, parts), strict=True)]
         for ours, theirs in zip(together, flat(whole), strict=True):
             assert torch.equal(ours, theirs)
+
+
+def test_donors_and_sources_to_paste():
+    config = changed(tiny_run(paste_probability=1.0), data={"num_labelled": 4, "num_unlabelled": 7})
+    donors = torch.randint(7, (STEPS, 2, 2))
+    made = batches(config, donors=DonorQueue(donors), paste=True)
+    plain = batches(config)
+    assert [batch.unlabelled[1].index.tolist() for batch in made] == donors[..., 0].tolist()
+    assert [batch.unlabelled[1].wanted.tolist() for batch in made] == donors[..., 1].tolist()
+    for ours, theirs in zip(made, plain, strict=True):
+        assert_equal(ours._replace(unlabelled=ours.unlabelled[:1]), theirs._replace(unlabelled=theirs.unlabelled[:1]))
+        assert ours.paste.label.shape == ours.labelled.label.shape
+        assert (ours.paste.label != 255).any((1, 2)).all()
+        assert theirs.paste is None
+    assert len({index for batch in made for index in batch.paste.index.tolist()}) == 4
+    resumed = batches(config, paste=True, start_step=2)
+    for ours, theirs in zip(resumed, made[2:], strict=True):
+        assert torch.equal(ours.paste.image, theirs.paste.image)
+    none = batches(changed(config, method={"paste_probability": 0.0}), paste=True)
+    assert all((batch.paste.label == 255).all() for batch in none)
+
+
+def test_padding_of_labels(folder):
+    config = dataclasses.replace(tiny_run(), data=folder)
+    config = changed(config, augment={"crop": (64, 64), "scales": (1.0,), "pad_label": "zero"})
+    x = batches(config)[0].labelled
+    assert (x.label[~x.valid] == 0).all()
 
 
 def test_another_seed_is_another_order():

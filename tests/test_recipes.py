@@ -4,7 +4,7 @@ from fpl_fast.trainer.config_io import config_from_dict, config_to_dict
 from fpl_fast.trainer.recipes import make_recipe, recipe_descriptions
 
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
-EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg")
+EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
 METHODS = ("supervised", *CPS, *EMA)
 
 
@@ -28,9 +28,11 @@ def test_methods_differ_as_their_names_say():
     assert made["supervised"].name == "supervised"
     for method in EMA:
         assert made[method].name == method.removeprefix("fpl_")
-        assert made[method].loss == ("fpl" if "fpl" in method else "mse")
+        assert made[method].loss == ("fpl" if "fpl" in method else "ce" if method == "ael" else "mse")
     assert made["mean_teacher"].unsup_weight == 100  # spec/methods.md section 3.1
     assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))  # section 3.4
+    assert made["fpl_ael"].weighting == "concave"  # spec/fpl.md section 6
+    assert make_recipe("synthetic/ael").method.paste_exclude == (0, 1, 3, 4, 5)
     for method in CPS:
         assert made[method].name == "cps"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")

@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 import torch
 
+from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.sample import Sample
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
 from fpl_fast.trainer.data.transforms import Augmentation
@@ -94,6 +95,34 @@ def test_resume_and_workers_change_nothing(num_workers):
     assert len(tail) == 2
     for a, b in zip(whole[4:], tail, strict=True):
         assert_same(a, b)
+
+
+def test_an_image_may_be_named():
+    """With the augmentation of the position, whatever the stream's own order."""
+    s = stream(6)
+    own = s.index_at(17)
+    assert_same(s[17, Donor(own, 3)], s[17] | {"wanted": 3})
+    assert s[17, Donor((own + 1) % 6, 3)]["index"] == (own + 1) % 6
+
+
+def test_donors_choose_the_images():
+    donors = torch.randint(6, (3, 2, 2))
+    for num_workers in (0, 1):
+        loader = make_loader(
+            stream(6), 2, start_step=5, num_steps=3, num_workers=num_workers, donors=DonorQueue(donors)
+        )
+        read = [torch.stack([batch["index"], batch["wanted"]], dim=-1) for batch in loader]
+        assert torch.equal(torch.stack(read), donors)
+
+
+def test_blank_positions_hold_nothing():
+    s = stream(5, blank=0.3)
+    items = [s[p] for p in range(400)]
+    blank = [item for item in items if not item["valid"].any()]
+    assert len(blank) / 400 == pytest.approx(0.3, abs=0.12)  # five standard deviations
+    assert all((item["label"] == 255).all() and not item["image"].any() for item in blank)
+    assert all(item["label"].shape == (8, 9) and item["image"].shape == (3, 8, 9) for item in items)
+    assert_same(s[7], stream(5, blank=0.3)[7])
 
 
 def test_ranks_share_out_the_batch_of_one_process():

@@ -65,6 +65,23 @@ def test_scales_are_drawn_from_the_set_and_sizes_rounded_down():
     assert areas == {6 * 4, 9 * 6, 19 * 13, 26 * 18}
 
 
+def test_continuous_scales_lie_half_below_and_half_above_one():
+    """Sizes of an image that the crop never cuts tell the scale."""
+    augmentation = Augmentation((800, 800), scale_range=(0.1, 2.0))
+    sides = np.array([np.sqrt(int(view.valid.sum())) / 400 for view in views(numbered(400, 400), augmentation)])
+    assert 0.09 < sides.min() < 0.3
+    assert 1.8 < sides.max() <= 2
+    assert (sides < 1).mean() == pytest.approx(0.5, abs=0.18)  # five standard deviations
+    assert sides[sides < 1].mean() == pytest.approx(0.55, abs=0.15)
+    assert sides[sides > 1].mean() == pytest.approx(1.5, abs=0.17)
+
+
+def test_padding_may_carry_a_label():
+    view = Augmentation((8, 11), scales=(1.0,), pad_label=0)(numbered(5, 6), np.random.default_rng(3))
+    assert (view.label[~view.valid] == 0).all()
+    assert not view.valid.all()
+
+
 def test_resizing_as_the_published_code():
     # the label by nearest neighbour at floor(i / scale), the image by bilinear interpolation of pixel centres
     sample = numbered(12, 10)

@@ -23,6 +23,9 @@ __all__ = [
     "VocData",
 ]
 
+BATCHES_AHEAD = 2
+"""Batches that each loader process reads ahead."""
+
 _Class = TypeVar("_Class")
 
 
@@ -33,6 +36,10 @@ def _config(cls: type[_Class]) -> type[_Class]:
 def _require(rule: bool, name: str, text: str, value: object) -> None:
     if not rule:
         raise ValueError(f"{name} must be {text}, got {value!r}")
+
+
+def _check_scale_range(scales: tuple[float, float], name: str) -> None:
+    _require(0 < scales[0] <= 1 <= scales[1], name, "two factors around 1", scales)
 
 
 @_config
@@ -172,12 +179,18 @@ class AugmentConfig:
     """Height and width of a training crop, pixels; smaller images are padded, centred."""
     scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """Factors of image size that are drawn from uniformly (CPS has no 1.25)."""
+    scale_range: tuple[float, float] | None = None
+    """Range of continuous scales, half of them below and half above 1, that replaces ``scales``; 0.5 to 2 in AEL."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    pad_label: Literal["ignore", "zero"] = "ignore"
+    """Label of padding: none, or class 0 as in the public code of AEL, which so trains "road" or "background" on it."""
 
     def __post_init__(self) -> None:
         _require(min(self.crop) >= 1, "augment.crop", ">= 1 pixel on either side", self.crop)
         _require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
+        if self.scale_range is not None:
+            _check_scale_range(self.scale_range, "augment.scale_range")
         _require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
 
 
@@ -211,7 +224,7 @@ class ModelConfig:
 class MethodConfig:
     """What is minimised. ``supervised`` reads the first four fields only."""
 
-    name: Literal["supervised", "cps", "mean_teacher", "cutmix_seg"] = "cps"
+    name: Literal["supervised", "cps", "mean_teacher", "cutmix_seg", "ael"] = "cps"
     """Training method."""
     sup_loss: Literal["ce", "ohem"] = "ce"
     """Supervised loss: cross entropy over labelled pixels, or over the hard ones of each image only."""
@@ -231,16 +244,38 @@ class MethodConfig:
     "same" image, as their samplers do. The published tables were made with "same"; "different" is the default because
     it adds context that no single image has."""
     mix_boxes: int = 3
-    """CutMix: boxes a mask, combined by exclusive or; 3 in CPS, 1 in CutMix-Seg."""
+    """CutMix: boxes a mask, combined by exclusive or; 3 in CPS, 1 in CutMix-Seg and AEL."""
     mix_area: tuple[float, float] = (0.25, 0.5)
-    """CutMix: range of a mask's area before overlaps cancel, in parts of the image; 0.5 to 0.5 in CutMix-Seg."""
+    """CutMix: range of a mask's area before overlaps cancel, in parts of the image; 0.5 to 0.5 in CutMix-Seg and
+    AEL."""
     unsup_weight: float = 1.0
     """Factor of the unsupervised loss."""
     ema_decay: float = 0.99
     """Decay of a teacher's moving average, a step."""
     confidence_threshold: float = 0.0
-    """"cutmix_seg": probability from which a pixel counts as sure (0.97 in the public code); the share of sure pixels
-    weighs the whole loss."""
+    """Probability from which a teacher's pixel counts as sure. "cutmix_seg": the share of sure pixels weighs the whole
+    loss (0.97 in the public code). "ael" with "ce": others are left out (0.7 on PASCAL VOC, 0 on Cityscapes)."""
+    confidence_power: float = 2.0
+    """"ael": exponent of the teacher's confidence as a pixel weight."""
+    equalize_power: float = 1.0
+    """"ael": exponent of a class's rate of sampling; 0 samples all pixels."""
+    bank_momentum: float = 0.999
+    """"ael": momentum of the bank of confidences, a step."""
+    paste_probability: float = 0.5
+    """"ael": share of the labelled images that pixels of another are pasted into."""
+    paste_draws: int = 3
+    """"ael": classes drawn a step to be pasted; 3 on Cityscapes, 1 on PASCAL VOC."""
+    paste_exclude: tuple[int, ...] = ()
+    """"ael": classes that are never pasted. The public code excludes 0, 1, 2, 8 and 10: on Cityscapes road, sidewalk,
+    building, vegetation and sky; on PASCAL VOC, where background (0) alone is argued for, four arbitrary objects."""
+    paste_scales: tuple[float, float] = (0.1, 2.0)
+    """"ael": range of the scales of an image that is pasted from, as augment.scale_range."""
+    component_area: float = 0.005
+    """"ael": share of the image that a component pasted by CutMix exceeds; 0.005 on Cityscapes, 0.03 on PASCAL VOC."""
+    bank_area: float = 0.01
+    """"ael": share of an image from which a class counts as held by it; 0.01 on Cityscapes, 0.03 on PASCAL VOC."""
+    donor_lead: int = 24
+    """"ael": steps between the choice of a CutMix donor and its use, in which loaders read it."""
     threshold: float = 0.9
     """"fpl": probability T_u that the fuzzy positives and the first negative accumulate to."""
     max_positives: int | None = 3
@@ -254,16 +289,19 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         _require(self.ohem_min_kept >= 1, "method.ohem_min_kept", ">= 1 pixel", self.ohem_min_kept)
-        for name in ("aux_weight", "unsup_weight"):
+        for name in ("aux_weight", "unsup_weight", "confidence_power", "equalize_power"):
             _require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
         _require(self.loss != "mse" or self.name in ("mean_teacher", "cutmix_seg"), "method.loss",
                  f"'ce' or 'fpl' with {self.name}", self.loss)  # fmt: skip
         _require(self.mix_boxes >= 1, "method.mix_boxes", ">= 1", self.mix_boxes)
         _require(0 < self.mix_area[0] <= self.mix_area[1] <= 1, "method.mix_area", "an ascending pair in (0, 1]",
                  self.mix_area)  # fmt: skip
-        _require(0 <= self.ema_decay <= 1, "method.ema_decay", "in [0, 1]", self.ema_decay)
-        _require(0 <= self.confidence_threshold <= 1, "method.confidence_threshold", "in [0, 1]",
-                 self.confidence_threshold)  # fmt: skip
+        for name in ("ema_decay", "confidence_threshold", "bank_momentum", "paste_probability", "component_area",
+                     "bank_area"):  # fmt: skip
+            _require(0 <= getattr(self, name) <= 1, f"method.{name}", "in [0, 1]", getattr(self, name))
+        for name in ("paste_draws", "donor_lead"):
+            _require(getattr(self, name) >= 1, f"method.{name}", ">= 1", getattr(self, name))
+        _check_scale_range(self.paste_scales, "method.paste_scales")
         _require(0 < self.threshold <= 1, "method.threshold", "in (0, 1]", self.threshold)
         _require(self.max_positives is None or self.max_positives >= 1, "method.max_positives", ">= 1 or null",
                  self.max_positives)  # fmt: skip
@@ -377,3 +415,9 @@ class RunConfig:
     """Length, batches, hardware."""
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation."""
+
+    def __post_init__(self) -> None:
+        read_ahead = BATCHES_AHEAD * self.train.workers
+        if self.method.name == "ael":
+            _require(self.method.donor_lead > read_ahead, "method.donor_lead",
+                     f"> {read_ahead}, the batches that train.workers read ahead", self.method.donor_lead)  # fmt: skip

@@ -1,6 +1,7 @@
 """From a configuration to data sets, and from data sets to the batches of a method."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from fpl_fast.trainer.config import DataConfig, FileData, RunConfig, SyntheticData
 from fpl_fast.trainer.data.cutmix import cutmix_masks
+from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
@@ -119,6 +121,8 @@ def read_batches(
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    donors: DonorQueue | None = None,
+    paste: bool = False,
 ) -> Iterator[Batch]:
     """The batches of steps ``start_step`` ... ``config.train.steps - 1``, on the device, normalised.
 
@@ -133,6 +137,8 @@ def read_batches(
         start_step: Step of the first batch.
         rank: Of this process.
         world_size: Number of processes, of which the batch sizes are multiples.
+        donors: Chooses the images of the second unlabelled view. What it chooses depends on the training so far.
+        paste: Whether batches hold labelled images to paste from.
     """
     pinned = device.type == "cuda"
     loaders = [
@@ -145,10 +151,11 @@ def read_batches(
             world_size=world_size,
             num_workers=config.train.workers,
             pin_memory=pinned,
+            donors=donors if view == 2 else None,
         )
-        for stream, batch in _streams(config, datasets, num_unlabelled_views)
+        for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, paste))
     ]
-    mask_seed = _seeds(config.train.seed)[-1]
+    mask_seed = _seeds(config.train.seed).mask
     shown = slice(rank * config.train.batch_unlabelled // world_size, None)
 
     def batches() -> Iterator[Batch]:
@@ -156,7 +163,10 @@ def read_batches(
             iterators = [iter(loader) for loader in loaders]
         for step, items in enumerate(_in_one_line(zip(*iterators, strict=True)), start=start_step):
             labelled = _to_view(items[0], config, device, with_label=True)
-            unlabelled = tuple(_to_view(item, config, device, with_label=False) for item in items[1:])
+            sources = _to_view(items[-1], config, device, with_label=True) if paste else None
+            unlabelled = tuple(
+                _to_view(item, config, device, with_label=False) for item in items[1 : 1 + num_unlabelled_views]
+            )
             mask = None
             if num_unlabelled_views == 2:
                 rng = np.random.default_rng([mask_seed, step])
@@ -171,7 +181,7 @@ def read_batches(
                 if pinned:  # a copy from pageable memory would wait for the device
                     mask = mask.pin_memory()
                 mask = mask.to(device, non_blocking=True)
-            yield Batch(labelled, unlabelled, mask)
+            yield Batch(labelled, unlabelled, mask, sources)
 
     return batches()
 
@@ -184,35 +194,63 @@ def _in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
         raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
 
 
-def _streams(config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int) -> list[tuple[SampleStream, int]]:
-    """The labelled stream and the unlabelled ones, each with its images a step over all processes."""
+def _streams(
+    config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int, paste: bool
+) -> list[tuple[SampleStream, int]]:
+    """The labelled stream, the unlabelled ones and that of images to paste from, each with its images a step."""
+    augment, seeds = config.augment, _seeds(config.train.seed)
     augmentation = Augmentation(
-        config.augment.crop, config.augment.scales, config.augment.flip, config.data.ignore_index
+        augment.crop,
+        augment.scales,
+        augment.flip,
+        pad_label=config.data.ignore_index if augment.pad_label == "ignore" else 0,
+        scale_range=augment.scale_range,
     )
-    order, same_order, augment_x, *augment_u = _seeds(config.train.seed)[:-1]
+    x_seeds = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
     if num_unlabelled_views == 0:
-        stream = SampleStream(datasets.labelled, augmentation, order_seed=order, augment_seed=augment_x)
-        return [(stream, config.train.batch_labelled)]
+        return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
     length = max(len(datasets.labelled), len(datasets.unlabelled))
-    x = SampleStream(datasets.labelled, augmentation, epoch_length=length, order_seed=order, augment_seed=augment_x)
+    x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
     same = config.method.partner == "same"
     unlabelled = [
         SampleStream(
             datasets.unlabelled,
             augmentation,
             epoch_length=length,
-            order_seed=same_order if same else same_order + 1 + view,
-            augment_seed=augment_u[view],
+            order_seed=seeds.order_u if same else seeds.order_u + 1 + view,
+            augment_seed=(seeds.augment_u, seeds.augment_partner)[view],
             reshuffle=not same,
         )
         for view in range(num_unlabelled_views)
     ]
-    return [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
+    streams = [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
+    if paste:
+        source = SampleStream(
+            datasets.labelled,
+            replace(augmentation, pad_label=config.data.ignore_index, scale_range=config.method.paste_scales),
+            order_seed=seeds.order_paste,
+            augment_seed=seeds.augment_paste,
+            blank=1 - config.method.paste_probability,
+        )
+        streams.append((source, config.train.batch_labelled))
+    return streams
 
 
-def _seeds(seed: int) -> list[int]:
-    """Independent seeds: labelled order, unlabelled order, labelled augmentation, two unlabelled ones, masks."""
-    return [int(state) for state in np.random.SeedSequence(seed).generate_state(6)]
+class _Seeds(NamedTuple):
+    """Independent seeds of all that is random in the batches."""
+
+    order_x: int
+    order_u: int
+    augment_x: int
+    augment_u: int
+    augment_partner: int
+    mask: int
+    order_paste: int
+    augment_paste: int
+
+
+def _seeds(seed: int) -> _Seeds:
+    return _Seeds(*map(int, np.random.SeedSequence(seed).generate_state(len(_Seeds._fields))))
 
 
 def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
@@ -221,4 +259,5 @@ def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.dev
     if config.train.channels_last:
         image = image.contiguous(memory_format=torch.channels_last)
     label = item["label"].to(device, non_blocking=True).long() if with_label else None
-    return View(normalize(image, valid, config.data.mean, config.data.std), valid, label)
+    index, wanted = (item[name].to(device, non_blocking=True) if name in item else None for name in ("index", "wanted"))
+    return View(normalize(image, valid, config.data.mean, config.data.std), valid, label, index, wanted)

@@ -12,6 +12,7 @@ from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 from fpl_fast.trainer.interrupt import StopRequest
+from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import mean_over_processes, random_states, seed_process, share_buffers
@@ -83,6 +84,10 @@ class _Trainer:
         self.method = build_method_networks(config, self.val.num_classes, fabric)
         self.num_views = self.method.num_unlabelled_views
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
+        if self.datasets.unlabelled is not None:
+            self.method.prepare(
+                TrainingSet(self.val.num_classes, len(self.datasets.unlabelled), config.train.batch_unlabelled)
+            )
         optimizer = build_optimizer(self.method, config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
@@ -115,6 +120,8 @@ class _Trainer:
             start_step=state.step,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
+            donors=self.method.donors,
+            paste=self.method.reads_paste_sources,
         )
         if self.first:
             self.monitor.started(state.step, steps)

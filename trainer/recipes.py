@@ -31,6 +31,7 @@ class _DataRecipe(NamedTuple):
     cps_weight: float  # factor of the unsupervised loss without CutMix
     cutmix_weight: float  # and with it
     weighting: Literal["none", "linear", "convex", "concave"]  # pixel weight of the fuzzy positive loss
+    paste_exclude: tuple[int, ...]  # classes that AEL never pastes
     sup_loss: Literal["ce", "ohem"] = "ce"
 
 
@@ -38,6 +39,7 @@ class _MethodRecipe(NamedTuple):
     summary: str
     method: MethodConfig
     unsup_weight: float | None = None  # None: the data set's, for CPS
+    weighting: str | None = None  # likewise
 
 
 def _synthetic() -> RunConfig:
@@ -85,17 +87,21 @@ def _city() -> RunConfig:
     )
 
 
+_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
+
 # Weights, weighting and supervised loss are those of the published code; "folder" takes those of PASCAL VOC. Networks
 # without ImageNet weights start with poor targets: "synthetic" halves what they count.
 _DATA = {
-    "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", _synthetic, 0.75, 0.5, "concave"),
-    "folder": _DataRecipe("your images, index-PNG labels and list files", _folder, 1.5, 1.0, "none"),
-    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", _voc, 1.5, 1.0, "none"),
-    "city": _DataRecipe("Cityscapes", _city, 6.0, 5.0, "concave", sup_loss="ohem"),
+    "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", _synthetic, 0.75, 0.5, "concave", _STREET),
+    "folder": _DataRecipe("your images, index-PNG labels and list files", _folder, 1.5, 1.0, "none", ()),
+    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", _voc, 1.5, 1.0, "none", (0,)),
+    "city": _DataRecipe("Cityscapes", _city, 6.0, 5.0, "concave", (0, 1, 2, 8, 10), sup_loss="ohem"),
 }
 
 _PLAIN: dict[str, Any] = {"cutmix": False}
 _ONE_BOX: dict[str, Any] = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97}
+
+_AEL: dict[str, Any] = {"name": "ael", "mix_boxes": 1, "mix_area": (0.5, 0.5)}
 
 _METHODS = {
     "supervised": _MethodRecipe("labelled images only", MethodConfig(name="supervised")),
@@ -111,6 +117,8 @@ _METHODS = {
     "fpl_cutmix_seg": _MethodRecipe(
         "fuzzy positives in CutMix-Seg", MethodConfig(name="cutmix_seg", loss="fpl", **_ONE_BOX), 1.0
     ),
+    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL), 1.0),
+    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL), 1.0, "concave"),
 }
 
 
@@ -141,5 +149,11 @@ def make_recipe(name: str) -> RunConfig:
     weight = how.unsup_weight
     if weight is None:
         weight = what.cutmix_weight if how.method.cutmix else what.cps_weight
-    changed = dataclasses.replace(how.method, unsup_weight=weight, weighting=what.weighting, sup_loss=what.sup_loss)
+    changed = dataclasses.replace(
+        how.method,
+        unsup_weight=weight,
+        weighting=how.weighting or what.weighting,
+        sup_loss=what.sup_loss,
+        paste_exclude=what.paste_exclude if how.method.name == "ael" else (),
+    )
     return dataclasses.replace(what.config(), recipe=name, method=changed)

@@ -44,7 +44,10 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best") -> TrainedRun:
     val = build_val_dataset(config.data)
     method = build_method_networks(config, val.num_classes, fabric)
     try:
-        method.load_state_dict(state["method"])
+        # The networks alone: banks are as large as a data set that need not be here.
+        prefix = "networks."
+        weights = {name.removeprefix(prefix): w for name, w in state["method"].items() if name.startswith(prefix)}
+        method.networks.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
     network = fabric.to_device(method.eval_network).eval()

@@ -8,9 +8,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fpl_fast.trainer.config import BATCHES_AHEAD
+from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import Augmentation
 
@@ -33,6 +36,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         order_seed: Of the permutations.
         augment_seed: Of the augmentation.
         reshuffle: Whether each epoch has an order of its own; otherwise all have that of epoch 0.
+        blank: Share of the positions that hold no image: nothing is read, nothing is valid, no pixel is labelled.
 
     Raises:
         ValueError: If the data set is empty or epoch_length < 1.
@@ -47,6 +51,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         order_seed: int = 0,
         augment_seed: int = 0,
         reshuffle: bool = True,
+        blank: float = 0.0,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("dataset must hold at least one image, got 0")
@@ -58,6 +63,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         self.order_seed = order_seed
         self.augment_seed = augment_seed
         self.reshuffle = reshuffle
+        self.blank = blank
 
     def index_at(self, position: int) -> int:
         """The index into the data set at a position."""
@@ -65,12 +71,33 @@ class SampleStream(Dataset[dict[str, Any]]):
         order = _epoch_order(len(self.dataset), self.epoch_length, self.order_seed, epoch if self.reshuffle else 0)
         return int(order[place])
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """``image``, ``valid``, ``index`` and, for a labelled image, ``label``."""
-        index = self.index_at(position)
-        view = self.augmentation(self.dataset[index], np.random.default_rng([self.augment_seed, position]))
+    def __getitem__(self, position: int | tuple[int, Donor]) -> dict[str, Any]:
+        """``image``, ``valid``, ``index`` and, for a labelled image, ``label``.
+
+        A pair of position and donor names an image that need not be the one of the stream's own order, and adds
+        ``wanted``, the class to paste from it.
+        """
+        if isinstance(position, tuple):
+            position, donor = position
+            return self._item(position, donor.index) | {"wanted": donor.wanted}
+        return self._item(position, self.index_at(position))
+
+    def _item(self, position: int, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.augment_seed, position])
+        if self.blank and rng.random() < self.blank:
+            return self._blank_item(index)
+        view = self.augmentation(self.dataset[index], rng)
         item = {"image": view.image, "valid": view.valid, "index": index}
         return item if view.label is None else item | {"label": view.label}
+
+    def _blank_item(self, index: int) -> dict[str, Any]:
+        size = self.augmentation.crop_size
+        return {
+            "image": torch.zeros(3, *size, dtype=torch.uint8),
+            "valid": torch.zeros(size, dtype=torch.bool),
+            "index": index,
+            "label": torch.full(size, self.dataset.ignore_index, dtype=torch.uint8),
+        }
 
 
 @lru_cache(maxsize=8)
@@ -85,19 +112,24 @@ def _epoch_order(num_images: int, epoch_length: int, order_seed: int, epoch: int
     return rng.permutation(entries)
 
 
-class _StepPositions(Sampler[list[int]]):
-    """The positions that one process reads in each step."""
+class _StepPositions(Sampler[list[Any]]):
+    """The positions that one process reads in each step, each with its donor where those are chosen."""
 
-    def __init__(self, batch_size: int, steps: range, rank: int, world_size: int) -> None:
+    def __init__(
+        self, batch_size: int, steps: range, rank: int, world_size: int, donors: DonorQueue | None = None
+    ) -> None:
         self.batch_size, self.steps, self.rank, self.world_size = batch_size, steps, rank, world_size
+        self.donors = donors
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
+        chosen = None if self.donors is None else self.donors.steps()
         for step in self.steps:
             first = (step * self.world_size + self.rank) * self.batch_size
-            yield list(range(first, first + self.batch_size))
+            positions = range(first, first + self.batch_size)
+            yield list(positions if chosen is None else zip(positions, next(chosen), strict=True))
 
 
 def make_loader(
@@ -110,6 +142,7 @@ def make_loader(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    donors: DonorQueue | None = None,
 ) -> DataLoader[dict[str, Tensor]]:
     """Batches of a stream for steps start_step ... start_step + num_steps - 1.
 
@@ -123,12 +156,13 @@ def make_loader(
         world_size: Number of processes W.
         num_workers: Loader processes, 0 to load in this one. Does not change what is delivered.
         pin_memory: Whether batches lie in page-locked memory, for asynchronous copies to a GPU.
+        donors: Chooses the images instead of the stream's order.
 
     Loader processes live as long as the iterator, which a run has one of, and each holds two batches ready.
 
     Returns:
         Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data
-        set, ``label`` (B, h, w) uint8.
+        set, ``label`` (B, h, w) uint8; from donors ``wanted`` (B,) int64.
 
     Raises:
         ValueError: If a count breaks its rule.
@@ -142,7 +176,8 @@ def make_loader(
     steps = range(start_step, start_step + num_steps)
     return DataLoader(
         stream,
-        batch_sampler=_StepPositions(batch_size, steps, rank, world_size),
+        batch_sampler=_StepPositions(batch_size, steps, rank, world_size, donors),
         num_workers=num_workers,
+        prefetch_factor=BATCHES_AHEAD if num_workers else None,
         pin_memory=pin_memory,
     )

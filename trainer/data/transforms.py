@@ -34,7 +34,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Flip, scale from a discrete set, crop, pad (Chen et al. 2021, the same for labelled and unlabelled images).
+    """Flip, scale, crop, pad (Chen et al. 2021, the same for labelled and unlabelled images).
 
     The scaled size is rounded down; the image is resized bilinearly without anti-aliasing, the label by nearest
     neighbour. The crop offset is uniform on 0 ... size - crop, both ends included. (The published code draws up to
@@ -45,7 +45,8 @@ class Augmentation:
         crop_size: Height and width of the result in pixels.
         scales: The set a scale is drawn from, uniformly.
         flip_probability: Of a left-right flip.
-        ignore_index: Label of padding.
+        pad_label: Label of padding.
+        scale_range: Replaces ``scales``: with equal chances uniform below 1 or above it (Hu et al. 2021).
 
     Raises:
         ValueError: If a field breaks its rule.
@@ -54,7 +55,8 @@ class Augmentation:
     crop_size: tuple[int, int]
     scales: Sequence[float] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     flip_probability: float = 0.5
-    ignore_index: int = 255
+    pad_label: int = 255
+    scale_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if min(self.crop_size) < 1:
@@ -68,7 +70,7 @@ class Augmentation:
         """Draw flip, scale and offsets (in this order) from ``rng`` and cut the view out."""
         image, label = sample.image, sample.label
         flip = rng.random() < self.flip_probability
-        scale = self.scales[rng.integers(len(self.scales))]
+        scale = self._draw_scale(rng)
         size = [max(1, math.floor(side * scale)) for side in image.shape[-2:]]
         offset = [rng.integers(max(side - crop, 0) + 1) for side, crop in zip(size, self.crop_size, strict=True)]
 
@@ -81,8 +83,14 @@ class Augmentation:
         image = self._cut(image, offset, flip, fill=0)
         if label is not None:
             label = tv.resize(label[None, rows, columns], size, InterpolationMode.NEAREST)[0]
-            label = self._cut(label, offset, flip, fill=self.ignore_index)
+            label = self._cut(label, offset, flip, fill=self.pad_label)
         return View(image, label, self._cut(valid, (0, 0), flip=False, fill=False))
+
+    def _draw_scale(self, rng: np.random.Generator) -> float:
+        if self.scale_range is None:
+            return self.scales[rng.integers(len(self.scales))]
+        low, high = self.scale_range
+        return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 
     def _cut(self, plane: Tensor, offset: Sequence[int], flip: bool, fill: float) -> Tensor:
         """The crop at ``offset``, flipped and padded. Offsets are uniform, so that flipping first would be the same."""

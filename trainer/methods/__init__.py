@@ -5,13 +5,15 @@ from collections.abc import Callable
 from torch import nn
 
 from fpl_fast.trainer.config import MethodConfig
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, View
+from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
+from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 
 __all__ = [
+    "AdaptiveEqualizationLearning",
     "Batch",
     "CrossPseudoSupervision",
     "CutMixSeg",
@@ -19,6 +21,7 @@ __all__ = [
     "MeanTeacher",
     "Method",
     "Supervised",
+    "TrainingSet",
     "View",
     "build_method",
 ]
@@ -28,6 +31,7 @@ _METHODS: dict[str, type[Method]] = {
     "cps": CrossPseudoSupervision,
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
+    "ael": AdaptiveEqualizationLearning,
 }
 
 

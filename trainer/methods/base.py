@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.config import MethodConfig, OptimConfig
+from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.ohem import ohem_cross_entropy
 
-__all__ = ["Batch", "Losses", "Method", "View", "mix_views"]
+__all__ = ["Batch", "Losses", "Method", "TrainingSet", "View", "mix_views"]
 
 
 class View(NamedTuple):
@@ -25,6 +26,8 @@ class View(NamedTuple):
     image: Tensor  # (N, 3, H, W) float32, normalised
     valid: Tensor  # (N, H, W) bool, False on padding
     label: Tensor | None = None  # (N, H, W) int64, only with labelled images
+    index: Tensor | None = None  # (N,) int64, which image of its data set each is
+    wanted: Tensor | None = None  # (N,) int64, the class to paste from each, where the method chose the images
 
 
 class Batch(NamedTuple):
@@ -33,6 +36,7 @@ class Batch(NamedTuple):
     labelled: View
     unlabelled: tuple[View, ...] = ()  # as many as the method's num_unlabelled_views
     mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
+    paste: View | None = None  # labelled images to paste from, for a method that reads_paste_sources
 
     def split(self, num: int) -> list["Batch"]:
         """``num`` batches of consecutive images; each view's images are a multiple of it."""
@@ -50,6 +54,14 @@ class Losses(NamedTuple):
 
     terms: dict[str, Tensor]  # 0-d; their sum is minimised
     telemetry: dict[str, Tensor]  # 0-d, detached, for the log; on the device like the terms
+
+
+class TrainingSet(NamedTuple):
+    """What banks are as large as."""
+
+    num_classes: int
+    num_unlabelled: int  # unlabelled images
+    batch_unlabelled: int  # of them in a batch, over all processes
 
 
 class Method(nn.Module, ABC):
@@ -73,6 +85,19 @@ class Method(nn.Module, ABC):
     def num_unlabelled_views(self) -> int:
         """How many views of unlabelled images a step reads: 0, 1, or 2 to mix."""
         return 0
+
+    @property
+    def donors(self) -> DonorQueue | None:
+        """The images of the second unlabelled view, where the method chooses them; None for a random order."""
+        return None
+
+    @property
+    def reads_paste_sources(self) -> bool:
+        """Whether batches need labelled images to paste from."""
+        return False
+
+    def prepare(self, data: TrainingSet) -> None:
+        """Precedes training, and only that: make what is as large as the data set."""
 
     @property
     def eval_network(self) -> nn.Module:

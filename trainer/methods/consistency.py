@@ -4,14 +4,14 @@ Targets travel as whole distributions (logits): the losses upsample, CutMix and 
 loss can stand wherever the pseudo-label cross entropy does.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.functional import LossStats, Reduction
+from fpl_fast.functional import LossStats
 from fpl_fast.trainer.config import MethodConfig
 
 __all__ = ["Target", "consistency_loss", "loss_telemetry", "pseudo_label_loss", "softmax_mse"]
@@ -32,9 +32,7 @@ def pseudo_label_loss(
     *,
     size: tuple[int, int],
     balance: bool = False,
-    valid_mask: Tensor | None = None,
-    pixel_weight: Tensor | None = None,
-    reduction: Reduction = "mean",
+    **keywords: Any,
 ) -> tuple[Tensor, LossStats]:
     """The loss that ``config.loss`` names, "ce" or "fpl", by the engine that ``config.engine`` names.
 
@@ -44,27 +42,17 @@ def pseudo_label_loss(
         target: What the student is to match.
         size: (H, W) of the pixels that are compared.
         balance: "fpl": whether the loss is rescaled to the value of the plain cross entropy.
-        valid_mask: (N, H, W) bool, or None for all pixels.
-        pixel_weight: (N, H, W), or None for 1.
-        reduction: "sum", or "mean" over valid pixels.
+        keywords: Further ones of ``fpl_fast.pseudo_label_cross_entropy``: masks, weights, reduction.
 
     Returns:
         The loss, 0-d, and its statistics on the device.
     """
-    places = {
-        **target._asdict(),
-        "size": size,
-        "valid_mask": valid_mask,
-        "pixel_weight": pixel_weight,
-        "reduction": reduction,
-        "return_stats": True,
-        "engine": config.engine,
-    }
+    keywords |= {**target._asdict(), "size": size, "return_stats": True, "engine": config.engine}
     if config.loss == "ce":
-        return pseudo_label_cross_entropy(student_logits, **places)
+        return pseudo_label_cross_entropy(student_logits, **keywords)
     return fuzzy_positive_loss(
         student_logits,
-        **places,
+        **keywords,
         threshold=config.threshold,
         max_positives=config.max_positives,
         weighting=config.weighting,

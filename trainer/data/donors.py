@@ -1,0 +1,73 @@
+"""CutMix donors that a method chooses on the device, some steps before a loader reads them.
+
+What to paste depends on what the networks have learnt, yet loaders read ahead. So a donor is chosen ``lead`` steps
+before it is used: its number crosses to the host behind the work of the device, and nobody waits for anybody.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed, nn
+
+__all__ = ["Donor", "DonorQueue"]
+
+
+class Donor(NamedTuple):
+    """An image to paste from."""
+
+    index: int  # into the data set
+    wanted: int  # the class to paste
+
+
+class DonorQueue(nn.Module):
+    """The donors of the next ``lead`` steps, over all processes.
+
+    The queue is a buffer: a checkpoint holds the donors that were chosen but not used yet, so that a resumed run reads
+    the same images.
+
+    Args:
+        donors: (lead, B, 2) int64, image and wanted class of each of the B donors of the first steps.
+    """
+
+    def __init__(self, donors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("donors", donors)
+        self._ahead: deque[tuple[Tensor, torch.cuda.Event | None]] | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.donors.shape[1]
+
+    def push(self, donors: Tensor) -> None:
+        """End a step: drop its donors and append those, (B, 2), of the step ``lead`` steps later.
+
+        Of several processes the first decides.
+        """
+        if distributed.is_initialized():
+            distributed.broadcast(donors, src=0)
+        self.donors.copy_(torch.cat([self.donors[1:], donors.unsqueeze(0)]))
+        if self._ahead is not None:
+            arrived, copied = donors.to("cpu", non_blocking=True), None
+            if donors.is_cuda:
+                copied = torch.cuda.Event()
+                copied.record()
+            self._ahead.append((arrived, copied))
+
+    def steps(self) -> Iterator[list[Donor]]:
+        """This process's donors of the current step, of the next one, and so on without end.
+
+        At most ``lead`` steps beyond the last ``push`` can be asked for.
+        """
+        rank, world_size = (
+            (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        )
+        self._ahead = deque((donors, None) for donors in self.donors.to("cpu", copy=True))
+        while True:
+            assert self._ahead, "a loader reads further ahead than the donors are chosen"
+            donors, copied = self._ahead.popleft()
+            if copied is not None:
+                copied.synchronize()  # recorded steps ago: long past
+            yield [Donor(*map(int, donor)) for donor in donors.chunk(world_size)[rank].numpy()]

@@ -1,0 +1,160 @@
+"""Adaptive Equalization Learning: an average teacher, and everything tilted towards the classes that do badly.
+
+Source: Hu et al., "Semi-Supervised Semantic Segmentation via Adaptive Equalization Learning" (NeurIPS 2021) and its
+public code, with Fuzzy Positive Learning (CVPR 2023) as an option of the loss.
+"""
+
+import torch
+from torch import Tensor
+
+from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank, draw
+from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, mix_views
+from fpl_fast.trainer.methods.components import random_component_box
+from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss
+from fpl_fast.trainer.methods.copy_paste import copy_paste, query_classes
+from fpl_fast.trainer.methods.ema import EmaMethod
+from fpl_fast.trainer.methods.predictions import class_confidence, predict
+
+__all__ = ["AdaptiveEqualizationLearning"]
+
+
+class AdaptiveEqualizationLearning(EmaMethod):
+    """AEL with the pseudo-label cross entropy or the fuzzy positive loss.
+
+    loss = sup + unsup_weight * (L(labelled composites) + L(mixed unlabelled images))
+
+    With the confidence bank b (``ConfidenceBank``) and the deficit 1 - b:
+
+    - Copy-Paste pastes pixels of classes drawn by softmax(sqrt(1 - b)) into the labelled images;
+    - CutMix pastes the bounding box of a large component of a class drawn by softmax(1 - b), out of an image that the
+      CutMix bank knows to hold it; where the teacher finds no such component, a random box of half the area;
+    - a pixel that the student takes for class c enters L with probability ((1 - b_c) / max(1 - b)) ** equalize_power;
+    - and with the weight conf ** confidence_power of the teacher's confidence, divided by the sum of these weights over
+      the batch, those below confidence_threshold included, whose loss is left out.
+
+    The teacher averages parameters only, in train mode with dropout; its first steps copy. It is evaluated.
+
+    What differs from the public code:
+
+    - Banks see the images of all processes (banks.py); the confidences move after the step instead of within it.
+    - Components and shares of classes are those of predictions at the resolution of the logits.
+    - Donors are chosen ``donor_lead`` steps before they are used.
+    - Each image has one field of random numbers for the equalisation, instead of one per class for all images.
+    - OHEM keeps ohem_min_kept pixels of each image (50 000), instead of 100 000 of a process's two.
+
+    As in the public code, "fpl" leaves confidence_threshold out, and its balance leaves the pixel weights out.
+    """
+
+    ema_warmup = True
+    bank: ConfidenceBank
+    cutmix_bank: CutMixBank
+    queue: DonorQueue
+
+    @property
+    def num_unlabelled_views(self) -> int:
+        """The loader's image and its donor."""
+        return 2
+
+    @property
+    def donors(self) -> DonorQueue:
+        """Images for the second unlabelled view."""
+        return self.queue
+
+    @property
+    def reads_paste_sources(self) -> bool:
+        """Batches hold labelled images to paste from."""
+        return self.config.paste_probability > 0
+
+    def prepare(self, data: TrainingSet) -> None:
+        """Make the banks and choose the first donors.
+
+        Raises:
+            ValueError: No class is left to paste.
+        """
+        config, num_classes = self.config, data.num_classes
+        targets = torch.tensor([c not in config.paste_exclude for c in range(num_classes)])
+        if not targets.any():
+            got = config.paste_exclude
+            raise ValueError(f"method.paste_exclude must leave one of the {num_classes} classes, got {got}")
+        self.register_buffer("paste_targets", targets, persistent=False)
+        self.bank = ConfidenceBank(num_classes, config.bank_momentum)
+        self.cutmix_bank = CutMixBank(num_classes, data.num_unlabelled)
+        self.queue = DonorQueue(self._choose_donors(config.donor_lead, data.batch_unlabelled))
+
+    def losses(self, batch: Batch, progress: float) -> Losses:
+        """``loss_sup``, ``loss_labelled`` and ``loss_unsup``; telemetry of the losses and of what is adaptive."""
+        x, (u, donor) = batch.labelled, batch.unlabelled
+        if batch.paste is not None:
+            query = query_classes(self.bank.deficit, self.paste_targets, self.config.paste_draws)
+            x = copy_paste(x, batch.paste, query)
+        logits_x, loss_sup = self.supervised(self.student, x)
+        with torch.no_grad():
+            target_x = Target(self.teacher(x.image))
+            believed = self.teacher(torch.cat([u.image, donor.image]))
+            teacher_logits, donor_logits = believed.chunk(2)
+            mask, found = self._component_mask(donor_logits, donor.wanted, batch.mix_mask)
+            target_u = Target(teacher_logits, donor_logits, mask)
+            self.cutmix_bank.update(torch.cat([u.index, donor.index]), believed.argmax(1), self.config.bank_area)
+        mixed = mix_views(u, donor, mask)
+        logits_u = self.student(mixed.image)
+        self.bank.observe(*class_confidence(logits_x.detach(), x.label))
+
+        loss_x, telemetry_x = self._consistency(logits_x, target_x, x.valid)
+        loss_u, telemetry_u = self._consistency(logits_u, target_u, mixed.valid)
+        telemetry = {
+            **telemetry_u,
+            "sampled_labelled": telemetry_x["sampled"],
+            "adaptive_boxes": found.float().mean(),
+            "bank_mean": self.bank.confidence.mean(),
+            "bank_min": self.bank.confidence.amin(),
+        }
+        weight = self.config.unsup_weight
+        terms = {"loss_sup": loss_sup, "loss_labelled": weight * loss_x, "loss_unsup": weight * loss_u}
+        return Losses(terms, telemetry)
+
+    def denominators(self, batch: Batch) -> dict[str, Tensor]:
+        """None: Copy-Paste decides on the labels, and the networks on the weights of the others."""
+        return {}
+
+    def after_step(self, step: int) -> None:
+        """Move the teacher and the bank, and choose the donors of a later step."""
+        super().after_step(step)
+        self.bank.step()
+        self.queue.push(self._choose_donors(self.queue.batch_size))
+
+    def _choose_donors(self, *shape: int) -> Tensor:
+        """Images to paste from and the class wanted from each, (*shape, 2)."""
+        wanted = draw(self.bank.deficit.exp().expand(*shape, -1))
+        return torch.stack([self.cutmix_bank.draw_images(wanted), wanted], dim=-1)
+
+    def _component_mask(self, donor_logits: Tensor, wanted: Tensor, random_box: Tensor) -> tuple[Tensor, Tensor]:
+        """Where to paste, (N, H, W) bool: around a component of the wanted class, else the random box; and which."""
+        label = donor_logits.argmax(1)
+        box, found = random_component_box(label == wanted.view(-1, 1, 1), self.config.component_area)
+        for dim in (1, 2):  # each pixel takes from the nearest logit, whose corners are aligned with the pixels'
+            nearest = torch.linspace(0, box.shape[dim] - 1, random_box.shape[dim], device=box.device).round().long()
+            box = box.index_select(dim, nearest)
+        return torch.where(found.view(-1, 1, 1), box, random_box), found
+
+    def _consistency(self, logits: Tensor, target: Target, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """L of one input, and its telemetry."""
+        config, size = self.config, tuple(valid.shape[-2:])
+        with torch.no_grad():
+            keep_rate = (self.bank.deficit / self.bank.deficit.amax()) ** config.equalize_power
+            label = predict(logits, size).label
+            sampled = (torch.rand(label.shape, device=label.device) >= 1 - keep_rate[label]).float()
+        loss, stats = pseudo_label_loss(
+            config,
+            logits,
+            target,
+            size=size,
+            balance=config.balance,
+            valid_mask=valid if config.ignore_padding else None,
+            pixel_weight=sampled,
+            confidence_threshold=0.0 if config.loss == "fpl" else config.confidence_threshold,
+            confidence_power=config.confidence_power,
+            reduction="weighted_mean",
+        )
+        shares = {"confidence": stats.mean_confidence, "selected": stats.selected_share, "sampled": sampled.mean()}
+        return loss, loss_telemetry(stats) | shares

@@ -1,0 +1,71 @@
+"""Connected components of masks on the device, without a loop whose length depends on the data."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["connected_components", "random_component_box"]
+
+_ROUNDS = 12  # spirals and meanders of 512 x 512 need 9, those of 193 x 193 need 7, noise at most 6
+
+
+def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
+    """Components under 8-neighbourhood.
+
+    Every pixel points at a pixel of its component, at first itself. A round lets each root point at the highest root
+    that a neighbour of its tree points at, then halves all paths twice (Shiloach and Vishkin; FastSV). Trees merge in
+    a number of rounds that is logarithmic in practice, whatever the shapes, so that a fixed number suffices and the
+    host never waits to ask. Too few rounds would split a component, never join two.
+
+    Args:
+        mask: (N, h, w) bool, h * w below 2^24 (positions pass through float32).
+        rounds: Rounds.
+
+    Returns:
+        (N, h, w) int64: 1 + the highest position (row * w + column) of the pixel's component; 0 outside.
+    """
+    num, height, width = mask.shape
+    assert height * width < 1 << 24
+    # Slot 0 is the outside: it points at itself and is smaller than every pixel.
+    slots = torch.arange(height * width + 1, device=mask.device).expand(num, -1)
+    inside = F.pad(mask.flatten(1), (1, 0))
+    parent = slots * inside
+    for _ in range(rounds):
+        grid = parent[:, 1:].view(num, 1, height, width).float()
+        highest = F.pad(F.max_pool2d(grid, 3, stride=1, padding=1).flatten(1).long(), (1, 0)) * inside
+        parent = parent.scatter_reduce(1, parent, highest, "amax")  # integers: the order of the writes does not matter
+        parent = torch.maximum(parent, highest)
+        for _ in range(2):
+            parent = parent.gather(1, parent)
+    return parent[:, 1:].view(num, height, width)
+
+
+def random_component_box(mask: Tensor, min_area: float) -> tuple[Tensor, Tensor]:
+    """The bounding box of a component drawn at random among the large ones of each mask.
+
+    Args:
+        mask: (N, h, w) bool.
+        min_area: Large are components of more than this share of h * w.
+
+    Returns:
+        The box, (N, h, w) bool, and whether there was a large component, (N,) bool; without one the box is empty.
+    """
+    num, height, width = mask.shape
+    root = connected_components(mask)
+    flat = root.flatten(1)
+    area = torch.zeros(num, height * width + 1, dtype=torch.int64, device=mask.device)
+    area.scatter_add_(1, flat, torch.ones_like(flat))
+    area[:, 0] = 0  # the outside
+    large = area > min_area * height * width
+    lot = torch.rand(large.shape, device=mask.device).masked_fill_(~large, -1)
+    chosen = lot.argmax(1).view(num, 1, 1)
+    found = large.any(1)
+    member = (root == chosen) & found.view(num, 1, 1)
+    rows, columns = (_span(member.any(dim)) for dim in (2, 1))
+    return rows.unsqueeze(2) & columns.unsqueeze(1), found
+
+
+def _span(hit: Tensor) -> Tensor:
+    """(N, L) bool: True from the first to the last True of each row."""
+    count = hit.cumsum(1)
+    return (count > 0) & (count - hit.long() < count[:, -1:])
