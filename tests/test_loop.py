@@ -11,6 +11,7 @@ from trainer_runs import STEPS, Quiet, tiny_run
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.trained import load_trained
 
 TIMES = {"images_per_second", "loader_wait", "elapsed_s", "peak_memory_mb"}  # differ between two runs
 
@@ -105,6 +106,10 @@ def test_a_teacher_resumes_too(tmp_path, name):
     train(config, stopped, Quiet(), resume=True)
     assert_same_state(stopped.last, straight.last)
     assert metrics(stopped) == metrics(straight)
+    saved, trained = load_checkpoint(stopped.last)["method"], load_trained(stopped, checkpoint="last")
+    place = 0 if name == "mean_teacher" else 1  # the student or its average
+    for key, value in trained.network.state_dict().items():
+        assert torch.equal(value, saved[f"networks.{place}.{key}"])
 
 
 def test_killed_and_resumed_equals_straight(tmp_path, straight):

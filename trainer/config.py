@@ -238,11 +238,12 @@ class MethodConfig:
     engine: Literal["auto", "triton", "compiled", "eager"] = "auto"
     """What computes the unsupervised loss; "eager" is the same recipe unfused."""
     cutmix: bool = True
-    """Whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they are."""
+    """"cps": whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they
+    are."""
     partner: Literal["different", "same"] = "different"
-    """What CutMix pastes: "different" images, as CutMix means and the authors of CPS intend, or two views of the
-    "same" image, as their samplers do. The published tables were made with "same"; "different" is the default because
-    it adds context that no single image has."""
+    """"cps" and "cutmix_seg": what CutMix pastes, "different" images, as CutMix means and the authors of CPS intend, or
+    two views of the "same" image, as their samplers do. The published tables were made with "same"; "different" is the
+    default because it adds context that no single image has."""
     mix_boxes: int = 3
     """CutMix: boxes a mask, combined by exclusive or; 3 in CPS, 1 in CutMix-Seg and AEL."""
     mix_area: tuple[float, float] = (0.25, 0.5)
