@@ -236,7 +236,7 @@ class MethodConfig:
     """Unsupervised loss: cross entropy with the pseudo-label, Fuzzy Positive Learning, or (mean_teacher and cutmix_seg
     only) the squared difference of probabilities, as their authors have it."""
     engine: Literal["auto", "triton", "compiled", "eager"] = "auto"
-    """What computes the unsupervised loss; "eager" is the same recipe unfused."""
+    """What computes the losses; "eager" is the same recipe unfused. Losses with labels have no "compiled" engine."""
     cutmix: bool = True
     """"cps": whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they
     are."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank, draw
-from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, mix_views
+from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, label_engine, mix_views
 from fpl_fast.trainer.methods.components import random_component_box
 from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.copy_paste import copy_paste, query_classes
@@ -98,7 +98,11 @@ class AdaptiveEqualizationLearning(EmaMethod):
             self.cutmix_bank.update(torch.cat([u.index, donor.index]), believed.argmax(1), self.config.bank_area)
         mixed = mix_views(u, donor, mask)
         logits_u = self.student(mixed.image)
-        self.bank.observe(*class_confidence(logits_x.detach(), x.label))
+        self.bank.observe(
+            *class_confidence(
+                logits_x.detach(), x.label, ignore_index=self.ignore_index, engine=label_engine(self.config)
+            )
+        )
 
         loss_x, telemetry_x = self._consistency(logits_x, target_x, x.valid)
         loss_u, telemetry_u = self._consistency(logits_u, target_u, mixed.valid)

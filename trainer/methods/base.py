@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from fpl_fast import cross_entropy, ohem_cross_entropy
+from fpl_fast.labelled import LabelEngine
 from fpl_fast.trainer.config import MethodConfig, OptimConfig
 from fpl_fast.trainer.data.donors import DonorQueue
-from fpl_fast.trainer.methods.ohem import ohem_cross_entropy
 
-__all__ = ["Batch", "Losses", "Method", "TrainingSet", "View", "mix_views"]
+__all__ = ["Batch", "Losses", "Method", "TrainingSet", "View", "label_engine", "mix_views"]
 
 
 class View(NamedTuple):
@@ -47,6 +47,11 @@ def mix_views(view: View, partner: View, mix_mask: Tensor) -> View:
     """CutMix: images and validity of the partner where ``mix_mask`` (N, H, W) is True."""
     image = torch.where(mix_mask.unsqueeze(1), partner.image, view.image)
     return View(image, torch.where(mix_mask, partner.valid, view.valid))
+
+
+def label_engine(config: MethodConfig) -> LabelEngine:
+    """The engine of losses with labels, of which "compiled" has none."""
+    return "auto" if config.engine == "compiled" else config.engine
 
 
 class Losses(NamedTuple):
@@ -168,7 +173,7 @@ class Method(nn.Module, ABC):
         return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Cross entropy with labels, plain or on hard pixels, after upsampling the logits to the size of the labels.
+        """Cross entropy with labels, plain or on hard pixels, at the size of the labels.
 
         Args:
             logits: (N, C, h, w).
@@ -177,8 +182,11 @@ class Method(nn.Module, ABC):
         Returns:
             0-d mean over the pixels that count; 0 when there is none.
         """
-        logits = F.interpolate(logits.float(), label.shape[-2:], mode="bilinear", align_corners=True)
+        keywords = {
+            "ignore_index": self.ignore_index,
+            "size": tuple(label.shape[-2:]),
+            "engine": label_engine(self.config),
+        }
         if self.config.sup_loss == "ohem":
-            return ohem_cross_entropy(logits, label, min_kept=self.config.ohem_min_kept, ignore_index=self.ignore_index)
-        total = F.cross_entropy(logits, label, ignore_index=self.ignore_index, reduction="sum")
-        return total / torch.count_nonzero(label != self.ignore_index).clamp(min=1)
+            return ohem_cross_entropy(logits, label, min_kept=self.config.ohem_min_kept, **keywords)
+        return cross_entropy(logits, label, **keywords)

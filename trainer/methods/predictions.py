@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fpl_fast import cross_entropy
+from fpl_fast.labelled import LabelEngine
 from fpl_fast.trainer.methods.consistency import Target
 
 __all__ = ["Prediction", "class_confidence", "confidence_map", "predict"]
@@ -38,28 +40,28 @@ def confidence_map(target: Target, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def class_confidence(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+def class_confidence(
+    logits: Tensor, label: Tensor, *, ignore_index: int = 255, engine: LabelEngine = "auto"
+) -> tuple[Tensor, Tensor]:
     """How sure a network is of the true class, class by class.
 
     Args:
         logits: (N, C, h, w), upsampled to the labels' size bilinearly with align_corners.
-        label: (N, H, W) int64; values outside 0 ... C - 1 are ignored.
+        label: (N, H, W) int64.
+        ignore_index: Label of pixels that do not count.
+        engine: Of the cross entropy that tells the true class's probability.
 
     Returns:
-        Sum of the true class's probability, and number of pixels, each (C,) float32. Sums over rows instead of a
+        Sum of the true class's probability, and number of pixels, each (C,) float32. Sums over masks instead of a
         scatter: deterministic on a GPU.
     """
-    num_classes = logits.shape[1]
-    classes = torch.arange(num_classes, device=logits.device).unsqueeze(1)
-    total, count = logits.new_zeros(2, num_classes, dtype=torch.float32)
-    for image, truth in zip(logits.float().split(1), label.flatten(1), strict=True):
-        known = truth.clamp(0, num_classes - 1)
-        log_probability = _upsample(image, label.shape[-2:]).log_softmax(1).flatten(2)[0]
-        probability = log_probability.gather(0, known.unsqueeze(0))[0].exp_()
-        members = (classes == truth).float()
-        total += (members * probability).sum(1)
-        count += members.sum(1)
-    return total, count
+    probability = cross_entropy(
+        logits, label, ignore_index=ignore_index, size=tuple(label.shape[-2:]), reduction="none", engine=engine
+    )
+    probability = probability.neg_().exp_()
+    members = [label == c for c in range(logits.shape[1])]
+    total, count = torch.stack([(m * probability).sum() for m in members]), torch.stack([m.sum() for m in members])
+    return total.float(), count.float()
 
 
 def _upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
