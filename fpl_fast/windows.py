@@ -4,6 +4,7 @@ With upsampling, an image's logits are stretched along the rows first, (C, h, w)
 interpolates between the rows it needs: nothing of the size (C, H, W) is ever held. The gradient goes the same way back.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -101,6 +102,7 @@ def _weights(
     return weights
 
 
+@functools.cache
 def _touched_rows(num_samples: int, num_positions: int, align_corners: bool) -> tuple[list[int], list[int]]:
     """First and last sample that each position touches; on the host, which must know the shapes."""
     cell = axis(num_samples, num_positions, align_corners, torch.device("cpu")).cell
