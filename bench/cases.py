@@ -1,4 +1,4 @@
-"""What is measured: sizes, types, layouts, caps and teachers, and which of them belong to a short run."""
+"""What is measured: logits, sizes, types, layouts, caps, teachers and labels, each drawn the same way every time."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["OPS", "Case", "Inputs", "Op", "make_inputs", "selection"]
+__all__ = ["IGNORE_INDEX", "OPS", "Case", "Inputs", "Op", "distinct_images", "make_inputs"]
 
 Op = Literal["forward", "backward", "both"]
 OPS: tuple[Op, ...] = ("forward", "backward", "both")
 
 # Standard deviation of the teacher's logits before upsampling; K = 1 in about half and in nearly all pixels of C = 19.
-_TEACHER_SCALE = {"uncertain": 6.0, "confident": 20.0}
+TEACHER_SCALE = {"uncertain": 6.0, "confident": 20.0}
 THRESHOLD = 0.9
+IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,9 +24,13 @@ class Case:
     """One problem for every provider to solve."""
 
     shape: tuple[int, int, int, int] = (2, 19, 512, 512)
-    """N, C, H, W."""
+    """N, C, h, w of the logits."""
+    size: tuple[int, int] | None = None
+    """H, W that the logits are upsampled to, bilinearly with aligned corners; None for h, w."""
     dtype: torch.dtype = torch.float32
     layout: Literal["nchw", "nhwc"] = "nchw"
+    labels: bool = False
+    """Whether the targets are labels, with some pixels ignored, instead of a teacher's logits."""
     max_positives: int | None = 3
     """Cap on K: 3 as in the public code, None for the paper's rule, 1 for plain pseudo-labels."""
     teacher: Literal["uncertain", "confident"] = "uncertain"
@@ -36,27 +41,54 @@ class Case:
         return self.shape[1]
 
     @property
+    def pixels(self) -> tuple[int, int]:
+        """H, W of the loss."""
+        return self.size or self.shape[2:]
+
+    @property
     def num_pixels(self) -> int:
         """P = N * H * W."""
-        return self.shape[0] * self.shape[2] * self.shape[3]
+        return self.shape[0] * self.pixels[0] * self.pixels[1]
+
+    @property
+    def num_logits(self) -> int:
+        """N * C * h * w."""
+        n, c, h, w = self.shape
+        return n * c * h * w
 
     def __str__(self) -> str:
         """Identifier of the case, also the one of its tests."""
         size = "x".join(str(length) for length in self.shape)
+        if self.size is not None:
+            size += "-to-" + "x".join(str(length) for length in self.size)
         rule = "uncapped" if self.max_positives is None else f"k{self.max_positives}"
-        return "-".join([size, str(self.dtype).removeprefix("torch."), self.layout, rule, self.teacher])
+        target = ["labels"] if self.labels else [rule, self.teacher]
+        return "-".join([size, str(self.dtype).removeprefix("torch."), self.layout, *target])
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Logits of one case, (N, C, H, W); ``student`` requires its gradient."""
+    """What one case gives to every provider."""
 
     student: Tensor
+    """(N, C, h, w), requires its gradient."""
     teacher: Tensor
+    """(N, C, h, w)."""
+    label: Tensor | None
+    """(N, H, W) int64, for cases with labels: the teacher's classes, the lowest sixteenth of the rows ignored."""
+
+
+def distinct_images(case: Case) -> int:
+    """How many images of a batch differ.
+
+    Two show a wrong stride between images as well as a hundred, and a float64 solution of two is enough to judge a
+    batch of any size.
+    """
+    return min(case.shape[0], 2)
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Draw logits that are smooth in space, as a network's are after upsampling, and a student near its teacher.
+    """Draw logits that are smooth in space, as a network's are, and a student near its teacher.
 
     The cap on K does not change them. The last ones drawn are kept, because many cells share them.
     """
@@ -66,39 +98,28 @@ def make_inputs(case: Case, device: torch.device) -> Inputs:
 @functools.lru_cache(maxsize=1)
 def _draw(case: Case, device: torch.device) -> Inputs:
     generator = torch.Generator().manual_seed(0)
-    n, c, h, w = case.shape
-    low = torch.randn(n, c, -(-h // 4), -(-w // 4), generator=generator) * _TEACHER_SCALE[case.teacher]
-    teacher = interpolate(low.to(device), size=(h, w), mode="bilinear", align_corners=True)
+    _, c, h, w = case.shape
+    images = distinct_images(case)
+    # A network's own logits are smooth already; a case at full resolution starts from a quarter of it.
+    low = (h, w) if case.size is not None else (-(-h // 4), -(-w // 4))
+    teacher = TEACHER_SCALE[case.teacher] * torch.randn(images, c, *low, generator=generator)
+    teacher = interpolate(teacher.to(device), size=(h, w), mode="bilinear", align_corners=True)
     student = teacher + 0.3 * torch.randn(1, c, h, w, generator=generator).to(device)
+    student, teacher = _batch(student, case), _batch(teacher, case)
+    return Inputs(student.requires_grad_(), teacher, _label(teacher, case) if case.labels else None)
+
+
+def _batch(images: Tensor, case: Case) -> Tensor:
+    """The images of a case, repeated in turn to the size of the batch, in its type and layout."""
     memory_format = torch.channels_last if case.layout == "nhwc" else torch.contiguous_format
-    student, teacher = (x.to(case.dtype, memory_format=memory_format) for x in (student, teacher))
-    return Inputs(student.requires_grad_(), teacher)
+    order = torch.arange(case.shape[0], device=images.device) % len(images)
+    return images.to(case.dtype)[order].contiguous(memory_format=memory_format)
 
 
-def selection(*, full: bool) -> list[tuple[Case, tuple[Op, ...]]]:
-    """List the cases of a run and the parts of the step to time in each.
-
-    Args:
-        full: vary one property at a time around 8 bf16 crops, which is for a GPU; otherwise two fp32 crops, a few
-            minutes on two CPU cores.
-    """
-    if not full:
-        base = Case()
-        return [
-            (base, OPS),
-            (replace(base, teacher="confident"), ("both",)),
-            (replace(base, max_positives=None), ("both",)),
-            (replace(base, max_positives=1), ("both",)),
-        ]
-    base = Case(shape=(8, 19, 512, 512), dtype=torch.bfloat16)
-    varied = [
-        *(replace(base, dtype=dtype) for dtype in (torch.bfloat16, torch.float16, torch.float32)),
-        *(replace(base, layout="nhwc", dtype=dtype) for dtype in (torch.bfloat16, torch.float32)),
-        *(replace(base, max_positives=cap, teacher=teacher) for cap in (3, None) for teacher in _TEACHER_SCALE),
-        replace(base, max_positives=1),
-        # Pixel counts that no power of two divides, and the crop sizes of the papers.
-        *(replace(base, shape=(8, 19, side, side)) for side in (513, 769, 800)),
-        *(replace(base, shape=(8, classes, 512, 512)) for classes in (2, 21, 60, 150)),
-        replace(base, shape=(8, 150, 512, 512), max_positives=None),
-    ]
-    return [(case, OPS) for case in dict.fromkeys(varied)]
+def _label(teacher: Tensor, case: Case) -> Tensor:
+    logits = teacher[: distinct_images(case)]
+    if case.size is not None:
+        logits = interpolate(logits.float(), size=case.size, mode="bilinear", align_corners=True)
+    label = logits.argmax(dim=1)
+    label[:, -(-15 * label.shape[1] // 16) :] = IGNORE_INDEX
+    return label[torch.arange(case.shape[0], device=label.device) % len(label)]

@@ -1,59 +1,87 @@
-"""Options and fixtures of the benchmarks; ``pytest bench`` runs the short selection on the device at hand."""
+"""Options and fixtures of the benchmarks; ``pytest bench`` runs the suite that suits the device at hand."""
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 
 import pytest
 import torch
+from torch import Tensor
 
-from fpl_fast.bench.cases import selection
-from fpl_fast.bench.measure import DeviceClock, copy_gbps
+from fpl_fast.bench.cases import Case, Op, make_inputs
+from fpl_fast.bench.examine import examine
+from fpl_fast.bench.measure import DeviceClock, copy_gbps, flush_cache
 from fpl_fast.bench.peers import PROVIDERS
+from fpl_fast.bench.provider import Provider
+from fpl_fast.bench.results import RESULTS
+from fpl_fast.bench.suites import Suite, selection
+from fpl_fast.bench.traffic import minimum_bytes
 from fpl_fast.environment import describe_environment
 
-RESULTS = Path(__file__).parent / "results"
+_STARTED_S = time.monotonic()
+# Time to spend on the rounds of a cell; there are some five hundred in the full suite on a GPU.
+_CELL_S = {"cpu": 1.0, "cuda": 0.2}
+_MINUTES = {("cpu", "headline"): 3.5, ("cpu", "full"): 90, ("cuda", "headline"): 4, ("cuda", "full"): 8}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the choice of device and of the full grid."""
+    """Add the choice of device, suite and time."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.addoption("--device", default=default, help="cpu, or cuda (ROCm too); default: cuda where there is one")
-    parser.addoption("--full", action="store_true", help="the full grid of cases, meant for a GPU")
+    parser.addoption(
+        "--device",
+        default=default,
+        choices=("cpu", "cuda"),
+        help="cuda means ROCm too; default: cuda where there is one",
+    )
+    parser.addoption("--suite", choices=get_args(Suite), help="cases to measure; default: full on a GPU, else headline")
+    parser.addoption(
+        "--minutes", type=float, help="what is left after so many is skipped; default: 4, full suite 8 (on a CPU 90)"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Write complete runs to ``results/``, one file a device; a run of selected tests writes only where it is told."""
-    selected = config.option.keyword or any("::" in argument for argument in config.args)
-    if config.option.benchmark_json is None and not selected and not config.option.collectonly:
-        environment = describe_environment()
-        device = environment["device"] if config.option.device == "cuda" else environment["cpu"]
+    """Write complete runs to ``results/``, one file a device and suite; other runs write only where they are told."""
+    option = config.option
+    option.suite = option.suite or ("full" if option.device == "cuda" else "headline")
+    option.minutes = option.minutes or _MINUTES[option.device, option.suite]
+    selected = option.keyword or any("test_" in argument for argument in config.args)
+    if option.benchmark_json is None and not selected and not option.collectonly:
         RESULTS.mkdir(exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-        config.option.benchmark_json = str(RESULTS / f"{name}.json")
+        name = re.sub(r"[^a-z0-9]+", "-", _machine(option.device)["device"].lower()).strip("-")
+        option.benchmark_json = str(RESULTS / f"{name}-{option.suite}.json")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Set every provider to every case that it supports; cases outermost, so that their inputs are drawn once."""
     if {"case", "op", "provider"} <= set(metafunc.fixturenames):
         cells = [
-            pytest.param(case, op, provider, id=f"{case}-{op}-{provider.name}")
-            for case, ops in selection(full=metafunc.config.option.full)
-            for op in ops
-            for provider in PROVIDERS
-            if provider.supports(case)
+            pytest.param(row.case, op, provider, id=f"{row.case}-{op}-{provider.name}")
+            for row in _rows(metafunc.module, metafunc.config)
+            for op in row.ops
+            for provider in getattr(metafunc.module, "PROVIDERS", PROVIDERS)
+            if provider.supports(row.case) and (row.compiled_peers or not provider.compiles_each_case)
         ]
         metafunc.parametrize(("case", "op", "provider"), cells)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the clock follow the device."""
+    """Let the clock follow the device, and the first rows of every problem come before the second ones of any."""
     clock = DeviceClock() if config.option.device == "cuda" else time.perf_counter
     for item in items:
         item.add_marker(pytest.mark.benchmark(timer=clock))
+
+    def rank(item: pytest.Item) -> int:
+        cases = [row.case for row in _rows(item.module, config)]
+        return cases.index(item.callspec.params["case"])
+
+    items.sort(key=rank)
+
+
+def _rows(module: Any, config: pytest.Config) -> list[Any]:
+    problem = module.__name__.rpartition("test_")[2]
+    return selection(problem, config.option.suite, config.option.device)
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +104,64 @@ def copy_bandwidth(device: torch.device) -> float:
     return copy_gbps(device)
 
 
-def pytest_benchmark_generate_machine_info() -> dict[str, str]:
-    """Describe the machine without its name."""
-    return describe_environment()
+@pytest.fixture
+def time_cell(
+    benchmark: Any, device: torch.device, copy_bandwidth: float, pytestconfig: pytest.Config
+) -> Callable[[Case, Op, Provider], None]:
+    """Time one part of the step of one provider on one case, once its answer is known to be right."""
+
+    def time_cell(case: Case, op: Op, provider: Provider) -> None:
+        minutes = pytestconfig.option.minutes
+        if time.monotonic() - _STARTED_S > 60 * minutes:
+            pytest.skip(f"the {minutes:g} minutes of this run are over")
+        reason = provider.refusal(case, device)
+        if reason:
+            pytest.skip(reason)
+        try:
+            found = examine(case, provider, device)
+        except torch.OutOfMemoryError:
+            pytest.skip("it needs more memory than the device has")
+        if found.wrong_share > found.allowed_share:
+            pytest.fail(f"not timed: {provider.name} is wrong in {found.wrong_share:.3%} of the pixels")
+        benchmark.group = str(case)
+        benchmark.extra_info.update(
+            found._asdict(),
+            problem=benchmark.name.partition("[")[0].removeprefix("test_"),
+            case=str(case),
+            op=op,
+            provider=provider.name,
+            num_pixels=case.num_pixels,
+            minimum_bytes=minimum_bytes(case, op),
+            copy_gbps=copy_bandwidth,
+        )
+        inputs = make_inputs(case, device)
+        student, loss_of = inputs.student, provider.bind(case, inputs)
+
+        def prepare() -> tuple[tuple[Tensor, ...], dict[str, object]]:
+            arguments = (loss_of(student),) if op == "backward" else ()
+            flush_cache(device)
+            return arguments, {}
+
+        run = {
+            "forward": lambda: loss_of(student),
+            "backward": lambda loss: torch.autograd.grad(loss, student),
+            "both": lambda: torch.autograd.grad(loss_of(student), student),
+        }[op]
+        rounds = int(min(max(_CELL_S[device.type] / found.step_s, 3), 50))
+        benchmark.pedantic(run, setup=prepare, rounds=rounds)
+
+    return time_cell
+
+
+def _machine(device_type: str) -> dict[str, str]:
+    """The machine without its name; ``device`` is what was measured."""
+    described = describe_environment()
+    return described if device_type == "cuda" else {**described, "device": described["cpu"]}
+
+
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, str]:
+    """Describe the machine, and whether a GPU was measured."""
+    return {**_machine(config.option.device), "kind": config.option.device}
 
 
 def pytest_benchmark_generate_commit_info() -> dict[str, str]:

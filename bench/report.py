@@ -1,130 +1,154 @@
-"""Turns benchmark results into Markdown; every ratio is between two rows of one run."""
+"""Turns benchmark results into Markdown and pictures; every ratio is between two rows of one run."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from fpl_fast.bench.peers import PROVIDERS
+from fpl_fast.bench.peers import OWN, PROVIDERS
+from fpl_fast.bench.plots import write_plots
+from fpl_fast.bench.results import Results, Timing, latest_results, read_results
+from fpl_fast.bench.suites import PROBLEMS
+from fpl_fast.bench.targets import targets_table
 
-__all__ = ["benchmark_report", "latest_results", "write_benchmark_report"]
+__all__ = ["benchmark_report", "write_benchmark_report"]
 
-RESULTS = Path(__file__).parent / "results"
 _YARDSTICK = "cross_entropy"
-# The engines to hold against everything else, the fastest first.
-_OWN = ("triton", "compiled")
 _EXPLANATION = (
     "Medians over the rounds; every provider saw the same logits and had to match a float64 solution before it was "
-    "timed. *both* is the loss and its gradient in one step. GB/s counts what no implementation can avoid: both logits "
-    "read, the gradient written. *first call* holds the compilation, which cases of one size share."
+    "timed. *both* is the loss and its gradient in one step. GB/s counts what no implementation can avoid: logits and "
+    "targets read, the gradient written, all at the size of the logits. *first call* holds the compilation, which "
+    "cases of one size share; *peak memory* comes on top of the inputs."
 )
 _HEADER = (
     "| provider | forward, ms | backward, ms | both, ms | IQR | ÷ cross entropy | GB/s | of copy | peak memory, MB "
     "| first call, s |"
 )
+_TITLES = {
+    "fuzzy_positive": "Fuzzy positive loss at full resolution",
+    "upsampling": "Upsampling and loss",
+    "cross_entropy": "Cross entropy, K = 1",
+    "scale": "Scale",
+}
 
 
-def latest_results() -> Path:
-    """Find the newest file under ``bench/results``.
-
-    Raises:
-        ValueError: if no benchmark has been run yet.
-    """
-    files = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise ValueError("results must exist before they are reported: run `make bench` first, got no *.json in them")
-    return files[-1]
-
-
-def write_benchmark_report(results: Path | str | None = None) -> Path:
-    """Write the Markdown of ``benchmark_report`` beside the results and return its path."""
-    results = latest_results() if results is None else Path(results)
-    path = results.with_suffix(".md")
-    path.write_text(benchmark_report(results), encoding="utf-8")
-    return path
-
-
-def benchmark_report(results: Path | str | None = None) -> str:
-    """Render the results of one benchmark run as Markdown.
+def write_benchmark_report(results: Path | str | None = None, out: Path | str | None = None) -> Path:
+    """Write the Markdown of a run and its pictures side by side.
 
     Args:
         results: JSON as ``make bench`` writes it; the newest under ``bench/results`` by default.
+        out: Folder for the report, made where it is missing; by default that of the results.
+
+    Returns:
+        Path of the Markdown.
 
     Raises:
         ValueError: if there is no such file, or it holds something else.
     """
-    results = latest_results() if results is None else Path(results)
-    try:
-        content = json.loads(results.read_text(encoding="utf-8"))
-        rows = [_row(result) for result in content["benchmarks"]]
-        machine = content["machine_info"]
-        cases = dict.fromkeys(row["case"] for row in rows)
-        tables = [_table(case, [row for row in rows if row["case"] == case]) for case in cases]
-        date = content["datetime"][:10]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        message = " ".join(str(error).split())
-        raise ValueError(f"results must be a JSON file of `make bench`, got {str(results)!r}: {message}") from error
-    copy_gbps = max((row["copy_gbps"] for row in rows), default=0.0)
-    used = [provider for provider in PROVIDERS if any(row["provider"] == provider.name for row in rows)]
+    path = latest_results() if results is None else Path(results)
+    content = read_results(path)
+    folder = path.parent if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = write_plots(content, folder, path.stem)
+    report = folder / f"{path.stem}.md"
+    report.write_text(benchmark_report(content, pictures), encoding="utf-8")
+    return report
+
+
+def benchmark_report(results: Results, pictures: Sequence[Path] = ()) -> str:
+    """Render a run as Markdown, with pictures that lie beside it."""
+    timings = results.timings
+    used = [provider for provider in PROVIDERS if any(timing.provider == provider.name for timing in timings)]
+    facts = ", ".join(f"{name} {value}" for name, value in results.machine.items() if name not in ("device", "kind"))
+    copy_gbps = max((timing.copy_gbps for timing in timings), default=0.0)
     return "\n".join(
         [
-            f"# FPL loss on {machine['device'] if machine['device'] != 'CPU' else machine['cpu']}",
+            f"# FPL loss on {results.machine['device']}",
             "",
-            f"{date}, " + ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device") + ". "
-            f"A large copy moves {copy_gbps:.1f} GB/s (read + write) in the same run.",
+            f"{results.date}, {facts}. A large copy moves {copy_gbps:.1f} GB/s (read + write) in the same run.",
             "",
             _EXPLANATION,
             "",
+            "## Targets",
+            "",
+            targets_table(results),
+            "",
+            *(f"![{picture.stem}]({picture.name})\n" for picture in pictures),
+            "## Providers",
+            "",
             *(f"- **{provider.name}**: {provider.about}" for provider in used),
             "",
-            *tables,
+            *(section for problem in PROBLEMS if (section := _section(problem, timings))),
         ]
     )
 
 
-def _row(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {**result["extra_info"], "median_s": result["stats"]["median"], "iqr_s": result["stats"]["iqr"]}
+def _section(problem: str, timings: Iterable[Timing]) -> str:
+    found = [timing for timing in timings if timing.problem == problem]
+    if not found:
+        return ""
+    if problem == "scale":
+        body = [_scale_table(found)]
+    else:
+        cases = dict.fromkeys(timing.case for timing in found)
+        body = [_table(case, [timing for timing in found if timing.case == case]) for case in cases]
+    return "\n".join([f"## {_TITLES[problem]}", "", *body])
 
 
-def _table(case: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    timed: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        timed.setdefault(row["provider"], {})[row["op"]] = row
+def _table(case: str, timings: Iterable[Timing]) -> str:
+    timed: dict[str, dict[str, Timing]] = {}
+    for timing in timings:
+        timed.setdefault(timing.provider, {})[timing.op] = timing
+    timed = {provider: ops for provider, ops in timed.items() if "both" in ops}
     yardstick = timed.get(_YARDSTICK, {}).get("both")
-    mean_positives = max(ops["both"]["mean_positives"] for ops in timed.values() if "both" in ops)
+    mean_positives = max((ops["both"].mean_positives for ops in timed.values()), default=1.0)
     lines = [
-        f"## {case}",
+        f"### {case}",
         "",
         f"Mean K {mean_positives:.2f}.",
         "",
         _HEADER,
         "|---|" + "--:|" * (_HEADER.count("|") - 2),
     ]
-    for provider, ops in sorted(timed.items(), key=lambda item: -item[1]["both"]["median_s"]):
+    for provider, ops in sorted(timed.items(), key=lambda item: -item[1]["both"].median_s):
         both = ops["both"]
-        gbps = both["minimum_bytes"] / both["median_s"] / 1e9
         cells = [
             provider,
-            *(_milliseconds(ops[op]["median_s"] if op in ops else None) for op in ("forward", "backward", "both")),
-            f"{100 * both['iqr_s'] / both['median_s']:.0f} %",
-            f"{both['median_s'] / yardstick['median_s']:.2f}" if yardstick else "–",
-            f"{gbps:.1f}",
-            f"{100 * gbps / both['copy_gbps']:.0f} %",
-            f"{both['peak_memory_mb']:.0f}",
-            f"{both['first_call_s']:.1f}",
+            *(_milliseconds(ops[op].median_s if op in ops else None) for op in ("forward", "backward", "both")),
+            f"{100 * both.iqr_s / both.median_s:.0f} %",
+            f"{both.median_s / yardstick.median_s:.2f}" if yardstick else "–",
+            f"{both.gbps:.1f}",
+            f"{100 * both.share_of_copy:.0f} %",
+            f"{both.peak_memory_mb:.0f}",
+            f"{both.first_call_s:.1f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_summary(timed)])
 
 
-def _summary(timed: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+def _summary(timed: Mapping[str, Mapping[str, Timing]]) -> list[str]:
     """How many times the step of every other provider takes that of our fastest engine."""
-    own = next((name for name in _OWN if name in timed), None)
+    own = next((name for name in OWN if name in timed), None)
     if own is None:
         return []
-    own_s = timed[own]["both"]["median_s"]
-    others = [f"{name} {ops['both']['median_s'] / own_s:.3g} ×" for name, ops in timed.items() if name != own]
+    own_s = timed[own]["both"].median_s
+    others = [f"{name} {ops['both'].median_s / own_s:.3g} ×" for name, ops in timed.items() if name != own]
     return [f"Against the step of **{own}**: {', '.join(others)}.", ""] if others else []
+
+
+def _scale_table(timings: Iterable[Timing]) -> str:
+    """Nanoseconds a pixel: providers down, numbers of pixels across."""
+    timings = list(timings)
+    sizes = sorted({timing.num_pixels for timing in timings})
+    lines = [
+        "Loss and gradient, nanoseconds a pixel.",
+        "",
+        f"| pixels | {' | '.join(f'{size:.0e}' for size in sizes)} |",
+        "|---|" + "--:|" * len(sizes),
+    ]
+    for provider in dict.fromkeys(timing.provider for timing in timings):
+        found = {timing.num_pixels: timing for timing in timings if timing.provider == provider}
+        cells = [f"{1e9 * found[size].median_s / size:.3g}" if size in found else "–" for size in sizes]
+        lines.append(f"| {provider} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
 
 
 def _milliseconds(seconds: float | None) -> str:

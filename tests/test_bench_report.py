@@ -1,42 +1,19 @@
-import json
 import re
 from pathlib import Path
 
-import pytest
+from bench_runs import cell, table_of, write_results
 
+from fpl_fast.bench.cases import Case
 from fpl_fast.bench.report import benchmark_report, write_benchmark_report
+from fpl_fast.bench.results import read_results
 
-SECONDS = {"public": 2.4, "eager": 0.6, "compiled": 0.04, "cross_entropy": 0.12}
 
-
-def write_results(
-    path: Path, *, providers: dict[str, float] = SECONDS, ops: tuple[str, ...] = ("forward", "both")
-) -> Path:
-    """The part of pytest-benchmark's JSON that the report reads; the forward takes half of the step."""
-    results = [
-        {
-            "extra_info": {
-                "case": "2x19x512x512-float32-nchw-k3-uncertain",
-                "op": op,
-                "provider": provider,
-                "first_call_s": 13.5,
-                "mean_positives": 1.0 if provider == "cross_entropy" else 2.17,
-                "minimum_bytes": 120_000_000,
-                "copy_gbps": 12.0,
-                "peak_memory_mb": 76.0,
-            },
-            "stats": {"median": seconds * (1 if op == "both" else 0.5), "iqr": seconds * 0.05},
-        }
-        for provider, seconds in providers.items()
-        for op in ops
-    ]
-    machine = {"device": "CPU", "cpu": "Example (2 logical cores)", "torch": "2.15.0", "commit": "0123456789"}
-    path.write_text(json.dumps({"machine_info": machine, "datetime": "2026-11-23T21:00:00", "benchmarks": results}))
-    return path
+def report_of(tmp_path, cells):
+    return benchmark_report(read_results(write_results(tmp_path / "cpu.json", cells)))
 
 
 def test_report_ratios_and_bandwidth(tmp_path: Path) -> None:
-    report = benchmark_report(write_results(tmp_path / "cpu.json"))
+    report = report_of(tmp_path, table_of())
     assert "# FPL loss on Example (2 logical cores)" in report
     assert "commit 0123456789" in report and "12.0 GB/s" in report and "Mean K 2.17." in report
     # 120 MB in 40 ms are 3 GB/s, a quarter of the copy; 40 ms are a third of torch's cross entropy.
@@ -47,23 +24,34 @@ def test_report_ratios_and_bandwidth(tmp_path: Path) -> None:
 
 
 def test_report_of_a_run_without_yardstick(tmp_path: Path) -> None:
-    report = benchmark_report(write_results(tmp_path / "cpu.json", providers={"eager": 0.6}, ops=("both",)))
+    report = report_of(tmp_path, table_of({"eager": 0.6}, ops=("both",)))
     assert "| eager | – | – | 600 | 5 % | – | 0.2 |" in report and "Against" not in report
 
 
-def test_report_is_written_beside_the_results(tmp_path: Path) -> None:
-    path = write_benchmark_report(write_results(tmp_path / "cpu.json"))
-    assert path == tmp_path / "cpu.md" and path.read_text().startswith("# FPL loss on")
+def test_report_of_a_run_cut_short(tmp_path: Path) -> None:
+    """A provider whose step was not timed has no row, and no row is no error."""
+    report = report_of(tmp_path, [*table_of(), cell(provider="reference", op="forward")])
+    assert "| compiled |" in report and "| reference |" not in report
+    assert "## Targets" in report_of(tmp_path, [])
 
 
-@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"benchmarks": [{}]}'])
-def test_foreign_file_is_named(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "foreign.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"^results must be a JSON file of `make bench`, got .*foreign\.json"):
-        benchmark_report(path)
+def test_problems_have_sections_and_scale_its_own_table(tmp_path: Path) -> None:
+    cells = [
+        cell(Case(shape=(images, 4, 100, 100)), provider, problem="scale", median_s=images * factor * 1e-5)
+        for images in (10, 100)
+        for provider, factor in (("compiled", 1), ("cross_entropy", 3))
+    ]
+    report = report_of(tmp_path, [*cells, cell(problem="upsampling")])
+    assert report.index("## Upsampling and loss") < report.index("## Scale")
+    assert "| pixels | 1e+05 | 1e+06 |" in report
+    assert "| compiled | 1 | 1 |" in report and "| cross_entropy | 3 | 3 |" in report
 
 
-def test_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"absent\.json"):
-        benchmark_report(tmp_path / "absent.json")
+def test_report_and_pictures_lie_together(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "cpu.json", table_of())
+    assert write_benchmark_report(results) == tmp_path / "cpu.md"
+    report = write_benchmark_report(results, tmp_path / "new" / "folder")
+    assert report == tmp_path / "new" / "folder" / "cpu.md"
+    pictures = re.findall(r"!\[.*\]\((.*)\)", report.read_text())
+    assert pictures == ["cpu-roofline.png", "cpu-memory.png"]  # nothing of scale was measured
+    assert all((report.parent / picture).is_file() for picture in pictures)

@@ -1,0 +1,92 @@
+"""What a benchmark run wrote: one JSON file, read into timings."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fpl_fast.bench.cases import Case
+
+__all__ = ["RESULTS", "Results", "Timing", "latest_results", "read_results"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Timing(NamedTuple):
+    """One cell: one part of the step of one provider on one case."""
+
+    problem: str
+    case: str
+    op: str
+    provider: str
+    num_pixels: int
+    median_s: float
+    iqr_s: float
+    minimum_bytes: int | None
+    copy_gbps: float
+    """Bandwidth of a large copy in the same run, 1e9 bytes read and written a second."""
+    peak_memory_mb: float
+    first_call_s: float
+    mean_positives: float
+
+    @property
+    def gbps(self) -> float:
+        """Unavoidable bytes over the time, 1e9 a second."""
+        return (self.minimum_bytes or 0) / self.median_s / 1e9
+
+    @property
+    def share_of_copy(self) -> float:
+        """``gbps`` over the bandwidth of a large copy."""
+        return self.gbps / self.copy_gbps
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A run."""
+
+    machine: Mapping[str, str]
+    """Labelled strings; ``device`` is what was measured and ``kind`` "cpu" or "cuda"."""
+    date: str
+    timings: tuple[Timing, ...]
+
+    def find(self, case: Case | str, provider: str, op: str = "both") -> Timing | None:
+        """The cell of a case and a provider, if it was measured."""
+        key = (str(case), provider, op)
+        return next((x for x in self.timings if (x.case, x.provider, x.op) == key), None)
+
+
+def latest_results() -> Path:
+    """Find the newest file under ``bench/results``.
+
+    Raises:
+        ValueError: if no benchmark has been run yet.
+    """
+    # Results of `fpl-fast bench train` lie there, too.
+    files = [path for path in RESULTS.glob("*.json") if not path.stem.endswith("-train")]
+    if not files:
+        raise ValueError("results must exist before they are reported: run `make bench` first, got no *.json in them")
+    return max(files, key=lambda path: path.stat().st_mtime)
+
+
+def read_results(path: Path) -> Results:
+    """Read what ``make bench`` wrote.
+
+    Raises:
+        ValueError: if there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Results(
+            machine=dict(content["machine_info"]),
+            date=content["datetime"][:10],
+            timings=tuple(_timing(result) for result in content["benchmarks"]),
+        )
+    except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"results must be a JSON file of `make bench`, got {str(path)!r}: {message}") from error
+
+
+def _timing(result: Mapping[str, Any]) -> Timing:
+    measured = {**result["extra_info"], "median_s": result["stats"]["median"], "iqr_s": result["stats"]["iqr"]}
+    return Timing(**{name: measured[name] for name in Timing._fields})

@@ -1,0 +1,36 @@
+"""The benchmarks as a whole, in a process of their own, as ``make bench`` starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_bench(*arguments):
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", "cpu", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_cell_is_timed_and_described(tmp_path: Path) -> None:
+    path = tmp_path / "cells.json"
+    run = run_bench("bench/test_scale.py", "-k", "1x4x250x400 and cross_entropy", f"--benchmark-json={path}")
+    assert run.returncode == 0, run.stdout
+    content = json.loads(path.read_text())
+    assert content["machine_info"]["kind"] == "cpu" and "node" not in content["machine_info"]
+    (cell,) = content["benchmarks"]
+    info = cell["extra_info"]
+    assert (info["problem"], info["op"], info["provider"]) == ("scale", "both", "cross_entropy")
+    assert info["num_pixels"] == 100_000 and info["minimum_bytes"] == 3 * 4 * 100_000 * 4
+    assert info["wrong_share"] <= info["allowed_share"] and info["mean_positives"] == 1
+    assert 0 < cell["stats"]["median"] < 1 and "data" not in cell["stats"]
+    assert info["copy_gbps"] > 0.1 and info["peak_memory_mb"] > 1
+
+
+def test_a_run_that_is_over_skips_the_rest() -> None:
+    run = run_bench("bench/test_cross_entropy.py", "-rs", "--benchmark-json=/dev/null", "--minutes", "0.0001")
+    assert run.returncode == 0 and "minutes of this run are over" in run.stdout
+    assert " passed" not in run.stdout

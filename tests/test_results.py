@@ -1,0 +1,41 @@
+import os
+from pathlib import Path
+
+import pytest
+from bench_runs import cell, write_results
+
+from fpl_fast.bench import results as module
+from fpl_fast.bench.cases import Case
+from fpl_fast.bench.results import latest_results, read_results
+
+
+def test_results_are_found_by_case_and_provider(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path / "cpu.json", [cell(median_s=0.04), cell(provider="eager")]))
+    assert results.date == "2026-11-23" and results.machine["torch"] == "2.15.0"
+    found = results.find(Case(), "compiled")
+    assert found.median_s == 0.04 and found.iqr_s == pytest.approx(0.002)
+    assert found.gbps == pytest.approx(3) and found.share_of_copy == pytest.approx(0.25)
+    assert results.find(Case(), "compiled", "forward") is None and results.find(Case(), "triton") is None
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", "{}", '{"benchmarks": [{}]}'])
+def test_foreign_file_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "foreign.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"^results must be a JSON file of `make bench`, got .*foreign\.json"):
+        read_results(path)
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.json"):
+        read_results(tmp_path / "absent.json")
+
+
+def test_the_newest_run_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    with pytest.raises(ValueError, match="make bench"):
+        latest_results()
+    for age, name in enumerate(["card-train.json", "new.json", "old.json"]):  # a training benchmark is no such run
+        path = write_results(tmp_path / name, [])
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert latest_results() == tmp_path / "new.json"
