@@ -97,6 +97,10 @@ def test_recipes(capsys):
         (["report", "/nonexistent"], "run must be a folder"),
         (["predict", "run", "a/x.png", "b/x.jpg"], "IMAGE must differ in name, got 'x' more than once"),
         (["bench", "adit"], "adit"),
+        (["bench"], "COMMAND"),
+        (["bench", "report", "absent.json"], "absent.json"),
+        (["bench", "train", "--crop", "8"], "--crop must be >= 32 pixels, got 8"),
+        (["bench", "train", "--backbone", "resnet_18"], "resnet_18"),
     ],
 )
 def test_user_errors_are_one_line(capsys, tmp_path, monkeypatch, arguments, message):

@@ -19,7 +19,7 @@ _COMMANDS = {
     "recipes": "list the recipes",
     "data": "check a data set, or decode it once into a pack",
     "quickstart": "compare supervised training with FPL+CPS on synthetic scenes, in minutes",
-    "bench": "audit the kernels offline, or report benchmark results",
+    "bench": "audit the kernels offline, report benchmarks, or time training steps",
 }
 _USAGE = "usage: fpl-fast COMMAND [...]\n\n{commands}\n\nfpl-fast COMMAND --help tells more."
 

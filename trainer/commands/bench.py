@@ -1,6 +1,7 @@
 """``fpl-fast bench``."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Audit the kernels offline, or turn benchmark results into a report."""
+    """Audit the kernels offline, report benchmark results, or time training steps."""
     parser = Parser("fpl-fast bench", "What the kernels cost: counted offline, or measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -20,6 +21,13 @@ def main(arguments: list[str]) -> int:
     report = _add(commands, "report", "Turn results of make bench into Markdown and pictures.", _report)
     report.add_argument("results", metavar="JSON", nargs="?", help="results; without it the newest in bench/results")
     report.add_argument("--out", metavar="DIR", help="folder of the report; without it that of the results")
+
+    train = _add(commands, "train", "Time training steps against the style of the public code.", _train)
+    train.add_argument("--backbone", help="of the networks; without it resnet50 on a GPU, a tiny one on a CPU")
+    train.add_argument("--crop", type=int, help="height and width, pixels; without it 512, 128 on a CPU")
+    train.add_argument("--batch", type=int, help="labelled images a step, twice as many unlabelled; else 8, 2 on a CPU")
+    train.add_argument("--seconds", type=float, default=60.0, help="time for the rounds, once all is compiled")
+    train.add_argument("--out", metavar="DIR", help="folder of the results; without it bench/results")
 
     options = parser.parse_args(arguments)
     return options.run(options)
@@ -41,4 +49,19 @@ def _report(options: argparse.Namespace) -> int:
     from fpl_fast.bench.report import write_benchmark_report
 
     out_console().print(str(write_benchmark_report(options.results, options.out)))
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from fpl_fast.bench.contenders import default_setup
+    from fpl_fast.bench.training import write_training_benchmark
+
+    setup = default_setup("cuda" if torch.cuda.is_available() else "cpu")
+    given = {name: getattr(options, name) for name in ("backbone", "crop", "batch")}
+    setup = dataclasses.replace(setup, **{name: value for name, value in given.items() if value is not None})
+    console = out_console()
+    report = write_training_benchmark(setup, seconds=options.seconds, out=options.out, say=console.print)
+    console.print(str(report))
     return 0

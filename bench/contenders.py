@@ -1,0 +1,213 @@
+"""The ways to train that are timed against each other: the style of the public code, and this trainer."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fpl_fast.bench.plain_cps import PlainCPS
+from fpl_fast.trainer.build import build_method_networks, make_fabric
+from fpl_fast.trainer.config import AugmentConfig, MethodConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from fpl_fast.trainer.data.cutmix import cutmix_masks
+from fpl_fast.trainer.methods import Batch, Method, View, build_method
+from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.step import train_step
+
+__all__ = ["NAMES", "Contender", "LossReplay", "Setup", "default_setup", "make_contenders"]
+
+NAMES = {
+    "plain": "(a) style of the public code: float32, NCHW, unfused FPL, losses read every step",
+    "ce": "(b) this trainer, cross entropy",
+    "torch_ce": "(b') this trainer with PyTorch's own upsampling and cross entropy",
+    "fpl": "(c) this trainer, FPL",
+}
+_IGNORED_SHARE = 0.05  # of the labels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """CPS with CutMix on random images that lie on the device already."""
+
+    device: Literal["cpu", "cuda"]
+    backbone: str
+    crop: int
+    """Height and width of a crop, pixels."""
+    batch: int
+    """Labelled images a step, and unlabelled ones in each of the two views."""
+    head_channels: int
+    low_channels: int
+    num_classes: int = 21
+
+    def __post_init__(self) -> None:
+        """Check what a user sets.
+
+        Raises:
+            ValueError: A number breaks its rule.
+        """
+        if self.crop < 32:
+            raise ValueError(f"--crop must be >= 32 pixels, got {self.crop}")
+        if self.batch < 2:
+            raise ValueError(f"--batch must be >= 2 images, which batch normalisation needs, got {self.batch}")
+
+    @property
+    def images_per_step(self) -> int:
+        """Images read in a step: labelled ones and both views of the unlabelled ones."""
+        return 3 * self.batch
+
+
+def default_setup(device: Literal["cpu", "cuda"]) -> Setup:
+    """CPS with CutMix on ResNet-50 at 512 x 512 for a GPU, something tiny for a CPU."""
+    if device == "cuda":
+        return Setup(device=device, backbone="resnet50", crop=512, batch=8, head_channels=256, low_channels=48)
+    return Setup(device=device, backbone="test_resnet", crop=128, batch=2, head_channels=64, low_channels=24)
+
+
+class Contender(NamedTuple):
+    """One way to train, ready to step."""
+
+    fabric: Fabric
+    method: Method
+    module: nn.Module
+    """The method as Fabric wraps it."""
+    optimizer: Optimizer
+    batch: Batch
+    public_style: bool
+    """Whether convolutions are chosen by trial and the host reads the losses of every step, as in the public code."""
+
+    def step(self) -> None:
+        """Do one optimiser step."""
+        with _convolutions_chosen_by_trial(self.public_style):
+            values = train_step(self.fabric, self.module, self.optimizer, self.batch, 0.5)
+            if self.public_style:
+                _read(values)
+
+    @property
+    def static_mb(self) -> float:
+        """Memory of weights, buffers and optimiser between two steps, 2**20 bytes."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.method.parameters(), *self.method.buffers(), *filter(torch.is_tensor, states)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
+
+
+class LossReplay:
+    """The losses of a step and their gradient in the logits, on logits that the networks gave once.
+
+    Args:
+        contender: Its method is built anew around networks that only repeat those logits.
+    """
+
+    def __init__(self, contender: Contender) -> None:
+        self._contender = contender
+        image = contender.batch.labelled.image
+        with torch.no_grad(), contender.fabric.autocast():
+            logits = iter([network(image) for network in contender.method.networks])
+        method = contender.method
+        self._method = type(method)(method.config, lambda: _Repeat(next(logits)), ignore_index=method.ignore_index)
+        self._leaves = list(self._method.parameters())
+
+    def step(self) -> None:
+        """Compute losses and gradient."""
+        with self._contender.fabric.autocast():
+            terms = self._method.losses(self._contender.batch, 0.5).terms
+        torch.autograd.grad(sum(terms.values()), self._leaves)
+        if self._contender.public_style:
+            _read(terms)
+
+
+def _read(values: dict[str, Tensor]) -> None:
+    """Wait for the device, value by value."""
+    for value in values.values():
+        value.item()
+
+
+@contextmanager
+def _convolutions_chosen_by_trial(wanted: bool) -> Iterator[None]:
+    """Set cuDNN's benchmark mode where it is wanted, and leave it as the trainer has it where not."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class _Repeat(nn.Module):
+    """A network that says the same of any batch."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.detach().clone())
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits
+
+
+def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:
+    """Build the contenders of ``NAMES``, one after the other; those of this trainer share their networks.
+
+    Raises:
+        ValueError: There is no such backbone, or no such device.
+    """
+    plain = _config(setup, "fpl", precision="32-true", channels_last=False, compile=False)
+    yield "plain", _contender(setup, plain, PlainCPS, public_style=True)
+    fast = {"precision": "bf16-mixed", "compile": True} if setup.device == "cuda" else {"precision": "32-true"}
+    first = _contender(setup, _config(setup, "ce", **fast))
+    yield "ce", first
+    for name, loss, method_class in (("torch_ce", "ce", PlainCPS), ("fpl", "fpl", None)):
+        yield name, _contender(setup, _config(setup, loss, **fast), method_class, networks=first.method.networks)
+
+
+def _config(setup: Setup, loss: Literal["ce", "fpl"], **train) -> RunConfig:
+    """The run of a contender; a small learning rate keeps random images from driving the weights to infinity."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(setup.crop, setup.crop)),
+        model=ModelConfig(backbone=setup.backbone, head_channels=setup.head_channels, low_channels=setup.low_channels),
+        method=MethodConfig(name="cps", loss=loss, weighting="concave"),
+        optim=OptimConfig(lr=1e-4),
+        train=TrainConfig(batch_labelled=setup.batch, batch_unlabelled=setup.batch, accelerator=setup.device, **train),
+    )
+
+
+def _contender(
+    setup: Setup,
+    config: RunConfig,
+    method_class: type[Method] | None = None,
+    *,
+    networks: nn.ModuleList | None = None,
+    public_style: bool = False,
+) -> Contender:
+    fabric = make_fabric(config.train)
+    fabric.seed_everything(0, verbose=False)
+    method = None if networks is not None else build_method_networks(config, setup.num_classes, fabric)
+    if networks is not None or method_class is not None:
+        given = iter(networks if networks is not None else method.networks)
+        build = build_method if method_class is None else method_class
+        method = build(config.method, given.__next__, ignore_index=config.data.ignore_index)
+    optimizer = build_optimizer(method, config.optim, fabric.device)
+    module, wrapped = fabric.setup(method, optimizer)
+    module.train()
+    batch = _random_batch(setup, fabric.device, channels_last=config.train.channels_last)
+    return Contender(fabric, method, module, wrapped, batch, public_style)
+
+
+def _random_batch(setup: Setup, device: torch.device, *, channels_last: bool) -> Batch:
+    """Images of noise, labels in patches, masks as CPS draws them; the same for every contender."""
+    generator, size = torch.Generator().manual_seed(0), (setup.crop, setup.crop)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def view(label: Tensor | None) -> View:
+        image = torch.randn(setup.batch, 3, *size, generator=generator).to(device, memory_format=memory_format)
+        valid = torch.ones(setup.batch, *size, dtype=torch.bool, device=device)
+        return View(image, valid, label)
+
+    patches = torch.randint(setup.num_classes, (setup.batch, 1, 8, 8), generator=generator).float()
+    label = nn.functional.interpolate(patches, size).squeeze(1).long()
+    label = label.masked_fill(torch.rand(label.shape, generator=generator) < _IGNORED_SHARE, 255)
+    mask = cutmix_masks(setup.batch, size, np.random.default_rng(0)).to(device)
+    return Batch(view(label.to(device)), (view(None), view(None)), mask)

@@ -1,0 +1,51 @@
+"""Cross pseudo supervision with PyTorch's own operations on upsampled logits, as the public code has it."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, interpolate
+
+from fpl_fast.bench.public_algorithm import public_algorithm
+from fpl_fast.trainer.methods import CrossPseudoSupervision
+
+__all__ = ["PlainCPS"]
+
+
+class PlainCPS(CrossPseudoSupervision):
+    """The networks and passes of :class:`CrossPseudoSupervision` under unfused losses.
+
+    Every tensor of logits is upsampled before it is read, the teachers are mixed at full resolution, and with
+    ``loss="fpl"`` the balance is a quotient of two numbers that the host reads. Nothing here skips padding.
+    """
+
+    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Cross entropy with labels (N, H, W), mean over those that are not ignored."""
+        return cross_entropy(_upsample(logits, label.shape[-2:]), label, ignore_index=self.ignore_index)
+
+    def _cross(self, students: list[Tensor], targets: list, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of both directions."""
+        config, size = self.config, valid.shape[-2:]
+        pairs = [
+            (_upsample(student, size), _mixed(target, size))
+            for student, target in zip(students, reversed(targets), strict=True)
+        ]
+        if config.loss == "ce":
+            return sum(cross_entropy(student, teacher.argmax(1)) for student, teacher in pairs), {}
+        with torch.no_grad():
+            value = sum(cross_entropy(student, teacher.argmax(1)) for student, teacher in pairs).item()
+        loss = sum(
+            public_algorithm(student, teacher, threshold=config.threshold, weighting=config.weighting)
+            for student, teacher in pairs
+        )
+        return loss * (value / loss.item()), {}
+
+
+@torch.no_grad()
+def _mixed(target, size: tuple[int, int]) -> Tensor:
+    teacher = _upsample(target.teacher_logits, size)
+    if target.partner_logits is None:
+        return teacher
+    return torch.where(target.mix_mask.unsqueeze(1), _upsample(target.partner_logits, size), teacher)
+
+
+def _upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=True)

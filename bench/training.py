@@ -1,0 +1,144 @@
+"""Times training steps: every contender in turn, round after round, so that ratios compare like with like."""
+
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fpl_fast.bench.cards import matrix_tflops
+from fpl_fast.bench.contenders import NAMES, Contender, LossReplay, Setup, make_contenders
+from fpl_fast.bench.measure import peak_memory_mb, synchronize
+from fpl_fast.bench.results import RESULTS
+from fpl_fast.bench.training_report import training_report
+from fpl_fast.environment import describe_environment
+
+__all__ = ["measure_training", "write_training_benchmark"]
+
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 30
+_LOSS_REPEATS = 5
+
+
+def write_training_benchmark(
+    setup: Setup, *, seconds: float, out: Path | str | None = None, say: Callable[[str], None] = lambda line: None
+) -> Path:
+    """Measure, and write ``<device>-train.json`` with its Markdown beside it.
+
+    Args:
+        setup: What to train.
+        seconds: Time for the rounds, after everything is compiled and warm.
+        out: Folder, made where it is missing; ``bench/results`` by default.
+        say: Told what is going on.
+
+    Returns:
+        Path of the Markdown.
+
+    Raises:
+        ValueError: Setup or seconds break a rule; there is no such backbone or device.
+    """
+    if not seconds > 0:
+        raise ValueError(f"--seconds must be > 0, got {seconds:g}")
+    measured = measure_training(setup, seconds=seconds, say=say)
+    folder = RESULTS if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", measured["machine_info"]["device"].lower()).strip("-")
+    results = folder / f"{name}-train.json"
+    results.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    report = results.with_suffix(".md")
+    report.write_text(training_report(measured), encoding="utf-8")
+    return report
+
+
+def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measure every contender; the result is what the JSON file holds (see ``training_report``)."""
+    device = torch.device(setup.device)
+    machine = describe_environment()
+    machine = machine if setup.device == "cuda" else {**machine, "device": machine["cpu"]}
+    contenders: dict[str, Contender] = {}
+    found: dict[str, dict[str, Any]] = {}
+    flops = 0
+    for name, contender in make_contenders(setup):
+        say(f"first steps: {NAMES[name]}")
+        contenders[name] = contender
+        found[name] = _first_steps(contender, device)
+        if name == "plain":  # the networks are the same everywhere, and nothing is hidden in a compiled graph
+            with FlopCounterMode(display=False) as counter:
+                contender.step()
+            flops = counter.get_total_flops()
+    round_s = sum(facts["warm_step_s"] for facts in found.values())
+    rounds = int(min(max(seconds / round_s, _MIN_ROUNDS), _MAX_ROUNDS))
+    say(f"{rounds} rounds of every contender")
+    steps, losses = _rounds(contenders, device, rounds)
+
+    for name, facts in found.items():
+        facts["step_s"] = statistics.median(steps[name])
+        facts["step_iqr_s"] = _iqr(steps[name])
+        facts["images_per_second"] = setup.images_per_step / facts["step_s"]
+        facts["loss_s"] = statistics.median(losses[name])
+        facts["loss_share"] = facts["loss_s"] / facts["step_s"]
+        facts["tflops"] = flops / facts["step_s"] / 1e12
+        half = "16" in facts["precision"]
+        facts["card_tflops"] = matrix_tflops(machine["device"], half=half) if setup.device == "cuda" else None
+    return {
+        "machine_info": {**machine, "kind": setup.device},
+        "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
+        "setup": {**asdict(setup), "rounds": rounds, "tflop_per_step": flops / 1e12},
+        "contenders": found,
+        # The median over the rounds of the ratio within a round.
+        "step_ratios": {
+            other: statistics.median(ours / theirs for ours, theirs in zip(steps["fpl"], steps[other], strict=True))
+            for other in steps
+            if other != "fpl"
+        },
+    }
+
+
+def _first_steps(contender: Contender, device: torch.device) -> dict[str, Any]:
+    first_step_s = _seconds(contender.step, device)
+    _seconds(contender.step, device)
+    warm_step_s = _seconds(contender.step, device)
+    contender.optimizer.zero_grad()  # gradients belong to the step that makes them
+    return {
+        "precision": contender.fabric.strategy.precision.precision,
+        "first_step_s": first_step_s,
+        "warm_step_s": warm_step_s,
+        "peak_memory_mb": contender.static_mb + peak_memory_mb(contender.step, device),
+    }
+
+
+def _rounds(
+    contenders: dict[str, Contender], device: torch.device, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of a step and of its losses alone, by contender and round."""
+    replays = {name: LossReplay(contender) for name, contender in contenders.items()}
+    for replay in replays.values():
+        replay.step()  # compiles what the step has not
+    steps: dict[str, list[float]] = {name: [] for name in contenders}
+    losses: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            steps[name].append(_seconds(contender.step, device))
+            losses[name].append(_seconds(replays[name].step, device, repeats=_LOSS_REPEATS))
+    return steps, losses
+
+
+def _seconds(function: Callable[[], None], device: torch.device, *, repeats: int = 1) -> float:
+    """Seconds of a call, as training feels them: until the device is done."""
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def _iqr(values: list[float]) -> float:
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low

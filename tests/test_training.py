@@ -1,0 +1,30 @@
+import json
+
+import pytest
+
+from fpl_fast.bench.contenders import NAMES, Setup
+from fpl_fast.bench.training import write_training_benchmark
+
+TINY = Setup(device="cpu", backbone="test_resnet", crop=32, batch=2, head_channels=8, low_channels=4, num_classes=5)
+
+
+def test_results_hold_every_contender(tmp_path) -> None:
+    said = []
+    report = write_training_benchmark(TINY, seconds=0.1, out=tmp_path / "new", say=said.append)
+    assert report.name.endswith("-train.md") and "| (c) faster than (a) |" in report.read_text()
+    assert len(said) == len(NAMES) + 1
+    content = json.loads(report.with_suffix(".json").read_text())
+    assert content["setup"]["rounds"] == 3 and content["setup"]["tflop_per_step"] > 0
+    assert content["machine_info"]["kind"] == "cpu" and content["machine_info"]["torch"]
+    assert list(content["contenders"]) == list(NAMES) and content["step_ratios"].keys() == set(NAMES) - {"fpl"}
+    for facts in content["contenders"].values():
+        assert facts["images_per_second"] == pytest.approx(6 / facts["step_s"])
+        assert 0 < facts["loss_share"] == pytest.approx(facts["loss_s"] / facts["step_s"])
+        assert facts["tflops"] == pytest.approx(content["setup"]["tflop_per_step"] / facts["step_s"])
+        assert facts["peak_memory_mb"] > 0 and facts["card_tflops"] is None and facts["first_step_s"] > 0
+
+
+def test_seconds_are_checked(tmp_path) -> None:
+    with pytest.raises(ValueError, match="--seconds must be > 0, got -1"):
+        write_training_benchmark(TINY, seconds=-1, out=tmp_path)
+    assert not list(tmp_path.iterdir())
