@@ -1,6 +1,8 @@
+import dataclasses
 import json
 
 import pytest
+import torch
 
 from fpl_fast.bench.contenders import NAMES, Setup
 from fpl_fast.bench.training import write_training_benchmark
@@ -28,3 +30,14 @@ def test_seconds_are_checked(tmp_path) -> None:
     with pytest.raises(ValueError, match="--seconds must be > 0, got -1"):
         write_training_benchmark(TINY, seconds=-1, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_compiles_and_computes_in_16_bits(tmp_path) -> None:
+    report = write_training_benchmark(dataclasses.replace(TINY, device="cuda", crop=64), seconds=0.1, out=tmp_path)
+    content = json.loads(report.with_suffix(".json").read_text())
+    precisions = {name: facts["precision"] for name, facts in content["contenders"].items()}
+    assert precisions == {name: "32-true" if name == "plain" else "bf16-mixed" for name in NAMES}
+    assert content["machine_info"]["kind"] == "cuda"
