@@ -67,14 +67,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the clock follow the device, and the first rows of every problem come before the second ones of any."""
+    """Let the clock follow the device, and let what tells most come first: time may run out.
+
+    Whole steps before their parts, and the first rows of every problem before the second ones of any.
+    """
     for item in items:  # a clock each: one that an error stopped between two readings must not time the next cell
         clock = DeviceClock() if config.option.device == "cuda" else time.perf_counter
         item.add_marker(pytest.mark.benchmark(timer=clock))
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
         cases = [row.case for row in _rows(item.module, config)]
-        return cases.index(item.callspec.params["case"])
+        return item.callspec.params["op"] != "both", cases.index(item.callspec.params["case"])
 
     items.sort(key=rank)
 

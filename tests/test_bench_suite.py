@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fpl_fast.bench.suites import PROBLEMS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,3 +36,14 @@ def test_a_run_that_is_over_skips_the_rest() -> None:
     run = run_bench("bench/test_cross_entropy.py", "-rs", "--benchmark-json=/dev/null", "--minutes", "0.0001")
     assert run.returncode == 0 and "minutes of this run are over" in run.stdout
     assert " passed" not in run.stdout
+
+
+def test_whole_steps_come_first_and_telling_rows_before_others() -> None:
+    run = run_bench("bench", "--collect-only", "--suite", "full")
+    cells = [line for line in run.stdout.splitlines() if "::" in line]
+    parts = ["-both-" not in cell for cell in cells]
+    assert any(parts) and parts == sorted(parts)
+    telling = [cells.index(next(cell for cell in cells if f"test_{problem}.py" in cell)) for problem in PROBLEMS]
+    second = next(index for index, cell in enumerate(cells) if "-uncapped-" in cell)
+    assert max(telling) < second
+    assert len(set(cells)) == len(cells)
