@@ -42,7 +42,7 @@ bench: RUN := $(BIN)/python
 bench-gpu: RUN := $(PYTHON)
 bench bench-gpu:
 	$(RUN) -m pytest bench --benchmark-columns=min,median,iqr,rounds; status=$$?; \
-	$(RUN) -m fpl_fast.trainer.cli bench report; exit $$status
+	$(RUN) -m fpl_fast.bench.report; exit $$status
 
 audit: install
 	$(BIN)/fpl-fast bench audit

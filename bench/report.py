@@ -1,5 +1,9 @@
-"""Turns benchmark results into Markdown and pictures; every ratio is between two rows of one run."""
+"""Turns benchmark results into Markdown and pictures; every ratio is between two rows of one run.
 
+``python -m fpl_fast.bench.report [JSON]`` does without the trainer's packages.
+"""
+
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -155,3 +159,7 @@ def _milliseconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{1e3 * seconds:,.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{write_benchmark_report(*sys.argv[1:2])}\n")

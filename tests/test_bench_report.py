@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from bench_runs import cell, table_of, write_results
@@ -55,3 +57,15 @@ def test_report_and_pictures_lie_together(tmp_path: Path) -> None:
     pictures = re.findall(r"!\[.*\]\((.*)\)", report.read_text())
     assert pictures == ["cpu-roofline.png", "cpu-memory.png"]  # nothing of scale was measured
     assert all((report.parent / picture).is_file() for picture in pictures)
+
+
+def test_report_without_the_trainer(tmp_path: Path) -> None:
+    """In an environment that has nothing but what the benchmarks need."""
+    results = write_results(tmp_path / "cpu.json", table_of())
+    script = (
+        "import runpy, sys; sys.modules.update(dict.fromkeys(['lightning', 'timm', 'jsonargparse', 'torchmetrics']));"
+        f"sys.argv = ['report', {str(results)!r}];"
+        "runpy.run_module('fpl_fast.bench.report', run_name='__main__')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(tmp_path / "cpu.md") and (tmp_path / "cpu.md").is_file()
