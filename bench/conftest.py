@@ -1,27 +1,22 @@
 """Options and fixtures of the benchmarks; ``pytest bench`` runs the suite that suits the device at hand."""
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
 
-from fpl_fast.bench.cases import Case, Op, make_inputs
-from fpl_fast.bench.examine import examine
-from fpl_fast.bench.measure import DeviceClock, copy_gbps, flush_cache
+from fpl_fast.bench import cell
+from fpl_fast.bench.cases import Case, Op
+from fpl_fast.bench.measure import DeviceClock, copy_gbps
 from fpl_fast.bench.peers import PROVIDERS
 from fpl_fast.bench.provider import Provider
-from fpl_fast.bench.results import RESULTS
+from fpl_fast.bench.results import RESULTS, describe_machine, results_path
 from fpl_fast.bench.suites import Suite, selection
-from fpl_fast.bench.traffic import minimum_bytes
 from fpl_fast.environment import describe_environment
 
 _STARTED_S = time.monotonic()
-# Time to spend on the rounds of a cell; there are some five hundred in the full suite on a GPU.
-_CELL_S = {"cpu": 1.0, "cuda": 0.2}
 _MINUTES = {("cpu", "headline"): 3.5, ("cpu", "full"): 90, ("cuda", "headline"): 4, ("cuda", "full"): 8}
 
 
@@ -48,9 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option.minutes = option.minutes or _MINUTES[option.device, option.suite]
     selected = option.keyword or any("test_" in argument for argument in config.args)
     if option.benchmark_json is None and not selected and not option.collectonly:
-        RESULTS.mkdir(exist_ok=True)
-        name = re.sub(r"[^a-z0-9]+", "-", _machine(option.device)["device"].lower()).strip("-")
-        option.benchmark_json = str(RESULTS / f"{name}-{option.suite}.json")
+        option.benchmark_json = str(results_path(RESULTS, describe_machine(option.device), option.suite))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -111,60 +104,20 @@ def copy_bandwidth(device: torch.device) -> float:
 def time_cell(
     benchmark: Any, device: torch.device, copy_bandwidth: float, pytestconfig: pytest.Config
 ) -> Callable[[Case, Op, Provider], None]:
-    """Time one part of the step of one provider on one case, once its answer is known to be right."""
+    """Time one part of the step of one provider on one case, as long as the run has time."""
 
-    def time_cell(case: Case, op: Op, provider: Provider) -> None:
+    def time_in_time(case: Case, op: Op, provider: Provider) -> None:
         minutes = pytestconfig.option.minutes
         if time.monotonic() - _STARTED_S > 60 * minutes:
             pytest.skip(f"the {minutes:g} minutes of this run are over")
-        reason = provider.refusal(case, device)
-        if reason:
-            pytest.skip(reason)
-        try:
-            found = examine(case, provider, device)
-        except torch.OutOfMemoryError:
-            pytest.skip("it needs more memory than the device has")
-        if found.wrong_share > found.allowed_share:
-            pytest.fail(f"not timed: {provider.name} is wrong in {found.wrong_share:.3%} of the pixels")
-        benchmark.group = str(case)
-        benchmark.extra_info.update(
-            found._asdict(),
-            problem=benchmark.name.partition("[")[0].removeprefix("test_"),
-            case=str(case),
-            op=op,
-            provider=provider.name,
-            num_pixels=case.num_pixels,
-            minimum_bytes=minimum_bytes(case, op),
-            copy_gbps=copy_bandwidth,
-        )
-        inputs = make_inputs(case, device)
-        student, loss_of = inputs.student, provider.bind(case, inputs)
+        cell.time_cell(benchmark, case, op, provider, device=device, copy_gbps=copy_bandwidth)
 
-        def prepare() -> tuple[tuple[Tensor, ...], dict[str, object]]:
-            arguments = (loss_of(student),) if op == "backward" else ()
-            flush_cache(device)
-            return arguments, {}
-
-        run = {
-            "forward": lambda: loss_of(student),
-            "backward": lambda loss: torch.autograd.grad(loss, student),
-            "both": lambda: torch.autograd.grad(loss_of(student), student),
-        }[op]
-        rounds = int(min(max(_CELL_S[device.type] / found.step_s, 3), 50))
-        benchmark.pedantic(run, setup=prepare, rounds=rounds)
-
-    return time_cell
-
-
-def _machine(device_type: str) -> dict[str, str]:
-    """The machine without its name; ``device`` is what was measured."""
-    described = describe_environment()
-    return described if device_type == "cuda" else {**described, "device": described["cpu"]}
+    return time_in_time
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, str]:
-    """Describe the machine, and whether a GPU was measured."""
-    return {**_machine(config.option.device), "kind": config.option.device}
+    """Describe the machine without its name, and whether a GPU was measured."""
+    return describe_machine(config.option.device)
 
 
 def pytest_benchmark_generate_commit_info() -> dict[str, str]:

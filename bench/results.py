@@ -1,14 +1,16 @@
-"""What a benchmark run wrote: one JSON file, read into timings."""
+"""Where results lie and what they name; and what a benchmark run wrote, read into timings."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fpl_fast.bench.cases import Case
+from fpl_fast.environment import describe_environment
 
-__all__ = ["RESULTS", "Results", "Timing", "latest_results", "read_results"]
+__all__ = ["RESULTS", "Results", "Timing", "describe_machine", "latest_results", "read_results", "results_path"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -54,6 +56,23 @@ class Results:
         """The cell of a case and a provider, if it was measured."""
         key = (str(case), provider, op)
         return next((x for x in self.timings if (x.case, x.provider, x.op) == key), None)
+
+
+def describe_machine(kind: str) -> dict[str, str]:
+    """Describe the machine, without its name, and the software.
+
+    Args:
+        kind: Of device that is measured, "cpu" or "cuda"; ``device`` is then the name of the processor or of the card.
+    """
+    described = describe_environment()
+    return {**described, "device": described["device" if kind == "cuda" else "cpu"], "kind": kind}
+
+
+def results_path(folder: Path, machine: Mapping[str, str], what: str) -> Path:
+    """Name the JSON file of what was measured on a machine, and make its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
+    return folder / f"{device}-{what}.json"
 
 
 def latest_results() -> Path:

@@ -1,7 +1,6 @@
 """Times training steps: every contender in turn, round after round, so that ratios compare like with like."""
 
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -16,9 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpl_fast.bench.cards import matrix_tflops
 from fpl_fast.bench.contenders import NAMES, Contender, LossReplay, Setup, make_contenders
 from fpl_fast.bench.measure import peak_memory_mb, synchronize
-from fpl_fast.bench.results import RESULTS
+from fpl_fast.bench.results import RESULTS, describe_machine, results_path
 from fpl_fast.bench.training_report import training_report
-from fpl_fast.environment import describe_environment
 
 __all__ = ["measure_training", "write_training_benchmark"]
 
@@ -46,10 +44,7 @@ def write_training_benchmark(
     if not seconds > 0:
         raise ValueError(f"--seconds must be > 0, got {seconds:g}")
     measured = measure_training(setup, seconds=seconds, say=say)
-    folder = RESULTS if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^a-z0-9]+", "-", measured["machine_info"]["device"].lower()).strip("-")
-    results = folder / f"{name}-train.json"
+    results = results_path(RESULTS if out is None else Path(out), measured["machine_info"], "train")
     results.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     report = results.with_suffix(".md")
     report.write_text(training_report(measured), encoding="utf-8")
@@ -59,8 +54,7 @@ def write_training_benchmark(
 def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Measure every contender; the result is what the JSON file holds (see ``training_report``)."""
     device = torch.device(setup.device)
-    machine = describe_environment()
-    machine = machine if setup.device == "cuda" else {**machine, "device": machine["cpu"]}
+    machine = describe_machine(setup.device)
     contenders: dict[str, Contender] = {}
     found: dict[str, dict[str, Any]] = {}
     flops = 0
@@ -87,7 +81,7 @@ def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None]
         half = "16" in facts["precision"]
         facts["card_tflops"] = matrix_tflops(machine["device"], half=half) if setup.device == "cuda" else None
     return {
-        "machine_info": {**machine, "kind": setup.device},
+        "machine_info": machine,
         "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
         "setup": {**asdict(setup), "rounds": rounds, "tflop_per_step": flops / 1e12},
         "contenders": found,

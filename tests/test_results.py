@@ -6,7 +6,7 @@ from bench_runs import cell, write_results
 
 from fpl_fast.bench import results as module
 from fpl_fast.bench.cases import Case
-from fpl_fast.bench.results import latest_results, read_results
+from fpl_fast.bench.results import describe_machine, latest_results, read_results, results_path
 
 
 def test_results_are_found_by_case_and_provider(tmp_path: Path) -> None:
@@ -39,3 +39,13 @@ def test_the_newest_run_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         path = write_results(tmp_path / name, [])
         os.utime(path, (1e9 - age, 1e9 - age))
     assert latest_results() == tmp_path / "new.json"
+
+
+def test_machine_is_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = {"device": "NVIDIA H100 80GB HBM3", "cpu": "Example (2 logical cores)", "torch": "2.15.0"}
+    monkeypatch.setattr(module, "describe_environment", lambda: described)
+    assert describe_machine("cuda") == {**described, "kind": "cuda"}
+    cpu = describe_machine("cpu")
+    assert cpu == {**described, "device": "Example (2 logical cores)", "kind": "cpu"}
+    path = results_path(tmp_path / "new", cpu, "headline")
+    assert path == tmp_path / "new" / "example-2-logical-cores-headline.json" and path.parent.is_dir()

@@ -1,0 +1,71 @@
+"""One cell of the tables: a provider, a case and a part of the step, checked and then timed."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fpl_fast.bench.cases import Case, Op, make_inputs
+from fpl_fast.bench.examine import examine
+from fpl_fast.bench.measure import flush_cache
+from fpl_fast.bench.provider import Provider
+from fpl_fast.bench.traffic import minimum_bytes
+
+__all__ = ["time_cell"]
+
+# Time to spend on the rounds of a cell; there are some seven hundred in the full suite on a GPU.
+_CELL_S = {"cpu": 1.0, "cuda": 0.2}
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 50
+
+
+def time_cell(
+    benchmark: Any, case: Case, op: Op, provider: Provider, *, device: torch.device, copy_gbps: float
+) -> None:
+    """Time a part of the step once the provider's answer is known to be right.
+
+    Skips the test if the provider cannot run the case here, and fails it if the provider is wrong.
+
+    Args:
+        benchmark: The fixture of pytest-benchmark; its results get what the report needs.
+        case: What to solve.
+        op: The part of the step.
+        provider: Who solves it.
+        device: Where.
+        copy_gbps: Bandwidth of a large copy in the same run, to go with the result.
+    """
+    reason = provider.refusal(case, device)
+    if reason:
+        pytest.skip(reason)
+    try:
+        found = examine(case, provider, device)
+    except torch.OutOfMemoryError:
+        pytest.skip("it needs more memory than the device has")
+    if found.wrong_share > found.allowed_share:
+        pytest.fail(f"not timed: {provider.name} is wrong in {found.wrong_share:.3%} of the pixels")
+    benchmark.group = str(case)
+    benchmark.extra_info.update(
+        found._asdict(),
+        problem=benchmark.name.partition("[")[0].removeprefix("test_"),
+        case=str(case),
+        op=op,
+        provider=provider.name,
+        num_pixels=case.num_pixels,
+        minimum_bytes=minimum_bytes(case, op),
+        copy_gbps=copy_gbps,
+    )
+    inputs = make_inputs(case, device)
+    student, loss_of = inputs.student, provider.bind(case, inputs)
+
+    def prepare() -> tuple[tuple[Tensor, ...], dict[str, object]]:
+        arguments = (loss_of(student),) if op == "backward" else ()
+        flush_cache(device)
+        return arguments, {}
+
+    run = {
+        "forward": lambda: loss_of(student),
+        "backward": lambda loss: torch.autograd.grad(loss, student),
+        "both": lambda: torch.autograd.grad(loss_of(student), student),
+    }[op]
+    rounds = int(min(max(_CELL_S[device.type] / found.step_s, _MIN_ROUNDS), _MAX_ROUNDS))
+    benchmark.pedantic(run, setup=prepare, rounds=rounds)
