@@ -19,7 +19,7 @@ from fpl_fast.trainer.methods import Batch, Method, View, build_method
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
-__all__ = ["NAMES", "Contender", "LossReplay", "Setup", "default_setup", "make_contenders"]
+__all__ = ["NAMES", "Contender", "Setup", "default_setup", "make_contenders"]
 
 NAMES = {
     "plain": "(a) style of the public code: float32, NCHW, unfused FPL, losses read every step",
@@ -84,8 +84,13 @@ class Contender(NamedTuple):
         """Do one optimiser step."""
         with _convolutions_chosen_by_trial(self.public_style):
             values = train_step(self.fabric, self.module, self.optimizer, self.batch, 0.5)
-            if self.public_style:
-                _read(values)
+            self.read(values)
+
+    def read(self, values: dict[str, Tensor]) -> None:
+        """Wait for the device, value by value, where that is the style."""
+        if self.public_style:
+            for value in values.values():
+                value.item()
 
     @property
     def static_mb(self) -> float:
@@ -93,37 +98,6 @@ class Contender(NamedTuple):
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [*self.method.parameters(), *self.method.buffers(), *filter(torch.is_tensor, states)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
-
-
-class LossReplay:
-    """The losses of a step and their gradient in the logits, on logits that the networks gave once.
-
-    Args:
-        contender: Its method is built anew around networks that only repeat those logits.
-    """
-
-    def __init__(self, contender: Contender) -> None:
-        self._contender = contender
-        image = contender.batch.labelled.image
-        with torch.no_grad(), contender.fabric.autocast():
-            logits = iter([network(image) for network in contender.method.networks])
-        method = contender.method
-        self._method = type(method)(method.config, lambda: _Repeat(next(logits)), ignore_index=method.ignore_index)
-        self._leaves = list(self._method.parameters())
-
-    def step(self) -> None:
-        """Compute losses and gradient."""
-        with self._contender.fabric.autocast():
-            terms = self._method.losses(self._contender.batch, 0.5).terms
-        torch.autograd.grad(sum(terms.values()), self._leaves)
-        if self._contender.public_style:
-            _read(terms)
-
-
-def _read(values: dict[str, Tensor]) -> None:
-    """Wait for the device, value by value."""
-    for value in values.values():
-        value.item()
 
 
 @contextmanager
@@ -135,17 +109,6 @@ def _convolutions_chosen_by_trial(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-class _Repeat(nn.Module):
-    """A network that says the same of any batch."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(logits.detach().clone())
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.logits
 
 
 def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:

@@ -13,7 +13,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fpl_fast.bench.cards import matrix_tflops
-from fpl_fast.bench.contenders import NAMES, Contender, LossReplay, Setup, make_contenders
+from fpl_fast.bench.contenders import NAMES, Contender, Setup, make_contenders
+from fpl_fast.bench.loss_replay import LossReplay
 from fpl_fast.bench.measure import peak_memory_mb, synchronize
 from fpl_fast.bench.results import RESULTS, describe_machine, results_path
 from fpl_fast.bench.training_report import training_report
