@@ -41,16 +41,23 @@ def _engine_provider(engine: str) -> Provider:
         )
 
     def refusal(case: Case, device: torch.device) -> str | None:
-        if case.labels and not hasattr(fpl_fast, "cross_entropy"):
-            return "fpl_fast has no cross entropy with labels yet"
         pixel = torch.empty(1, case.num_classes, 1, 1, dtype=case.dtype, device=device)
         try:
-            engines.resolve(engine, pixel, pixel)
+            if case.labels:
+                engines.resolve_labels(engine, pixel)
+            else:
+                engines.resolve(engine, pixel, pixel)
         except ValueError as error:
             return str(error)
         return None
 
-    return Provider(name=engine, about=f'fpl_fast, engine="{engine}"', bind=bind, refusal=refusal)
+    return Provider(
+        name=engine,
+        about=f'fpl_fast, engine="{engine}"',
+        bind=bind,
+        supports=lambda case: engine != "compiled" or not case.labels,
+        refusal=refusal,
+    )
 
 
 def _reference_loss(student: Tensor, teacher: Tensor, max_positives: int, size: tuple[int, int] | None) -> Tensor:
