@@ -9,9 +9,10 @@ __all__ = ["training_report"]
 
 _EXPLANATION = (
     "CPS with CutMix, random images that lie on the device already; medians over rounds in which every contender takes "
-    "its turn. *first step* holds compilation; (b) compiles the networks that (b') and (c) share. *losses* are the "
-    "losses and their gradient in the logits, alone, on logits that the networks gave. *peak memory* counts weights, "
-    "optimiser and one step; operations are those of the convolutions, forward and backward."
+    "its turn. *first step* holds compilation, on a GPU that of the networks in (b), which (b') and (c) share. "
+    "*losses* are the losses and their gradient in the logits, alone, on logits that the networks gave. "
+    "*peak memory* counts weights, optimiser and one step; operations are those of the convolutions, forward and "
+    "backward."
 )
 _HEADER = (
     "| | precision | images/s | step, ms | IQR | losses, ms | share of the step | peak memory, MB | TFLOP/s "
