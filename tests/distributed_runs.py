@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from trainer_runs import PlainNetwork, Quiet, tiny_run
 
 from fpl_fast.trainer import build
+from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 
@@ -55,11 +57,30 @@ def random(folder, stop_at=None):
     torch.save(torch.rand(4), folder.path / f"draws_{os.environ['RANK']}.pt")
 
 
-def real(folder):
-    """The network of the other tests, with batch normalisation, through DDP as it is; what each process says."""
-    with open(folder.path.with_suffix(f".{os.environ['RANK']}"), "w") as file:
+@contextmanager
+def recorded(path):
+    """What the process says goes to a file of its own."""
+    with open(f"{path}.{os.environ['RANK']}", "w") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-        train(config(), folder, Quiet())
+        yield
+
+
+def real(folder, run):
+    """A network with batch normalisation, through DDP as it is."""
+    with recorded(folder.path):
+        train(run, folder, Quiet())
+
+
+def refused(parent):
+    """A folder in use, which the first process alone looks at."""
+    with recorded(parent / "refused"):
+        sys.exit(main(["train", str(parent / "real" / "config.yaml"), "--out", str(parent / "real")]))
+
+
+def adaptive():
+    """AEL with its own head, in micro-batches."""
+    run = config(accumulate=2, name="ael")
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, head="ael"))
 
 
 def start(rank, world_size, port, run):
@@ -76,7 +97,7 @@ def start(rank, world_size, port, run):
     run()
 
 
-def launch(world_size, run):
+def launch(world_size, run, *, code=0):
     """Wait for ``world_size`` processes that run the same."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -87,7 +108,7 @@ def launch(world_size, run):
         process.start()
     for process in processes:
         process.join()
-        assert process.exitcode == 0, (run, process.exitcode)
+        assert process.exitcode == code, (run, process.exitcode)
 
 
 if __name__ == "__main__":
@@ -99,4 +120,6 @@ if __name__ == "__main__":
     launch(2, partial(random, RunFolder(parent / "random")))
     launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
     launch(2, partial(random, RunFolder(parent / "stopped")))
-    launch(2, partial(real, RunFolder(parent / "real")))
+    launch(2, partial(real, RunFolder(parent / "real"), config()))
+    launch(2, partial(real, RunFolder(parent / "ael"), adaptive()))
+    launch(2, partial(refused, parent), code=2)

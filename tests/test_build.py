@@ -7,10 +7,22 @@ from trainer_runs import tiny_run
 from fpl_fast.trainer.build import build_method_networks, count_devices, make_fabric
 from fpl_fast.trainer.config import TrainConfig
 from fpl_fast.trainer.inputs import build_train_datasets, read_batches
+from fpl_fast.trainer.methods import TrainingSet
 
 
 @pytest.mark.parametrize("head", ["cps", "ael"])
-@pytest.mark.parametrize("method", [{"name": "supervised"}, {"loss": "ce", "cutmix": False}, {"loss": "fpl"}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "supervised"},
+        {"loss": "ce", "cutmix": False},
+        {"loss": "fpl"},
+        {"name": "mean_teacher", "loss": "mse"},
+        {"name": "cutmix_seg", "loss": "ce"},
+        {"name": "ael"},
+    ],
+    ids=lambda method: "-".join(map(str, method.values())),
+)
 def test_every_weight_gets_a_gradient(method, head):
     """DDP waits for each of them, and is not asked to look for those it would wait for in vain."""
     config = tiny_run(**method)
@@ -18,7 +30,18 @@ def test_every_weight_gets_a_gradient(method, head):
     built = build_method_networks(config, 11, make_fabric(config.train)).train()
     views = built.num_unlabelled_views
     datasets = build_train_datasets(config.data, unlabelled=views > 0)
-    batch = next(read_batches(config, datasets, num_unlabelled_views=views, device=torch.device("cpu")))
+    if views:
+        built.prepare(TrainingSet(11, len(datasets.unlabelled), config.train.batch_unlabelled))
+    batch = next(
+        read_batches(
+            config,
+            datasets,
+            num_unlabelled_views=views,
+            device=torch.device("cpu"),
+            donors=built.donors,
+            paste=built.reads_paste_sources,
+        )
+    )
     sum(built(batch, 0.0).terms.values()).backward()
     assert [name for name, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
 

@@ -54,10 +54,18 @@ def test_stopped_and_resumed_equals_straight(runs):
         assert torch.equal(*(torch.load(run.path / f"draws_{rank}.pt") for run in (straight, stopped)))
 
 
-def test_one_process_speaks_and_writes(runs):
-    assert [record["step"] for record in metrics(RunFolder(runs / "real"))] == [2, 4, 4, 6, 6]
-    assert (runs / "real.1").read_text() == ""
-    assert len(list((runs / "real" / "tensorboard").iterdir())) == 1
+@pytest.mark.parametrize("name", ["real", "ael"])
+def test_one_process_speaks_and_writes(runs, name):
+    assert [record["step"] for record in metrics(RunFolder(runs / name))] == [2, 4, 4, 6, 6]
+    assert (runs / f"{name}.1").read_text() == ""
+    assert len(list((runs / name / "tensorboard").iterdir())) == 1
+
+
+def test_what_the_first_process_refuses_stops_all(runs):
+    first, second = ((runs / f"refused.{rank}").read_text() for rank in range(2))
+    assert first.startswith("error: --out must be a new or an empty folder")
+    assert len(first.splitlines()) == 1
+    assert second == ""
 
 
 @pytest.mark.slow

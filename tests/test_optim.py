@@ -12,7 +12,7 @@ from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 
 
 class Method(nn.Module):
-    """Two weights, of which one decays."""
+    """Two weights, of which one decays, and the other moves faster."""
 
     def __init__(self):
         super().__init__()
@@ -21,7 +21,7 @@ class Method(nn.Module):
     def param_groups(self, config):
         return [
             {"params": [self.weight], "lr_scale": 1.0, "weight_decay": config.weight_decay},
-            {"params": [self.bias], "lr_scale": 1.0, "weight_decay": 0.0},
+            {"params": [self.bias], "lr_scale": 10.0, "weight_decay": 0.0},
         ]
 
 
@@ -54,10 +54,11 @@ def test_sgd_equals_the_literal_rule(implementation):
     velocity = [torch.zeros_like(p) for p in expected]
     for lr in (0.3, 0.1):
         set_lr(optimizer, lr)
-        for p, v, ours, decay in zip(expected, velocity, (method.weight, method.bias), (0.01, 0.0), strict=True):
+        for p, v, group in zip(expected, velocity, optimizer.param_groups, strict=True):
+            (ours,) = group["params"]
             ours.grad = torch.randn_like(ours)
-            v.mul_(0.8).add_(ours.grad + decay * p)
-            p.sub_(lr * v)
+            v.mul_(0.8).add_(ours.grad + group["weight_decay"] * p)
+            p.sub_(lr * (1 if ours is method.weight else 10) * v)
         optimizer.step()
     torch.testing.assert_close([method.weight.data, method.bias.data], expected)
 

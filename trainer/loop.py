@@ -1,6 +1,7 @@
 """The training loop."""
 
 import signal
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -10,12 +11,13 @@ from fpl_fast.trainer.build import build_method_networks, make_fabric
 from fpl_fast.trainer.clock import Clock, peak_memory_mb
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
+from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
-from fpl_fast.trainer.processes import mean_over_processes, random_states, seed_process, share_buffers
+from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.state import TrainState
 from fpl_fast.trainer.step import train_step
@@ -97,16 +99,20 @@ class _Trainer:
         if resume and folder.last.is_file():
             self.state.load(folder.last, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
-        elif self.first:
-            if not resume:
-                folder.require_free()
-            if isinstance(config.data, FileData) and config.data.check:
-                check_files([*self.datasets, self.val], monitor.checking)
-            folder.create(config)
-            folder.write_splits(splits)
+        else:
+            first_decides(fabric, lambda: self._begin(splits, resume=resume))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock
+
+    def _begin(self, splits: Mapping[str, Split], *, resume: bool) -> None:
+        """Make the folder of the run, once the data is known to be good."""
+        if not resume:
+            self.folder.require_free()
+        if isinstance(self.config.data, FileData) and self.config.data.check:
+            check_files([*self.datasets, self.val], self.monitor.checking)
+        self.folder.create(self.config)
+        self.folder.write_splits(splits)
 
     def run(self, stop: StopRequest) -> Outcome:
         """Step until the end or until asked to stop."""

@@ -1,5 +1,6 @@
 """What the processes of a run share, and what each has of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor, distributed, nn
 
 from fpl_fast.trainer.checkpoint import random_state
 
-__all__ = ["mean_over_processes", "random_states", "seed_process", "share_buffers"]
+__all__ = ["first_decides", "mean_over_processes", "random_states", "seed_process", "share_buffers"]
 
 
 def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
@@ -17,6 +18,24 @@ def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= fabric.world_size
     return value
+
+
+def first_decides(fabric: Fabric, action: Callable[[], None]) -> None:
+    """Let the first process do something; where it fails, all stop, and the first one says why.
+
+    Raises:
+        ValueError: What the first process met, there.
+        OSError: Likewise.
+        SystemExit: In the other processes then.
+    """
+    error: Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except (ValueError, OSError) as met:
+            error = met
+    if fabric.broadcast(error is not None):
+        raise error or SystemExit(2)
 
 
 def seed_process(fabric: Fabric, seed: int) -> None:
