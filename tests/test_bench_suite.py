@@ -12,7 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def run_bench(*arguments):
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    # Not the variables of this process's own pytest: under xdist, pytest-benchmark would time nothing.
+    inherited = ("TRITON_INTERPRET", "PYTEST_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", "cpu", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
