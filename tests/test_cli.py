@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -95,7 +96,7 @@ def test_recipes(capsys):
         (["eval", "/nonexistent"], "run must be a folder with a config.yaml"),
         (["eval"], "RUN"),
         (["report", "/nonexistent"], "run must be a folder"),
-        (["predict", "run", "a/x.png", "b/x.jpg"], "IMAGE must differ in name, got 'x' more than once"),
+        (["predict", "run", "absent.png"], "absent.png: the image or folder must exist"),
         (["bench", "adit"], "adit"),
         (["bench"], "COMMAND"),
         (["bench", "report", "absent.json"], "absent.json"),
@@ -165,23 +166,51 @@ def test_eval_repeats_the_evaluation(run, capsys):
     assert "road" in capsys.readouterr().out
 
 
+def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
+    before = (run / "evaluation.json").read_text()
+    arguments = ["--split", "train", "--protocol", "ael", "--eval.window", "[20,20]", "--export", str(tmp_path / "out")]
+    assert main(["eval", str(run), *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "pixel accuracy" in shown
+    assert str(tmp_path / "out") in shown
+    assert (run / "evaluation.json").read_text() == before
+    made = json.loads((run / "evaluations" / "train-ael" / "evaluation.json").read_text())
+    assert (made["split"], made["protocol"]) == ("train", "ael 20 x 20")
+    with (run / "evaluations" / "train-ael" / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["", *made["class_names"]]
+    assert [[int(count) for count in row[1:]] for row in rows[1:]] == made["confusion"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000003.png", "000004.png", "000005.png"]
+    with Image.open(tmp_path / "out" / "000004.png") as prediction:
+        assert prediction.size == (48, 32)
+    assert "split must be val or train" in error_of(capsys, "eval", str(run), "--split", "list.txt")
+    assert "--export needs whole images" in error_of(
+        capsys, "eval", str(run), "--protocol", "ael_crop", "--export", str(tmp_path)
+    )
+    assert "unknown option --data.root" in error_of(capsys, "eval", str(run), "--data-root", "x")
+
+
 def test_report_compares(run, capsys):
     assert main(["report", str(run), "--compare", str(run)]) == 0
     assert capsys.readouterr().out.strip().endswith("report.html")
 
 
-def test_predict(run, tmp_path, capsys):
-    images = []
-    for name, size in (("a", (50, 34)), ("b", (33, 47))):  # sizes that no stride divides
-        images.append(str(tmp_path / f"{name}.jpg"))
-        pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(images[-1])
-    assert main(["predict", str(run), *images, "--out", str(tmp_path / "out")]) == 0
-    with Image.open(tmp_path / "out" / "a.png") as prediction:
-        assert prediction.size == (50, 34)
-        assert prediction.mode == "P"
-        assert np.array(prediction).max() < 11
-        assert prediction.getpalette()[:3] == [70, 130, 180]  # sky
+def test_predict_images_and_folders(run, tmp_path, capsys):
+    sizes = {"a.jpg": (50, 34), "b.c.png": (33, 47), "deep/d.jpg": (40, 32)}  # sizes that no stride divides
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    for name, size in sizes.items():
+        pixels = np.random.default_rng().integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / name)
+    assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert "3 predictions in" in capsys.readouterr().out
+    for name, size in sizes.items():
+        place = str(tmp_path / "out" / name[: name.rindex(".")])
+        with Image.open(f"{place}.png") as prediction, Image.open(f"{place}_overlay.jpg") as overlay:
+            assert prediction.size == overlay.size == size
+            assert prediction.mode == "P"
+            assert np.array(prediction).max() < 11
+            assert prediction.getpalette()[:3] == [70, 130, 180]  # sky
     (tmp_path / "c.jpg").write_text("no image")
     assert "c.jpg: must be a readable image" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
 

@@ -33,7 +33,7 @@ CHANGED = RunConfig(
     method=MethodConfig(loss="ce", cutmix=False, max_positives=None, unsup_weight=1e-7),
     optim=OptimConfig(lr=1e-5, weight_decay=0.0),
     train=TrainConfig(precision="bf16-mixed", compile=True, workers=0),
-    eval=EvalConfig(protocol="window", window=(33, 65)),
+    eval=EvalConfig(protocol="cps", window=(33, 65)),
 )
 
 

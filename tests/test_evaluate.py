@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import pytest
@@ -7,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.data.sample import Sample
-from fpl_fast.trainer.evaluate import EvaluationResult, Protocol, evaluate, predict_logits
+from fpl_fast.trainer.evaluate import EvaluationResult, evaluate
+from fpl_fast.trainer.protocol import Protocol
 
 NUM_CLASSES = 4
 IDENTITY = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # normalised = stored
@@ -114,69 +114,31 @@ def test_nothing_but_ignored_pixels_is_nan():
     assert math.isnan(result.pixel_accuracy)
 
 
-@pytest.mark.parametrize(
-    "window, size, rows, columns",
-    [
-        ((800, 800), (1024, 2048), [0, 224], [0, 534, 1068, 1248]),  # Cityscapes in the CPS protocol
-        ((512, 512), (512, 512), [0], [0]),
-        ((768, 768), (769, 2304), [0, 1], [0, 512, 1024, 1536]),  # 2/3 of 768 is whole
-        ((3, 2), (7, 5), [0, 2, 4], [0, 2, 3]),
-    ],
-)
-def test_window_positions(window, size, rows, columns):
-    protocol = Protocol(window)
-    assert protocol.starts(size[0], axis=0) == rows
-    assert protocol.starts(size[1], axis=1) == columns
-
-
-@pytest.mark.parametrize("window, stride", [((5, 7), 2 / 3), ((4, 4), 1.0), ((9, 3), 0.34)])
-def test_sliding_windows_sum_raw_logits(window, stride):
-    """Against a loop over pixels; the network answers at half the resolution and sees where a window starts."""
-    image = torch.randn(2, 3, 11, 13)
-    convolution = nn.Conv2d(3, NUM_CLASSES, 3, padding=1)
-
-    @torch.no_grad()
-    def network(crop):
-        return F.avg_pool2d(convolution(crop), 2, ceil_mode=True)
-
-    protocol = Protocol(window, stride)
-    expected = torch.zeros(2, NUM_CLASSES, 11, 13)
-    for top, left in itertools.product(protocol.starts(11, 0), protocol.starts(13, 1)):
-        inside = (..., slice(top, top + window[0]), slice(left, left + window[1]))
-        expected[inside] += F.interpolate(network(image[inside]), window, mode="bilinear", align_corners=True)
-    torch.testing.assert_close(predict_logits(network, image, protocol), expected)
-
-
-def test_a_small_image_is_padded_around_its_centre_and_cut_out_again():
-    image, seen = torch.rand(1, 3, 4, 6) + 1, []
-
-    def network(crop):
-        seen.append(crop)
-        return crop
-
-    logits = predict_logits(network, image, Protocol((7, 9)))
-    (padded,) = seen
-    assert padded.shape == (1, 3, 7, 9)
-    assert torch.equal(padded[..., 1:5, 1:7], image)
-    assert padded.count_nonzero() == image.numel()
-    torch.testing.assert_close(logits, image)
-
-
-def test_an_image_smaller_in_one_direction_only():
-    image = torch.rand(1, 3, 4, 20) + 1
-    logits = predict_logits(lambda crop: crop, image, Protocol((8, 8)))
-    times = torch.tensor([1] * 6 + [2] * 2 + [1] * 4 + [2] * 2 + [1] * 6)  # windows at 0, 6, 12
-    torch.testing.assert_close(logits, image * times)
-
-
-def test_whole_image_upsamples_to_the_image():
-    image = torch.randn(1, 3, 9, 14)
-    coarse = torch.randn(1, NUM_CLASSES, 3, 4)
-    logits = predict_logits(lambda _: coarse.bfloat16(), image, Protocol())
-    assert logits.dtype == torch.float32
-    torch.testing.assert_close(
-        logits, F.interpolate(coarse.bfloat16().float(), (9, 14), mode="bilinear", align_corners=True)
+def test_only_the_centre_counts_and_padding_is_class_0():
+    """The crop of AEL while it trains, on an image that is longer one way and shorter the other."""
+    (sample,) = random_samples([(9, 4)])
+    result = evaluate(
+        ReadsClass(), Listed([sample]), num_classes=NUM_CLASSES, protocol=Protocol(centre=(5, 6)), **IDENTITY
     )
+    inside = counted([Sample(sample.image[:, 2:7], sample.label[2:7])])
+    inside[0, 0] += 5 * 2  # one column on either side, black and therefore predicted as it is labelled
+    assert torch.equal(result.confusion, inside)
+
+
+def test_predictions_are_handed_out():
+    samples = random_samples([(3, 4), (5, 2), (1, 1)])
+    kept = {}
+    evaluate(
+        ReadsClass(),
+        Listed(samples),
+        num_classes=NUM_CLASSES,
+        indices=[2, 0],
+        on_prediction=kept.__setitem__,
+        **IDENTITY,
+    )
+    assert list(kept) == [2, 0]
+    for index, prediction in kept.items():
+        assert torch.equal(prediction, samples[index].image[0].long())
 
 
 def test_autocast_surrounds_the_network():
@@ -198,10 +160,6 @@ def test_autocast_surrounds_the_network():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match=r"window must be at least 1 x 1 or None, got \(0, 5\)"):
-        Protocol((0, 5))
-    with pytest.raises(ValueError, match=r"stride must be in \(0, 1\], got 1.5"):
-        Protocol((4, 4), 1.5)
     with pytest.raises(ValueError, match="dataset must hold at least one image to evaluate on, got 0"):
         evaluate(ReadsClass(), Listed([]), num_classes=NUM_CLASSES)
     sample = random_samples([(4, 4)])[0]

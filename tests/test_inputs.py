@@ -11,7 +11,16 @@ from trainer_runs import STEPS, tiny_run
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.pack_writer import write_pack
-from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
+from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.inputs import (
+    build_split,
+    build_train_datasets,
+    build_val_dataset,
+    check_files,
+    class_table,
+    read_batches,
+    read_splits,
+)
 
 CPU = torch.device("cpu")
 
@@ -228,3 +237,25 @@ def test_a_bad_file_is_named(folder, tmp_path):
     datasets = build_train_datasets(folder, unlabelled=True)
     with pytest.raises(ValueError, match=r"d\.jpg"):
         check_files([*datasets, None], lambda done, total: None)
+
+
+def test_parts_to_evaluate(folder, tmp_path):
+    parts = {split: build_split(folder, split) for split in ("val", "train")}
+    assert [parts["val"].name(0), parts["train"].name(0)] == ["e", "a"]
+    (tmp_path / "some.txt").write_text("f")
+    listed = build_split(folder, "some.txt")
+    assert [listed.name(index) for index in range(len(listed))] == ["f"]
+    with pytest.raises(ValueError, match=r"absent\.txt"):
+        build_split(folder, "absent.txt")
+
+
+def test_classes_are_known_without_files():
+    data = FolderData(root="nowhere", num_classes=3, class_names=("sky", "road", "car"))
+    table = class_table(data)
+    assert table.names == ("sky", "road", "car")
+    assert table.palette == index_palette(3)
+    assert class_table(FolderData(num_classes=4)).names == ("0", "1", "2", "3")
+    assert class_table(VocData(root="nowhere")).names[20] == "tv/monitor"
+    assert class_table(CityscapesData(root="nowhere")).palette[0] == (128, 64, 128)
+    scenes = tiny_run().data
+    assert class_table(scenes) == (build_val_dataset(scenes).class_names, build_val_dataset(scenes).palette)

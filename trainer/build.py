@@ -1,5 +1,6 @@
 """From a configuration to hardware, networks and methods."""
 
+import dataclasses
 import logging
 import os
 from functools import partial
@@ -15,7 +16,7 @@ from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.network import build_network
 
-__all__ = ["build_method_networks", "count_devices", "make_fabric", "make_network"]
+__all__ = ["build_method_networks", "count_devices", "make_fabric", "make_network", "without_pretraining"]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -79,6 +80,15 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
         pretrained=config.pretrained,
         weights_file=config.weights_file,
     )
+
+
+def without_pretraining(config: RunConfig) -> RunConfig:
+    """The same run without the weights it starts from, for networks whose weights come from a checkpoint or not at all.
+
+    Neither the network nor the file of those weights need be at hand then.
+    """
+    model = dataclasses.replace(config.model, pretrained=False, weights_file=None)
+    return dataclasses.replace(config, model=model)
 
 
 def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -> Method:

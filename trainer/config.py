@@ -383,10 +383,11 @@ class EvalConfig:
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""
-    protocol: Literal["whole", "window"] = "whole"
-    """One pass over the whole image, or overlapping windows whose logits are summed."""
+    protocol: Literal["cps", "ael", "ael_crop", "whole"] = "whole"
+    """How an image is run: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
+    "ael_crop" looks at the centre alone, as AEL does while it trains, "whole" runs the image in one pass."""
     window: tuple[int, int] = (800, 800)
-    """"window": height and width, pixels; neighbours lie 2/3 of it apart."""
+    """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
     samples: int = 6
     """Validation pictures kept for the report."""
 

@@ -1,96 +1,19 @@
-"""Evaluation: how a network is run over an image (the protocol, as data), and what is counted."""
+"""Evaluation: a network over a labelled data set, and what is counted."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
 from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
+from fpl_fast.trainer.protocol import Protocol, predict_logits
 
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """How logits of a whole image are made.
-
-    Args:
-        window: Height and width of a sliding window in pixels, or None to run the image as it is. An image smaller
-            than the window is padded around its centre with 0 after normalisation, and the padding is cut off again.
-        stride: Step of the window as a part of its size, rounded up to pixels; the last window of a row or column is
-            moved back to the border. Logits of overlapping windows are summed.
-        align_corners: Of the bilinear upsampling of logits to the size of their input.
-
-    Raises:
-        ValueError: If a field breaks its rule.
-
-    Example:
-        >>> cityscapes = Protocol(window=(800, 800))  # the CPS protocol: eight windows on 1024 x 2048
-        >>> voc = Protocol(window=(512, 512))  # no side is longer, so that this pads and runs once
-    """
-
-    window: tuple[int, int] | None = None
-    stride: float = 2 / 3
-    align_corners: bool = True
-
-    def __post_init__(self) -> None:
-        if self.window is not None and min(self.window) < 1:
-            raise ValueError(f"window must be at least 1 x 1 or None, got {self.window}")
-        if not 0 < self.stride <= 1:
-            raise ValueError(f"stride must be in (0, 1], got {self.stride}")
-
-    def starts(self, length: int, axis: int) -> list[int]:
-        """First pixel of each window along a side (0 = rows, 1 = columns) that is at least as long as the window."""
-        assert self.window is not None and length >= self.window[axis]
-        extent = self.window[axis]
-        step = math.ceil(extent * self.stride - 1e-9)  # 2/3 of 768 is 512
-        return [*range(0, length - extent, step), length - extent]
-
-
-def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol: Protocol) -> Tensor:
-    """Logits at the size of the image.
-
-    Args:
-        network: Images (N, 3, h, w) to logits (N, C, h', w') of any, usually lower, resolution.
-        image: (N, 3, H, W) normalised.
-        protocol: Whole image or sliding window.
-
-    Returns:
-        (N, C, H, W) float32.
-    """
-
-    def run(crop: Tensor) -> Tensor:
-        logits = network(crop).float()
-        return F.interpolate(logits, crop.shape[-2:], mode="bilinear", align_corners=protocol.align_corners)
-
-    if protocol.window is None:
-        return run(image)
-    height, width = image.shape[-2:]
-    missing = [max(0, extent - side) for extent, side in zip(protocol.window, (height, width), strict=True)]
-    top, left = missing[0] // 2, missing[1] // 2
-    padded = F.pad(image, (left, missing[1] - left, top, missing[0] - top))
-
-    total: Tensor | None = None
-    for rows, columns in _windows(protocol, padded.shape[-2:]):
-        logits = run(padded[..., rows, columns])
-        if total is None:
-            total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
-        total[..., rows, columns] += logits
-    assert total is not None
-    return total[..., top : top + height, left : left + width]
-
-
-def _windows(protocol: Protocol, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each window."""
-    assert protocol.window is not None
-    for top in protocol.starts(size[0], axis=0):
-        for left in protocol.starts(size[1], axis=1):
-            yield slice(top, top + protocol.window[0]), slice(left, left + protocol.window[1])
+__all__ = ["EvaluationResult", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +56,7 @@ def evaluate(
     indices: Sequence[int] | None = None,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    on_prediction: Callable[[int, Tensor], None] | None = None,
 ) -> EvaluationResult:
     """Run a network over a labelled data set, one image at a time, and count its confusions on the device.
 
@@ -152,6 +76,7 @@ def evaluate(
             matrices.
         num_workers: Processes that decode images, 0 for none.
         progress: Called with (images done, images in all).
+        on_prediction: Called with (index of the image, classes (H, W) int64 on the device), to keep predictions.
 
     Raises:
         ValueError: If there is nothing to look at, an image has no label, or the logits have not num_classes channels.
@@ -168,16 +93,19 @@ def evaluate(
     network.eval()
     try:
         with torch.inference_mode():
-            for done, sample in enumerate(samples, start=1):
+            for done, (index, sample) in enumerate(zip(indices, samples, strict=True), start=1):
                 if sample.label is None:
-                    raise ValueError(f"dataset must be labelled, got no label for image {indices[done - 1]}")
+                    raise ValueError(f"dataset must be labelled, got no label for image {index}")
                 image = normalize(sample.image[None].to(device, non_blocking=True), mean=mean, std=std)
                 with autocast():
-                    logits = predict_logits(network, image, protocol)
+                    logits = predict_logits(network, protocol.part(image), protocol)
                 if logits.shape[1] != num_classes:
                     raise ValueError(f"network must return num_classes = {num_classes} channels, got {logits.shape[1]}")
-                label = sample.label.to(device, torch.int64, non_blocking=True)
-                confusion.update(logits.argmax(1), label[None])
+                label = protocol.part(sample.label[None].to(device, torch.int64, non_blocking=True))
+                prediction = logits.argmax(1)
+                confusion.update(prediction, label)
+                if on_prediction is not None:
+                    on_prediction(index, prediction[0])
                 if progress is not None:
                     progress(done, len(indices))
     finally:

@@ -1,5 +1,6 @@
 """From a configuration to data sets, and from data sets to the batches of a method."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
@@ -8,18 +9,28 @@ import numpy as np
 import torch
 
 from fpl_fast.trainer.config import DataConfig, FileData, RunConfig, SyntheticData
+from fpl_fast.trainer.data import sources
 from fpl_fast.trainer.data.cutmix import cutmix_masks
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split
-from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
+from fpl_fast.trainer.data.sample import ClassTable, Sample, SegmentationDataset
 from fpl_fast.trainer.data.sources import labelled_split, make_dataset, unlabelled_split, val_split
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
 from fpl_fast.trainer.data.synthetic import SyntheticScenes
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
 
-__all__ = ["TrainDatasets", "build_train_datasets", "build_val_dataset", "check_files", "read_batches", "read_splits"]
+__all__ = [
+    "TrainDatasets",
+    "build_split",
+    "build_train_datasets",
+    "build_val_dataset",
+    "check_files",
+    "class_table",
+    "read_batches",
+    "read_splits",
+]
 
 
 _Item = TypeVar("_Item")
@@ -65,6 +76,13 @@ def build_train_datasets(data: DataConfig, *, unlabelled: bool) -> TrainDatasets
     )
 
 
+def class_table(data: DataConfig) -> ClassTable:
+    """Names and colours of the classes that a configuration describes; its files need not be there."""
+    if isinstance(data, FileData):
+        return sources.class_table(data)
+    return ClassTable(SyntheticScenes.class_names, SyntheticScenes.palette)
+
+
 def build_val_dataset(data: DataConfig) -> SegmentationDataset:
     """The validation images that a configuration describes.
 
@@ -74,6 +92,25 @@ def build_val_dataset(data: DataConfig) -> SegmentationDataset:
     if isinstance(data, FileData):
         return make_dataset(data, val_split(data))
     return _scenes(data, data.num_val, first=0)
+
+
+def build_split(data: DataConfig, split: str) -> SegmentationDataset:
+    """A labelled part of a data set to evaluate on.
+
+    Args:
+        data: The description.
+        split: "val", "train" for the labelled training images, or a list file to read like the one of ``data.val``.
+
+    Raises:
+        ValueError: A list file or path breaks its rule, or a list is asked of a data set that has no files.
+    """
+    if split == "val":
+        return build_val_dataset(data)
+    if split == "train":
+        return build_train_datasets(data, unlabelled=False).labelled
+    if not isinstance(data, FileData):
+        raise ValueError(f"split must be val or train: this data set has no list files, got {split!r}")
+    return build_val_dataset(dataclasses.replace(data, val=split))
 
 
 def check_files(datasets: Iterable[SegmentationDataset | None], progress: Callable[[int, int], None]) -> None:

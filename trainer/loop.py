@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric
+from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
 from fpl_fast.trainer.clock import Clock, peak_memory_mb
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
@@ -82,8 +82,11 @@ class _Trainer:
         fabric.seed_everything(config.train.seed, verbose=False)
         self.first = fabric.is_global_zero
 
+        continued = resume and folder.last.is_file()
         self.val = build_val_dataset(config.data)
-        self.method = build_method_networks(config, self.val.num_classes, fabric)
+        self.method = build_method_networks(
+            without_pretraining(config) if continued else config, self.val.num_classes, fabric
+        )
         self.num_views = self.method.num_unlabelled_views
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
         if self.datasets.unlabelled is not None:
@@ -96,7 +99,7 @@ class _Trainer:
         seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
-        if resume and folder.last.is_file():
+        if continued:
             self.state.load(folder.last, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
         else:
@@ -185,7 +188,7 @@ class _Trainer:
         best = state.miou > state.best_miou
         state.best_miou = max(state.miou, state.best_miou)
         if self.first:
-            save_evaluation(self.folder, result, self.val, self.config.eval, step=state.step)
+            save_evaluation(self.folder.evaluation, result, self.val.class_names, self.config.eval, step=state.step)
             save_samples(self.folder, network, self.val, self.config, self.fabric)
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})

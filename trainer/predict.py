@@ -1,5 +1,7 @@
 """A trained network on image files."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,37 +9,72 @@ import torch
 from PIL import Image
 
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluate import predict_logits
+from fpl_fast.trainer.protocol import Protocol, named_protocol, predict_logits
 from fpl_fast.trainer.trained import TrainedRun
-from fpl_fast.trainer.validation import make_protocol
 
-__all__ = ["predict_file"]
+__all__ = ["find_images", "predict_image", "read_image"]
 
 
-@torch.inference_mode()
-def predict_file(run: TrainedRun, image_file: Path, target: Path) -> None:
-    """Segment one image as the run's evaluation would.
+def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
+    """The image files that paths name, each with the place of its prediction relative to a folder of predictions.
 
     Args:
-        run: Network, normalisation and protocol.
-        image_file: Any picture that Pillow reads.
-        target: PNG of class indices (uint8) of the picture's size, with the class colours as its palette.
+        paths: Image files, and folders that are searched with all they hold for files of the types that Pillow reads.
+
+    Returns:
+        For each image, in order, its name without suffix: ``NAME``, or the way to it from its folder, ``SUB/NAME``.
+
+    Raises:
+        ValueError: A path does not exist, a folder holds no image, or two images would be predicted to the same place.
+    """
+    suffixes = Image.registered_extensions()
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path}: the image or folder must exist, but is missing")
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            if not files:
+                raise ValueError(f"{path}: the folder must hold at least one image, got none")
+        base = path if path.is_dir() else path.parent
+        found |= {file: file.relative_to(base).with_suffix("") for file in files}
+    places = list(found.values())
+    if len(set(places)) < len(places):
+        name = max(places, key=places.count)
+        raise ValueError(f"IMAGE must differ in name, got {os.fspath(name)!r} more than once")
+    return found
+
+
+def read_image(file: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: The image cannot be read.
     """
     try:
-        with Image.open(image_file) as picture:
-            pixels = np.array(picture.convert("RGB"))
+        with Image.open(file) as picture:
+            return np.array(picture.convert("RGB"))
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{image_file}: must be a readable image, got {error}") from None
+        raise ValueError(f"{file}: must be a readable image, got {' '.join(str(error).split())}") from None
+
+
+@torch.inference_mode()
+def predict_image(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
+    """Segment one image as the run's evaluation would, all of it.
+
+    Args:
+        run: Network, normalisation and protocol.
+        pixels: (H, W, 3) uint8 RGB.
+
+    Returns:
+        (H, W) uint8 class indices.
+    """
+    config = run.config
+    protocol = named_protocol(config.eval.protocol, config.eval.window)
+    if protocol.centre is not None:  # that counts a part of an image only
+        protocol = Protocol()
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(run.fabric.device)
     with run.fabric.autocast():
-        logits = predict_logits(
-            run.network,
-            normalize(image, mean=run.config.data.mean, std=run.config.data.std),
-            make_protocol(run.config.eval),
-        )
-    prediction = Image.fromarray(logits.argmax(1)[0].to("cpu", torch.uint8).numpy(), mode="P")
-    prediction.putpalette([channel for color in run.val.palette for channel in color])
-    prediction.save(target)
+        logits = predict_logits(run.network, normalize(image, mean=config.data.mean, std=config.data.std), protocol)
+    return logits.argmax(1)[0].to("cpu", torch.uint8).numpy()

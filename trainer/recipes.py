@@ -72,7 +72,7 @@ def _voc() -> RunConfig:
         data=VocData(),
         augment=AugmentConfig(crop=(512, 512)),
         train=TrainConfig(steps=39_338),
-        eval=EvalConfig(protocol="window", window=(512, 512)),
+        eval=EvalConfig(protocol="cps", window=(512, 512)),
     )
 
 
@@ -83,7 +83,7 @@ def _city() -> RunConfig:
         augment=AugmentConfig(crop=(800, 800)),
         optim=OptimConfig(weight_decay=8e-4),
         train=TrainConfig(steps=44_525),
-        eval=EvalConfig(protocol="window", window=(800, 800)),
+        eval=EvalConfig(protocol="cps", window=(800, 800)),
     )
 
 

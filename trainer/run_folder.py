@@ -25,9 +25,9 @@ class RunFolder:
     """Paths of a run.
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
-    ``metrics.jsonl``, ``evaluation.json``, ``samples.npz``, ``report.html``, and the folders ``checkpoints``,
-    ``tensorboard`` and, for data sets in files, ``lists``: the images of each part and, in ``lists.json``, where they
-    were named and the SHA-256 of their list.
+    ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``, ``report.html``, and the folders
+    ``checkpoints``, ``tensorboard``, ``evaluations`` (by other protocols, of other images) and, for data sets in files,
+    ``lists``: the images of each part and, in ``lists.json``, where they were named and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -96,6 +96,12 @@ class RunFolder:
         if not self.config.is_file():
             raise ValueError(f"run must be a folder with a config.yaml, got {str(self.path)!r}")
         return load_config(self.config)
+
+    def other_evaluation(self, split: str, protocol: str) -> Path:
+        """The file for an evaluation that is not the run's own; ``split`` may be a list file."""
+        path = self.path / "evaluations" / f"{Path(split).stem}-{protocol}" / "evaluation.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     @staticmethod
     def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,15 +1,17 @@
 """The trained network of a run, to evaluate and to use."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning.fabric import Fabric
 from torch import nn
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric
+from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.config import RunConfig
-from fpl_fast.trainer.data.sample import SegmentationDataset
-from fpl_fast.trainer.inputs import build_val_dataset
+from fpl_fast.trainer.config_io import override_config
+from fpl_fast.trainer.data.sample import ClassTable
+from fpl_fast.trainer.inputs import class_table
 from fpl_fast.trainer.run_folder import RunFolder
 
 __all__ = ["TrainedRun", "load_trained"]
@@ -22,27 +24,28 @@ class TrainedRun:
     config: RunConfig
     network: nn.Module
     """On the device of ``fabric``, in evaluation mode."""
-    val: SegmentationDataset
+    classes: ClassTable
     step: int
     fabric: Fabric
 
 
-def load_trained(folder: RunFolder, *, checkpoint: str = "best") -> TrainedRun:
-    """Build the network that a run evaluates and load its weights.
+def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequence[str] = ()) -> TrainedRun:
+    """Build the network that a run evaluates and load its weights; no image is needed for it.
 
     Args:
         folder: The run.
         checkpoint: "best" (highest mIoU) or "last".
+        changes: Settings that differ from the run's, as on the command line: ``["--eval.protocol", "whole"]``.
 
     Raises:
-        ValueError: The folder is no run, has no such checkpoint, or its data set is gone.
+        ValueError: The folder is no run or has no such checkpoint, or a change breaks a rule.
     """
-    config = folder.load_config()
+    config = override_config(folder.load_config(), changes)
     path = {"best": folder.best, "last": folder.last}[checkpoint]
     state = load_checkpoint(path)
     fabric = make_fabric(config.train)
-    val = build_val_dataset(config.data)
-    method = build_method_networks(config, val.num_classes, fabric)
+    classes = class_table(config.data)
+    method = build_method_networks(without_pretraining(config), len(classes.names), fabric)
     try:
         # The networks alone: banks are as large as a data set that need not be here.
         prefix = "networks."
@@ -51,4 +54,4 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best") -> TrainedRun:
     except RuntimeError as error:
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
     network = fabric.to_device(method.eval_network).eval()
-    return TrainedRun(config, network, val, state["step"], fabric)
+    return TrainedRun(config, network, classes, state["step"], fabric)

@@ -1,26 +1,24 @@
 """What a run measures on its validation images, and what it keeps of that for the report."""
 
+import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from fpl_fast import fuzzy_positive_assignment
 from fpl_fast.trainer.config import EvalConfig, RunConfig
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluate import EvaluationResult, Protocol, evaluate, predict_logits
+from fpl_fast.trainer.evaluate import EvaluationResult, evaluate
+from fpl_fast.trainer.protocol import named_protocol, predict_logits
 from fpl_fast.trainer.run_folder import RunFolder
 
-__all__ = ["make_protocol", "save_evaluation", "save_samples", "validate"]
-
-
-def make_protocol(config: EvalConfig) -> Protocol:
-    """How images are run, as the configuration says."""
-    return Protocol(window=config.window if config.protocol == "window" else None)
+__all__ = ["save_evaluation", "save_samples", "validate"]
 
 
 def validate(
@@ -29,6 +27,7 @@ def validate(
     config: RunConfig,
     fabric: Fabric,
     progress: Callable[[int, int], None] | None = None,
+    on_prediction: Callable[[int, Tensor], None] | None = None,
 ) -> EvaluationResult:
     """Evaluate a network on a data set; several processes take every so-manieth image each."""
     share = range(fabric.global_rank, len(dataset), fabric.world_size)
@@ -40,7 +39,7 @@ def validate(
         dataset,
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
-        protocol=make_protocol(config.eval),
+        protocol=named_protocol(config.eval.protocol, config.eval.window),
         mean=config.data.mean,
         std=config.data.std,
         device=fabric.device,
@@ -48,6 +47,7 @@ def validate(
         indices=share,
         num_workers=config.train.workers,
         progress=progress,
+        on_prediction=on_prediction,
     )
     if fabric.world_size == 1:
         return result
@@ -56,23 +56,41 @@ def validate(
 
 
 def save_evaluation(
-    folder: RunFolder, result: EvaluationResult, dataset: SegmentationDataset, config: EvalConfig, *, step: int
+    path: Path,
+    result: EvaluationResult,
+    class_names: Sequence[str],
+    config: EvalConfig,
+    *,
+    step: int,
+    split: str = "val",
 ) -> None:
-    """Write ``evaluation.json``; a class that neither occurs nor is predicted has IoU null."""
-    window = " x ".join(map(str, config.window))
-    folder.write_json(
-        folder.evaluation,
+    """Write an evaluation, and its confusion matrix as ``confusion.csv`` beside it (rows truth, columns prediction).
+
+    Args:
+        path: The JSON file; a class that neither occurs nor is predicted has IoU null in it.
+        result: What was counted.
+        class_names: C names.
+        config: How images were run.
+        step: Step of the weights.
+        split: The part of the data set that was looked at.
+    """
+    size = " x ".join(map(str, config.window))
+    RunFolder.write_json(
+        path,
         {
-            "protocol": f"sliding window {window}" if config.protocol == "window" else "whole image",
-            "split": "val",
+            "protocol": config.protocol if config.protocol == "whole" else f"{config.protocol} {size}",
+            "split": split,
             "step": step,
             "miou": result.miou,
             "pixel_accuracy": result.pixel_accuracy,
-            "class_names": list(dataset.class_names),
+            "class_names": list(class_names),
             "iou": [None if math.isnan(iou) else iou for iou in result.per_class_iou],
             "confusion": result.confusion.tolist(),
         },
     )
+    with path.with_name("confusion.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = zip(class_names, result.confusion.tolist(), strict=True)
+        csv.writer(file).writerows([["", *class_names], *([name, *counts] for name, counts in rows)])
 
 
 @torch.inference_mode()
@@ -81,6 +99,7 @@ def save_samples(
 ) -> None:
     """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K."""
     count = min(config.eval.samples, len(dataset))
+    protocol = named_protocol(config.eval.protocol, config.eval.window)
     arrays = {"palette": np.array(dataset.palette, dtype=np.uint8)}
     was_training = network.training
     network.eval()
@@ -88,13 +107,13 @@ def save_samples(
         sample = dataset[place * len(dataset) // count]
         image = normalize(sample.image[None].to(fabric.device), mean=config.data.mean, std=config.data.std)
         with fabric.autocast():
-            logits = predict_logits(network, image, make_protocol(config.eval))
+            logits = predict_logits(network, protocol.part(image), protocol)
         num_positives, _ = fuzzy_positive_assignment(
             logits, threshold=config.method.threshold, max_positives=config.method.max_positives
         )
         arrays |= {
-            f"image_{place}": sample.image.permute(1, 2, 0).numpy(),
-            f"label_{place}": sample.label.numpy(),
+            f"image_{place}": protocol.part(sample.image).permute(1, 2, 0).numpy(),
+            f"label_{place}": protocol.part(sample.label[None])[0].numpy(),
             f"prediction_{place}": logits.argmax(1)[0].to("cpu", torch.uint8).numpy(),
             f"num_positives_{place}": num_positives[0].to("cpu", torch.uint8).numpy(),
         }

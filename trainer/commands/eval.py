@@ -1,29 +1,56 @@
 """``fpl-fast eval``."""
 
+from pathlib import Path
+
 from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.run_folder import RunFolder
 
 __all__ = ["main"]
 
+_DESCRIPTION = """
+Evaluate a run: IoU by class, pixel accuracy, confusion matrix. With the run's own settings on its validation images
+they go to RUN/evaluation.json and confusion.csv, from where fpl-fast report takes them, otherwise to RUN/evaluations.
+Every setting of the run can be changed as in training: --protocol ael, --data-root DIR, --eval.window [769,769], ...
+"""
+
 
 def main(arguments: list[str]) -> int:
-    """Evaluate a run, print the table of classes and keep it for the report."""
-    parser = Parser("fpl-fast eval", "Evaluate a run on its validation images; writes RUN/evaluation.json.")
+    """Evaluate a run, print the table of classes and keep it."""
+    parser = Parser("fpl-fast eval", _DESCRIPTION)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--split", default="val", help="val, train (the labelled images), or a list file")
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        help="also write the predictions: official label ids for Cityscapes, class indices for other data sets",
+    )
+    options, changes = parser.parse_known_args(expand_short_names(arguments))
 
     from fpl_fast.trainer.commands.progress import ProgressMonitor
     from fpl_fast.trainer.commands.tables import class_table
+    from fpl_fast.trainer.export import Exporter
+    from fpl_fast.trainer.inputs import build_split
     from fpl_fast.trainer.trained import load_trained
     from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
     folder = RunFolder(options.run)
-    run = load_trained(folder, checkpoint=options.checkpoint)
+    run = load_trained(folder, checkpoint=options.checkpoint, changes=changes)
+    dataset = build_split(run.config.data, options.split)
+    export = Exporter(Path(options.export), dataset, run.config) if options.export else None
     with ProgressMonitor(folder.path.name) as monitor:
-        result = validate(run.network, run.val, run.config, run.fabric, monitor.validating)
-    if run.fabric.is_global_zero:
-        save_evaluation(folder, result, run.val, run.config.eval, step=run.step)
-        save_samples(folder, run.network, run.val, run.config, run.fabric)
-        out_console().print(class_table(run.val.class_names, {f"step {run.step}": result.per_class_iou}))
+        result = validate(run.network, dataset, run.config, run.fabric, monitor.validating, export)
+    if not run.fabric.is_global_zero:
+        return 0
+    names = run.classes.names
+    own = options.split == "val" and run.config.eval == folder.load_config().eval
+    path = folder.evaluation if own else folder.other_evaluation(options.split, run.config.eval.protocol)
+    save_evaluation(path, result, names, run.config.eval, step=run.step, split=options.split)
+    if own:
+        save_samples(folder, run.network, dataset, run.config, run.fabric)
+    table = class_table(names, {f"step {run.step}": result.per_class_iou})
+    table.add_row("pixel accuracy", f"{100 * result.pixel_accuracy:.1f}")
+    out_console().print(table)
+    out_console().print(f"{path}, {path.with_name('confusion.csv')}" + (f", {options.export}" if export else ""))
     return 0

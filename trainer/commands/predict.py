@@ -3,32 +3,40 @@
 from pathlib import Path
 
 from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.run_folder import RunFolder
 
 __all__ = ["main"]
 
+_DESCRIPTION = """
+Segment images, or all images in folders: NAME.png holds class indices and carries the class colours as its palette,
+NAME_overlay.jpg shows them over the image. Every setting of the run can be changed as in training: --protocol whole.
+"""
+
 
 def main(arguments: list[str]) -> int:
-    """Segment images: for each an 8-bit PNG of class indices that carries the colours as its palette."""
-    parser = Parser("fpl-fast predict", "Segment images: an index PNG for each, with the class colours as its palette.")
+    """Segment images and folders of images."""
+    parser = Parser("fpl-fast predict", _DESCRIPTION)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
-    parser.add_argument("--out", default="predictions", help="folder to write NAME.png to")
+    parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="image files and folders of them")
+    parser.add_argument("--out", default="predictions", help="folder to write to")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
-    options = parser.parse_args(arguments)
-    images = [Path(image) for image in options.images]
-    names = [image.stem for image in images]
-    if len(set(names)) < len(names):
-        raise ValueError(f"IMAGE must differ in name, got {max(names, key=names.count)!r} more than once")
+    options, changes = parser.parse_known_args(expand_short_names(arguments))
 
-    from fpl_fast.trainer.predict import predict_file
+    from fpl_fast.trainer.commands.progress import ProgressMonitor
+    from fpl_fast.trainer.export import save_index_png, save_overlay
+    from fpl_fast.trainer.predict import find_images, predict_image, read_image
     from fpl_fast.trainer.trained import load_trained
 
-    run = load_trained(RunFolder(options.run), checkpoint=options.checkpoint)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for image in images:
-        target = out / f"{image.stem}.png"
-        predict_file(run, image, target)
-        out_console().print(str(target))
+    images = find_images(options.images)
+    run = load_trained(RunFolder(options.run), checkpoint=options.checkpoint, changes=changes)
+    out, palette = Path(options.out), run.classes.palette
+    with ProgressMonitor("predict") as monitor:
+        for done, (file, name) in enumerate(images.items(), start=1):
+            pixels = read_image(file)
+            prediction = predict_image(run, pixels)
+            save_index_png(prediction, palette, out / f"{name}.png")
+            save_overlay(pixels, prediction, palette, out / f"{name}_overlay.jpg")
+            monitor.predicting(done, len(images))
+    out_console().print(f"{len(images)} predictions in {out}")
     return 0

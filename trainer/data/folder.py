@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast.trainer.data.lists import Pair
+from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sample import Palette, Sample, index_palette
 
 __all__ = ["FolderDataset", "Inspection", "Store"]
@@ -131,6 +132,10 @@ class FolderDataset:
                 f"value, got {wrong[-1]}"
             )
         return torch.from_numpy(np.take(self._class_of, stored.numpy()))
+
+    def name(self, index: int) -> str:
+        """The image's name in every layout of its data set."""
+        return image_id(self.pairs[index].image)
 
     def inspect(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
         """Read everything and tell what it is.

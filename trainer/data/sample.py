@@ -1,7 +1,7 @@
 """What a data set yields, and the names and colours that go with it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -21,6 +21,13 @@ class Sample:
     label: Tensor | None
 
 
+class ClassTable(NamedTuple):
+    """What the indices of a data set mean, known without its files."""
+
+    names: tuple[str, ...]
+    palette: Palette
+
+
 class SegmentationDataset(Protocol):
     """A map-style data set of :class:`Sample`, with the tables that reports need."""
 
@@ -32,6 +39,10 @@ class SegmentationDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+    def name(self, index: int) -> str:
+        """What the image is called, without folder and suffix: names the file of its prediction."""
+        ...
 
 
 def index_palette(num_classes: int) -> Palette:

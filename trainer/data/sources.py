@@ -9,9 +9,10 @@ from fpl_fast.trainer.data.folder import FolderDataset, Store
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicLists
+from fpl_fast.trainer.data.sample import ClassTable, index_palette
 from fpl_fast.trainer.data.voc import VOC
 
-__all__ = ["labelled_split", "make_dataset", "unlabelled_split", "val_split"]
+__all__ = ["class_table", "labelled_split", "make_dataset", "unlabelled_split", "val_split"]
 
 _PUBLIC = {VocData: VOC, CityscapesData: CITYSCAPES}
 
@@ -45,6 +46,14 @@ def val_split(data: FileData) -> Split:
     return _folder_split(data, data.val, data.val_images, data.val_labels)
 
 
+def class_table(data: FileData) -> ClassTable:
+    """Names and colours of the classes; none of the files need be there."""
+    if isinstance(data, FolderData):
+        return ClassTable(data.class_names or tuple(map(str, range(data.num_classes))), index_palette(data.num_classes))
+    public = _PUBLIC[type(data)]
+    return ClassTable(public.class_names, public.palette)
+
+
 def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> FolderDataset:
     """The samples of a part.
 
@@ -57,21 +66,17 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         ValueError: The configuration's classes and ignored values exclude each other, or the pack does not hold the
             part.
     """
-    if isinstance(data, FolderData):
-        classes = {
-            "num_classes": data.num_classes,
-            "label_ignore": data.label_ignore,
-            "class_names": data.class_names,
-        }
-    else:
-        public = _PUBLIC[type(data)]
-        classes = {
-            "num_classes": len(public.class_names),
-            "class_names": public.class_names,
-            "palette": public.palette,
-        }
-    store = _store(data, split, labelled)
-    return FolderDataset(store, split.pairs, labelled=labelled, ignore_index=data.ignore_index, **classes)
+    classes = class_table(data)
+    return FolderDataset(
+        _store(data, split, labelled),
+        split.pairs,
+        labelled=labelled,
+        num_classes=len(classes.names),
+        ignore_index=data.ignore_index,
+        label_ignore=data.label_ignore if isinstance(data, FolderData) else (),
+        class_names=classes.names,
+        palette=classes.palette,
+    )
 
 
 def _store(data: FileData, split: Split, labelled: bool) -> Store:

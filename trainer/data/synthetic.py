@@ -71,6 +71,10 @@ class SyntheticScenes:
     def __len__(self) -> int:
         return self.num_images
 
+    def name(self, index: int) -> str:
+        """The number of the scene, in six digits."""
+        return f"{self.first + index:06d}"
+
     def __getitem__(self, index: int) -> Sample:
         """Draw one scene.
 

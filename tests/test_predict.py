@@ -1,0 +1,43 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fpl_fast.trainer.predict import find_images, read_image
+
+
+def draw(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng().integers(0, 256, (3, 4, 3), dtype=np.uint8)).save(path)
+
+
+def test_files_and_folders_in_order(tmp_path):
+    for name in ("z.png", "in/b.JPG", "in/a.png", "in/sub/a.webp", "in/a.txt"):
+        draw(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).write_text("")
+    found = find_images([tmp_path / "z.png", str(tmp_path / "in")])
+    assert list(found.values()) == [Path("z"), Path("a"), Path("b"), Path("sub/a")]
+    assert list(found) == [tmp_path / name for name in ("z.png", "in/a.png", "in/b.JPG", "in/sub/a.webp")]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["one/x.png", "two/x.jpg"], "IMAGE must differ in name, got 'x' more than once"),
+        (["empty"], "empty: the folder must hold at least one image, got none"),
+        (["absent"], "absent: the image or folder must exist, but is missing"),
+    ],
+)
+def test_wrong_paths(tmp_path, paths, message):
+    draw(tmp_path / "one" / "x.png")
+    draw(tmp_path / "two" / "x.jpg")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        find_images([tmp_path / path for path in paths])
+
+
+def test_a_grey_image_becomes_rgb(tmp_path):
+    grey = np.random.default_rng().integers(0, 256, (5, 6), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))

@@ -1,0 +1,136 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fpl_fast.trainer.protocol import PROTOCOLS, Protocol, named_protocol, predict_logits
+
+NUM_CLASSES = 4
+
+
+@pytest.mark.parametrize(
+    "window, size, rows, columns",
+    [
+        ((800, 800), (1024, 2048), [0, 224], [0, 534, 1068, 1248]),  # Cityscapes in the CPS protocol
+        ((769, 769), (1024, 2048), [0, 255], [0, 513, 1026, 1279]),  # and in that of AEL
+        ((512, 512), (512, 512), [0], [0]),
+        ((768, 768), (769, 2304), [0, 1], [0, 512, 1024, 1536]),  # 2/3 of 768 is whole
+        ((3, 2), (7, 5), [0, 2, 4], [0, 2, 3]),
+    ],
+)
+def test_window_positions(window, size, rows, columns):
+    protocol = Protocol(window)
+    assert protocol.starts(size[0], axis=0) == rows
+    assert protocol.starts(size[1], axis=1) == columns
+
+
+@pytest.mark.parametrize("window, stride", [((5, 7), 2 / 3), ((4, 4), 1.0), ((9, 3), 0.34)])
+def test_sliding_windows_sum_raw_logits(window, stride):
+    """Against a loop over pixels; the network answers at half the resolution and sees where a window starts."""
+    image = torch.randn(2, 3, 11, 13)
+    convolution = nn.Conv2d(3, NUM_CLASSES, 3, padding=1)
+
+    @torch.no_grad()
+    def network(crop):
+        return F.avg_pool2d(convolution(crop), 2, ceil_mode=True)
+
+    protocol = Protocol(window, stride)
+    expected = torch.zeros(2, NUM_CLASSES, 11, 13)
+    for top, left in itertools.product(protocol.starts(11, 0), protocol.starts(13, 1)):
+        inside = (..., slice(top, top + window[0]), slice(left, left + window[1]))
+        expected[inside] += F.interpolate(network(image[inside]), window, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(predict_logits(network, image, protocol), expected)
+
+
+def test_a_small_image_is_padded_around_its_centre_and_cut_out_again():
+    image, seen = torch.rand(1, 3, 4, 6) + 1, []
+
+    def network(crop):
+        seen.append(crop)
+        return crop
+
+    logits = predict_logits(network, image, Protocol((7, 9)))
+    (padded,) = seen
+    assert padded.shape == (1, 3, 7, 9)
+    assert torch.equal(padded[..., 1:5, 1:7], image)
+    assert padded.count_nonzero() == image.numel()
+    torch.testing.assert_close(logits, image)
+
+
+def test_an_image_smaller_in_one_direction_only():
+    image = torch.rand(1, 3, 4, 20) + 1
+    logits = predict_logits(lambda crop: crop, image, Protocol((8, 8)))
+    times = torch.tensor([1] * 6 + [2] * 2 + [1] * 4 + [2] * 2 + [1] * 6)  # windows at 0, 6, 12
+    torch.testing.assert_close(logits, image * times)
+
+
+def test_whole_image_upsamples_to_the_image():
+    image = torch.randn(1, 3, 9, 14)
+    coarse = torch.randn(1, NUM_CLASSES, 3, 4)
+    logits = predict_logits(lambda _: coarse.bfloat16(), image, Protocol())
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(
+        logits, F.interpolate(coarse.bfloat16().float(), (9, 14), mode="bilinear", align_corners=True)
+    )
+
+
+def test_probabilities_are_averaged_over_windows():
+    """Against a loop over windows that keeps every window's probabilities of every pixel."""
+    image = torch.randn(1, 3, 10, 12)
+    convolution = nn.Conv2d(3, NUM_CLASSES, 3, padding=1)
+    protocol = Protocol((6, 5), combine="probabilities")
+    answers = [[[] for _ in range(12)] for _ in range(10)]
+    with torch.no_grad():
+        for top, left in itertools.product(protocol.starts(10, 0), protocol.starts(12, 1)):
+            probabilities = convolution(image[..., top : top + 6, left : left + 5]).softmax(1)[0]
+            for row, column in itertools.product(range(6), range(5)):
+                answers[top + row][left + column].append(probabilities[:, row, column])
+        found = predict_logits(convolution, image, protocol).softmax(1)[0]
+        summed = predict_logits(convolution, image, Protocol((6, 5))).softmax(1)[0]
+    expected = torch.stack([torch.stack([torch.stack(a).mean(0) for a in row], -1) for row in answers], 1)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(summed, expected)
+
+
+def test_probabilities_of_zero_stay_finite():
+    logits = torch.tensor([0.0, 500.0, -500.0, 0.0]).view(1, 4, 1, 1)
+    found = predict_logits(lambda crop: logits.expand(1, 4, 2, 2), torch.zeros(1, 3, 2, 3),
+                           Protocol((2, 2), combine="probabilities"))  # fmt: skip
+    assert found.isfinite().all()
+    assert (found.argmax(1) == 1).all()
+
+
+def test_named_protocols():
+    size = (5, 7)
+    assert named_protocol("cps", size) == Protocol(window=size)
+    assert named_protocol("ael", size) == Protocol(window=size, combine="probabilities")
+    assert named_protocol("ael_crop", size) == Protocol(centre=size)
+    assert named_protocol("whole", size) == Protocol()
+    assert len(PROTOCOLS) == 4
+    with pytest.raises(ValueError, match="protocol must be one of cps, ael, ael_crop, whole, got 'window'"):
+        named_protocol("window", size)
+
+
+def test_the_part_that_counts():
+    plane = torch.arange(35).view(1, 5, 7)
+    assert Protocol(window=(2, 2)).part(plane) is plane
+    assert torch.equal(Protocol(centre=(3, 3)).part(plane), plane[:, 1:4, 2:5])
+    padded = Protocol(centre=(7, 7)).part(plane)
+    assert torch.equal(padded[:, 1:6], plane)
+    assert padded.count_nonzero() == plane.count_nonzero()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Protocol((0, 5)), r"window must be at least 1 x 1 or None, got \(0, 5\)"),
+        (lambda: Protocol(centre=(5, 0)), r"centre must be at least 1 x 1 or None, got \(5, 0\)"),
+        (lambda: Protocol((4, 4), 1.5), r"stride must be in \(0, 1\], got 1.5"),
+        (lambda: Protocol(combine="votes"), "combine must be 'logits' or 'probabilities', got 'votes'"),
+    ],
+)
+def test_wrong_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

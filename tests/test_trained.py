@@ -1,0 +1,40 @@
+import dataclasses
+
+import pytest
+import torch
+from trainer_runs import STEPS, Quiet, tiny_run
+
+from fpl_fast.trainer.config_io import save_config
+from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.trained import load_trained
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run whose pretrained weights are gone since."""
+    folder = RunFolder(tmp_path_factory.mktemp("trained") / "run")
+    config = tiny_run()
+    train(config, folder, Quiet())
+    model = dataclasses.replace(config.model, weights_file="gone.pth")
+    save_config(dataclasses.replace(config, model=model), folder.config)
+    return folder
+
+
+def test_the_weights_of_the_checkpoint_alone(folder):
+    run = load_trained(folder, checkpoint="last")
+    stored = torch.load(folder.last, weights_only=False)["method"]
+    assert run.step == STEPS
+    assert not run.network.training
+    for name, value in run.network.state_dict().items():
+        assert torch.equal(value, stored[f"networks.0.{name}"])
+    assert len(run.classes.names) == len(run.classes.palette) == 11
+
+
+def test_settings_can_be_changed(folder):
+    run = load_trained(folder, changes=["--eval.protocol", "cps", "--eval.window", "[16,16]"])
+    assert (run.config.eval.protocol, run.config.eval.window) == ("cps", (16, 16))
+    with pytest.raises(ValueError, match=r"unknown option --eval.protocl: did you mean '--eval.protocol'"):
+        load_trained(folder, changes=["--eval.protocl", "cps"])
+    with pytest.raises(ValueError, match=r"best.ckpt: must fit .*config.yaml, got other networks"):
+        load_trained(folder, changes=["--model.head_channels", "5"])

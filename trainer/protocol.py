@@ -1,0 +1,146 @@
+"""How a network is run over an image: the protocol, as data.
+
+Shapes: N images, C classes, (H, W) pixels of an image, (h, w) pixels of what a network sees or answers.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tv
+
+__all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_logits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How logits of a whole image are made, and which part of it counts.
+
+    Args:
+        window: Height and width of a sliding window in pixels, or None to run the image as it is. An image smaller
+            than the window is padded around its centre with 0 after normalisation, and the padding is cut off again.
+        stride: Step of the window as a part of its size, rounded up to pixels; the last window of a row or column is
+            moved back to the border.
+        combine: What is summed where windows overlap: raw "logits", or "probabilities", whose average is then given
+            back as its logarithm.
+        centre: Height and width of the centred crop that alone is looked at, or None for all. What a smaller image
+            lacks is padded: the image with 0 after normalisation, the label with class 0.
+        align_corners: Of the bilinear upsampling of logits to the size of their input.
+
+    Raises:
+        ValueError: If a field breaks its rule.
+
+    Example:
+        >>> cityscapes = Protocol(window=(800, 800))  # the CPS protocol: eight windows on 1024 x 2048
+        >>> voc = Protocol(window=(512, 512))  # no side is longer, so that this pads and runs once
+    """
+
+    window: tuple[int, int] | None = None
+    stride: float = 2 / 3
+    combine: Literal["logits", "probabilities"] = "logits"
+    centre: tuple[int, int] | None = None
+    align_corners: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("window", "centre"):
+            size = getattr(self, name)
+            if size is not None and min(size) < 1:
+                raise ValueError(f"{name} must be at least 1 x 1 or None, got {size}")
+        if not 0 < self.stride <= 1:
+            raise ValueError(f"stride must be in (0, 1], got {self.stride}")
+        if self.combine not in ("logits", "probabilities"):
+            raise ValueError(f"combine must be 'logits' or 'probabilities', got {self.combine!r}")
+
+    def starts(self, length: int, axis: int) -> list[int]:
+        """First pixel of each window along a side (0 = rows, 1 = columns) that is at least as long as the window."""
+        assert self.window is not None and length >= self.window[axis]
+        extent = self.window[axis]
+        step = math.ceil(extent * self.stride - 1e-9)  # 2/3 of 768 is 512
+        return [*range(0, length - extent, step), length - extent]
+
+    def part(self, plane: Tensor) -> Tensor:
+        """The part that counts of (..., H, W): a normalised image, a label or a prediction."""
+        return plane if self.centre is None else tv.center_crop(plane, list(self.centre))
+
+
+# What the published evaluations do, with the size that each takes its numbers from.
+PROTOCOLS: dict[str, Callable[[tuple[int, int]], Protocol]] = {
+    "cps": lambda size: Protocol(window=size),
+    "ael": lambda size: Protocol(window=size, combine="probabilities"),
+    "ael_crop": lambda size: Protocol(centre=size),
+    "whole": lambda size: Protocol(),
+}
+
+
+def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
+    """A published protocol at the size of its window or crop.
+
+    | name       | runs                                                                | source                     |
+    |------------|---------------------------------------------------------------------|----------------------------|
+    | "cps"      | windows 2/3 apart, raw logits summed                                | CPS, FPL on CPS            |
+    | "ael"      | windows 2/3 apart, probabilities averaged                           | AEL, final evaluation      |
+    | "ael_crop" | the centred crop alone, padded with class 0 as if that were labelled | AEL, while it trains       |
+    | "whole"    | the image as it is                                                  | most later work            |
+
+    Args:
+        name: One of ``PROTOCOLS``.
+        size: Height and width of the window or crop, pixels: the crop that was trained on. "whole" has no use for it.
+
+    Raises:
+        ValueError: There is no such protocol, or the size is none.
+
+    Example:
+        >>> named_protocol("ael", (769, 769)).starts(2048, axis=1)
+        [0, 513, 1026, 1279]
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
+    return PROTOCOLS[name](size)
+
+
+def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol: Protocol) -> Tensor:
+    """Logits at the size of the image.
+
+    Args:
+        network: Images (N, 3, h, w) to logits (N, C, h', w') of any, usually lower, resolution.
+        image: (N, 3, H, W) normalised; already cut down to ``protocol.part`` where only a part counts.
+        protocol: Whole image or sliding window.
+
+    Returns:
+        (N, C, H, W) float32.
+    """
+
+    def run(crop: Tensor) -> Tensor:
+        logits = network(crop).float()
+        return F.interpolate(logits, crop.shape[-2:], mode="bilinear", align_corners=protocol.align_corners)
+
+    if protocol.window is None:
+        return run(image)
+    height, width = image.shape[-2:]
+    missing = [max(0, extent - side) for extent, side in zip(protocol.window, (height, width), strict=True)]
+    top, left = missing[0] // 2, missing[1] // 2
+    padded = F.pad(image, (left, missing[1] - left, top, missing[0] - top))
+
+    averaged = protocol.combine == "probabilities"
+    total: Tensor | None = None
+    for rows, columns in _windows(protocol, padded.shape[-2:]):
+        logits = run(padded[..., rows, columns])
+        if total is None:
+            total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
+        total[..., rows, columns] += logits.softmax(1) if averaged else logits
+    assert total is not None
+    if averaged:  # the number of windows over a pixel shifts all its logits alike: no need to divide by it
+        total = total.clamp(min=torch.finfo(total.dtype).tiny).log()
+    return total[..., top : top + height, left : left + width]
+
+
+def _windows(protocol: Protocol, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of each window."""
+    assert protocol.window is not None
+    for top in protocol.starts(size[0], axis=0):
+        for left in protocol.starts(size[1], axis=1):
+            yield slice(top, top + protocol.window[0]), slice(left, left + protocol.window[1])
