@@ -14,7 +14,7 @@ from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config_io import load_config, save_config
-from fpl_fast.trainer.recipes import recipe_descriptions
+from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid
 from fpl_fast.trainer.run_folder import RunFolder
 
 
@@ -74,8 +74,22 @@ def test_help_of_train_shows_the_recipe(capsys):
 
 def test_recipes(capsys):
     assert main(["recipes"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(recipe_descriptions())
+    shown = capsys.readouterr().out
+    for word in ("synthetic", "folder", *METHOD_SUMMARIES):
+        assert re.search(rf"^ {word} ", shown, re.MULTILINE)
+    for cell in grid():
+        if cell.published:
+            assert f"{cell.published.miou:.2f}" in shown
+    assert "…" not in shown
+
+
+def test_cells_by_pattern(capsys):
+    assert main(["recipes", "city/fpl_cps*"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["city/fpl_cps_cutmix", "resnet101", "1/16", "186", "44", "544", "75.74", "+1.02"] in shown
+    assert len([row for row in shown if row and row[0].startswith("city/")]) == 16
+    assert main(["recipes", "folder"]) == 0
+    assert "folder/fpl_cps_cutmix" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -93,6 +107,15 @@ def test_recipes(capsys):
         (["train", "synthetic/cps", "--resume", "x"], "--resume goes alone"),
         (["train", "--auto-resume", "--resume", "x"], "--resume goes alone"),
         (["train", "synthetic/cps", "--auto-resume"], "--auto-resume must come with --out"),
+        (["train", "folder/cps", "--partition", "1/8"], "--partition goes with the data sets voc and city"),
+        (
+            ["train", "city/cps", "--partition", "1/3"],
+            "--partition must be one of 1/32, 1/16, 1/8, 1/4, 1/2, got",
+        ),
+        (["train", "absent.yaml", "--partition", "1/8"], "--partition goes with a recipe; absent.yaml takes"),
+        (["train", "voc/cps", "--data-root", "/nonexistent"], "/nonexistent"),
+        (["train", "voc/cps", "--bakbone", "resnet18"], "unknown option --bakbone"),
+        (["recipes", "ctiy"], "PATTERN must match a recipe, got 'ctiy': did you mean 'city'?"),
         (["eval", "/nonexistent"], "run must be a folder with a config.yaml"),
         (["eval"], "RUN"),
         (["report", "/nonexistent"], "run must be a folder"),

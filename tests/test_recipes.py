@@ -1,26 +1,73 @@
+import itertools
+import json
+
 import pytest
+from data_trees import city_tree, voc_tree
 
-from fpl_fast.trainer.config_io import config_from_dict, config_to_dict
-from fpl_fast.trainer.recipes import make_recipe, recipe_descriptions
+from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, load_config
+from fpl_fast.trainer.published import BACKBONES, PARTITIONS, find_published
+from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, recipe_names
 
+DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
 METHODS = ("supervised", *CPS, *EMA)
 
 
-def test_the_grid_is_complete():
-    assert set(recipe_descriptions()) == {
-        f"{data}/{method}" for data in ("synthetic", "folder", "voc", "city") for method in METHODS
-    }
+def test_every_method_is_a_recipe_for_every_data_set():
+    assert set(recipe_names()) == {f"{data}/{method}" for data in DATA for method in METHOD_SUMMARIES}
+    assert set(METHODS) <= set(METHOD_SUMMARIES)
 
 
-@pytest.mark.parametrize("name", recipe_descriptions())
+@pytest.mark.parametrize("name", recipe_names())
 def test_recipe_is_a_whole_configuration(name):
     config = make_recipe(name)
     assert config.recipe == name
     assert config.data.kind == name.split("/")[0]
     assert config_from_dict(config_to_dict(config)) == config
-    assert "\n" not in recipe_descriptions()[name]
+
+
+def test_the_grid_holds_every_cell_once():
+    cells = grid()
+    keys = {(cell.recipe, cell.backbone, cell.partition) for cell in cells}
+    assert len(keys) == len(cells)
+    assert keys == {
+        (f"{data}/{method}", *column)
+        for data, parts in PARTITIONS.items()
+        for method in METHOD_SUMMARIES
+        for column in itertools.product(BACKBONES, parts)
+    }
+    for cell in cells:
+        data, method = cell.recipe.split("/")
+        assert cell.published == find_published(data, method, cell.backbone, cell.partition)
+        config = make_recipe(cell.recipe, partition=cell.partition)
+        assert (config.data.partition, config.train.steps) == (cell.partition, cell.steps)
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        ("voc", {"1/16": 39_680, "1/8": 39_338, "1/4": 39_680, "1/2": 39_660}),
+        ("city", {"1/32": 44_640, "1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640}),
+    ],
+)
+@pytest.mark.parametrize("method", ["supervised", *CPS])
+def test_length_of_cps(data, steps, method):
+    assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
+    assert make_recipe(f"{data}/{method}").train.steps == steps["1/8"]
+
+
+def test_what_cps_trains_with():
+    """From the code that FPL published on top of CPS, with the factor that its eight processes hide."""
+    for data, crop in (("voc", 512), ("city", 800)):
+        config = make_recipe(f"{data}/fpl_cps_cutmix")
+        assert config.augment.crop == config.eval.window == (crop, crop)
+        assert config.eval.protocol == "cps"
+        assert (config.optim.lr, config.optim.weight_decay) == (0.0025, 8e-4)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (8, 8)
+        assert (config.model.backbone, config.model.output_stride, config.model.pretrained) == ("resnet50", 16, True)
+        assert (config.method.threshold, config.method.max_positives) == (0.9, 3)
 
 
 def test_methods_differ_as_their_names_say():
@@ -29,17 +76,16 @@ def test_methods_differ_as_their_names_say():
     for method in EMA:
         assert made[method].name == method.removeprefix("fpl_")
         assert made[method].loss == ("fpl" if "fpl" in method else "ce" if method == "ael" else "mse")
-    assert made["mean_teacher"].unsup_weight == 100  # spec/methods.md section 3.1
-    assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))  # section 3.4
-    assert made["fpl_ael"].weighting == "concave"  # spec/fpl.md section 6
+    assert made["mean_teacher"].unsup_weight == 100
+    assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))
+    assert made["fpl_ael"].weighting == "concave"
     assert make_recipe("synthetic/ael").method.paste_exclude == (0, 1, 3, 4, 5)
     for method in CPS:
         assert made[method].name == "cps"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")
         assert made[method].cutmix is ("cutmix" in method)
-        # spec/cps.md section 2, VOC
         assert made[method].unsup_weight == (1.0 if "cutmix" in method else 1.5)
-    assert make_recipe("folder/cps").optim.lr == 0.0025  # section 3.1
+    assert make_recipe("folder/cps").optim.lr == 0.0025
     assert make_recipe("folder/cps").optim.weight_decay == 4e-4
 
 
@@ -47,8 +93,15 @@ def test_cityscapes_has_weights_of_its_own():
     for method in CPS:
         made = make_recipe(f"city/{method}").method
         assert (made.sup_loss, made.weighting) == ("ohem", "concave")
-        assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)  # spec/cps.md section 2
+        assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)
         assert make_recipe(f"voc/{method}").method == make_recipe(f"folder/{method}").method
+
+
+def test_parts_are_of_public_data_sets():
+    with pytest.raises(ValueError, match="--partition goes with the data sets voc and city, got 'folder/cps'"):
+        make_recipe("folder/cps", partition="1/8")
+    with pytest.raises(ValueError, match=r"--partition must be one of 1/32, 1/16, 1/8, 1/4, 1/2, got '1/64'"):
+        make_recipe("voc/cps", partition="1/64")
 
 
 @pytest.mark.parametrize(
@@ -58,3 +111,24 @@ def test_cityscapes_has_weights_of_its_own():
 def test_unknown_names_are_answered_with_the_nearest(name, nearest):
     with pytest.raises(ValueError, match=f"no such recipe '{name}': did you mean '{nearest}'"):
         make_recipe(name)
+
+
+@pytest.mark.parametrize("method", METHOD_SUMMARIES)
+@pytest.mark.parametrize("data", PARTITIONS)
+def test_a_cell_trains(tmp_path, data, method):
+    """Two steps of the recipe itself on a small tree, shrunk in size alone."""
+    {"voc": voc_tree, "city": city_tree}[data](tmp_path / "data")
+    small = [
+        "--model.pretrained", "false", "--model.head_channels", "8", "--model.low_channels", "4", "--augment.crop",
+        "[32,32]", "--eval.window", "[32,32]", "--eval.samples", "1", "--train.steps", "2", "--train.workers", "0",
+        "--train.batch_labelled", "2", "--train.batch_unlabelled", "2", "--train.accelerator", "cpu",
+        "--method.confidence_threshold", "0",
+    ]  # fmt: skip
+    cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(tmp_path / "data")]
+    assert main(["train", f"{data}/{method}", *cell, *small, "--out", str(tmp_path / "run")]) == 0
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["split"] for record in records] == ["train", "val"]
+    assert ("loss_unsup" in records[0]) == (method != "supervised")
+    assert records[0].get("loss_unsup") != 0
+    config = load_config(tmp_path / "run" / "config.yaml")
+    assert (config.recipe, config.data.partition, config.model.backbone) == (f"{data}/{method}", "1/4", "test_resnet")

@@ -1,10 +1,12 @@
 """Recipes: named runs ``<data>/<method>``, generated from what is known of each data set and of each method.
 
-A recipe is a function that returns a RunConfig; nothing else in the trainer knows of recipes.
+A recipe is a function that returns a RunConfig; nothing else in the trainer knows of recipes. On the public data sets a
+recipe with a backbone and a part of the labels is a cell of the paper's tables: that grid is generated, too. Where the
+papers and their code leave something open, docs/choices.md says what stands here and why.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from fpl_fast.trainer.config import (
@@ -21,41 +23,45 @@ from fpl_fast.trainer.config import (
     VocData,
 )
 from fpl_fast.trainer.config_io import nearest
+from fpl_fast.trainer.published import BACKBONES, PARTITIONS, Published, find_published
+from fpl_fast.trainer.schedule import LABELLED_PARTS, NUM_IMAGES, num_steps
 
-__all__ = ["make_recipe", "recipe_descriptions"]
+__all__ = ["DATA_SUMMARIES", "METHOD_SUMMARIES", "Cell", "grid", "make_recipe", "recipe_names"]
+
+_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
+
+_Setting = Callable[[MethodConfig], RunConfig]
 
 
 class _DataRecipe(NamedTuple):
     summary: str
-    config: Callable[[], RunConfig]  # everything but the method
-    cps_weight: float  # factor of the unsupervised loss without CutMix
-    cutmix_weight: float  # and with it
-    weighting: Literal["none", "linear", "convex", "concave"]  # pixel weight of the fuzzy positive loss
-    paste_exclude: tuple[int, ...]  # classes that AEL never pastes
-    sup_loss: Literal["ce", "ohem"] = "ce"
+    settings: Mapping[str, _Setting]  # by name; the first serves methods whose own setting is not there
 
 
 class _MethodRecipe(NamedTuple):
     summary: str
     method: MethodConfig
-    unsup_weight: float | None = None  # None: the data set's, for CPS
-    weighting: str | None = None  # likewise
+    setting: str = "cps"  # whose data handling, network, optimiser and schedule it is published with
 
 
-def _synthetic() -> RunConfig:
-    """Small enough for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them."""
+def _synthetic(method: MethodConfig) -> RunConfig:
+    """Small enough for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them.
+
+    Networks without ImageNet weights start with poor targets, which therefore count half of what they do on VOC.
+    """
     return RunConfig(
         data=SyntheticData(),
         augment=AugmentConfig(crop=(64, 96), scales=(0.75, 1.0, 1.5)),
         model=ModelConfig(backbone="test_resnet", head_channels=64, low_channels=24),
+        method=_with_numbers(method, plain=0.75, cutmix=0.5, weighting="concave", paste_exclude=_STREET),
         optim=OptimConfig(lr=0.05),
         train=TrainConfig(steps=600, batch_labelled=4, batch_unlabelled=4, workers=0, threads=1),
         eval=EvalConfig(every=200),
     )
 
 
-def _folder() -> RunConfig:
-    r"""Images, labels and lists in the layout that FolderData has for defaults.
+def _folder(method: MethodConfig) -> RunConfig:
+    r"""Images, labels and lists in the layout that FolderData has for defaults, with the numbers of CPS on VOC.
 
     CamVid with an eighth of its labels, on a small network::
 
@@ -63,97 +69,178 @@ def _folder() -> RunConfig:
             --data.unlabelled lists/unlabelled_1_8.txt --data.label_ignore [11] \
             --model.backbone resnet18 --augment.crop [256,256] --train.steps 5000
     """
-    return RunConfig(data=FolderData())
+    return RunConfig(data=FolderData(), method=_with_numbers(method, plain=1.5, cutmix=1.0))
 
 
-def _voc() -> RunConfig:
-    """CPS on an eighth of PASCAL VOC: 34 epochs, evaluated on whole images padded to 512 x 512."""
+def _voc_cps(method: MethodConfig) -> RunConfig:
+    """CPS on PASCAL VOC as FPL ran it: eight processes, hence the weight decay; images padded to 512 x 512."""
     return RunConfig(
         data=VocData(),
         augment=AugmentConfig(crop=(512, 512)),
-        train=TrainConfig(steps=39_338),
+        model=ModelConfig(pretrained=True),
+        method=_with_numbers(method, plain=1.5, cutmix=1.0),
+        optim=OptimConfig(weight_decay=8e-4),
+        train=TrainConfig(precision="bf16-mixed"),
         eval=EvalConfig(protocol="cps", window=(512, 512)),
     )
 
 
-def _city() -> RunConfig:
-    """CPS on an eighth of Cityscapes: 137 epochs on 8 processes, evaluated in windows of 800 x 800."""
+def _city_cps(method: MethodConfig) -> RunConfig:
+    """CPS on Cityscapes: eight processes, OHEM, windows of 800 x 800."""
     return RunConfig(
         data=CityscapesData(),
         augment=AugmentConfig(crop=(800, 800)),
+        model=ModelConfig(pretrained=True),
+        method=_with_numbers(
+            method, plain=6.0, cutmix=5.0, weighting="concave", sup_loss="ohem", paste_exclude=(0, 1, 2, 8, 10)
+        ),
         optim=OptimConfig(weight_decay=8e-4),
-        train=TrainConfig(steps=44_525),
+        train=TrainConfig(precision="bf16-mixed", workers=4),
         eval=EvalConfig(protocol="cps", window=(800, 800)),
     )
 
 
-_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
+def _with_numbers(
+    method: MethodConfig,
+    *,
+    plain: float,
+    cutmix: float,
+    weighting: Literal["none", "linear", "convex", "concave"] = "none",
+    sup_loss: Literal["ce", "ohem"] = "ce",
+    paste_exclude: tuple[int, ...] = (),
+) -> MethodConfig:
+    """A method with what is published for a data set.
 
-# Weights, weighting and supervised loss are those of the published code; "folder" takes those of PASCAL VOC. Networks
-# without ImageNet weights start with poor targets: "synthetic" halves what they count.
+    Args:
+        method: The method, with all that does not depend on the data set.
+        plain: Weight of CPS without CutMix.
+        cutmix: Weight of CPS with it.
+        weighting: Pixel weight of the fuzzy positive loss outside AEL, which has its own.
+        sup_loss: Supervised loss.
+        paste_exclude: Classes that AEL never pastes.
+    """
+    changes: dict[str, Any] = {"sup_loss": sup_loss}
+    if method.name == "cps":
+        changes["unsup_weight"] = cutmix if method.cutmix else plain
+    if method.name == "ael":
+        changes["paste_exclude"] = paste_exclude
+    else:
+        changes["weighting"] = weighting
+    return dataclasses.replace(method, **changes)
+
+
 _DATA = {
-    "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", _synthetic, 0.75, 0.5, "concave", _STREET),
-    "folder": _DataRecipe("your images, index-PNG labels and list files", _folder, 1.5, 1.0, "none", ()),
-    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", _voc, 1.5, 1.0, "none", (0,)),
-    "city": _DataRecipe("Cityscapes", _city, 6.0, 5.0, "concave", (0, 1, 2, 8, 10), sup_loss="ohem"),
+    "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
+    "folder": _DataRecipe("your images, index-PNG labels and list files", {"cps": _folder}),
+    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps}),
+    "city": _DataRecipe("Cityscapes", {"cps": _city_cps}),
 }
 
-_PLAIN: dict[str, Any] = {"cutmix": False}
-_ONE_BOX: dict[str, Any] = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97}
-
-_AEL: dict[str, Any] = {"name": "ael", "mix_boxes": 1, "mix_area": (0.5, 0.5)}
+_MT: dict[str, Any] = {"name": "mean_teacher", "cutmix": False}
+_CUTMIX_SEG: dict[str, Any] = {
+    "name": "cutmix_seg", "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97,
+}  # fmt: skip
+_AEL: dict[str, Any] = {"name": "ael", "mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave"}
 
 _METHODS = {
     "supervised": _MethodRecipe("labelled images only", MethodConfig(name="supervised")),
+    "mean_teacher": _MethodRecipe("Mean Teacher", MethodConfig(loss="mse", unsup_weight=100.0, **_MT)),
+    "fpl_mean_teacher": _MethodRecipe("fuzzy positives in Mean Teacher", MethodConfig(loss="fpl", **_MT)),
+    "cutmix_seg": _MethodRecipe("CutMix-Seg", MethodConfig(loss="mse", **_CUTMIX_SEG)),
+    "fpl_cutmix_seg": _MethodRecipe("fuzzy positives in CutMix-Seg", MethodConfig(loss="fpl", **_CUTMIX_SEG)),
     "cps": _MethodRecipe("cross pseudo supervision", MethodConfig(loss="ce", cutmix=False)),
-    "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", MethodConfig(loss="ce")),
     "fpl_cps": _MethodRecipe("fuzzy positives in cross pseudo supervision", MethodConfig(loss="fpl", cutmix=False)),
+    "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", MethodConfig(loss="ce")),
     "fpl_cps_cutmix": _MethodRecipe("fuzzy positives in CPS with CutMix", MethodConfig(loss="fpl")),
-    "mean_teacher": _MethodRecipe("Mean Teacher", MethodConfig(name="mean_teacher", loss="mse", **_PLAIN), 100.0),
-    "fpl_mean_teacher": _MethodRecipe(
-        "fuzzy positives in Mean Teacher", MethodConfig(name="mean_teacher", loss="fpl", **_PLAIN), 1.0
-    ),
-    "cutmix_seg": _MethodRecipe("CutMix-Seg", MethodConfig(name="cutmix_seg", loss="mse", **_ONE_BOX), 1.0),
-    "fpl_cutmix_seg": _MethodRecipe(
-        "fuzzy positives in CutMix-Seg", MethodConfig(name="cutmix_seg", loss="fpl", **_ONE_BOX), 1.0
-    ),
-    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL), 1.0),
-    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL), 1.0, "concave"),
+    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL)),
+    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL)),
 }
 
+DATA_SUMMARIES = {name: data.summary for name, data in _DATA.items()}
+METHOD_SUMMARIES = {name: method.summary for name, method in _METHODS.items()}
 
-def recipe_descriptions() -> dict[str, str]:
-    """The name of every recipe with one line on what it trains.
+
+def recipe_names() -> list[str]:
+    """The name of every recipe.
 
     Example:
-        >>> "folder/fpl_cps_cutmix" in recipe_descriptions()
+        >>> "folder/fpl_cps_cutmix" in recipe_names()
         True
     """
-    return {
-        f"{data}/{method}": f"{how.summary}; {what.summary}"
-        for data, what in _DATA.items()
-        for method, how in _METHODS.items()
-    }
+    return [f"{data}/{method}" for data in _DATA for method in _METHODS]
 
 
-def make_recipe(name: str) -> RunConfig:
+def make_recipe(name: str, *, partition: str | None = None) -> RunConfig:
     """The configuration of the recipe ``<data>/<method>``.
 
+    Args:
+        name: One of ``recipe_names()``.
+        partition: Part of a public data set that is labelled, "1/32" ... "1/2", with the steps that belong to it;
+            default "1/8".
+
     Raises:
-        ValueError: There is no such recipe; the nearest name is given.
+        ValueError: There is no such recipe (the nearest name is given) or no such part.
+
+    Example:
+        >>> make_recipe("city/fpl_cps_cutmix", partition="1/16").train.steps
+        44544
     """
     data, _, method = name.partition("/")
     if data not in _DATA or method not in _METHODS:
-        raise ValueError(f"recipe: no such recipe {name!r}{nearest(name, recipe_descriptions())}")
-    what, how = _DATA[data], _METHODS[method]
-    weight = how.unsup_weight
-    if weight is None:
-        weight = what.cutmix_weight if how.method.cutmix else what.cps_weight
-    changed = dataclasses.replace(
-        how.method,
-        unsup_weight=weight,
-        weighting=how.weighting or what.weighting,
-        sup_loss=what.sup_loss,
-        paste_exclude=what.paste_exclude if how.method.name == "ael" else (),
+        raise ValueError(f"recipe: no such recipe {name!r}{nearest(name, recipe_names())}")
+    how, settings = _METHODS[method], _DATA[data].settings
+    setting = how.setting if how.setting in settings else next(iter(settings))
+    config = dataclasses.replace(settings[setting](how.method), recipe=name)
+    if data in NUM_IMAGES:
+        return _at_partition(config, setting, partition or "1/8")
+    if partition is not None:
+        raise ValueError(f"--partition goes with the data sets {' and '.join(NUM_IMAGES)}, got {name!r}")
+    return config
+
+
+def _at_partition(config: RunConfig, setting: str, partition: str) -> RunConfig:
+    if partition not in LABELLED_PARTS:
+        raise ValueError(f"--partition must be one of {', '.join(LABELLED_PARTS)}, got {partition!r}")
+    steps = num_steps(config.data.kind, setting, partition)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, partition=partition),
+        train=dataclasses.replace(config.train, steps=steps),
     )
-    return dataclasses.replace(what.config(), recipe=name, method=changed)
+
+
+class Cell(NamedTuple):
+    """A cell of the paper's tables, or beside them a run that they lack a number for."""
+
+    recipe: str
+    backbone: str
+    partition: str
+    steps: int
+    published: Published | None
+
+    @property
+    def command(self) -> str:
+        """How it is trained, but for the folder of the data."""
+        return f"fpl-fast train {self.recipe} --backbone {self.backbone} --partition {self.partition}"
+
+
+def grid() -> list[Cell]:
+    """Every cell: method x data set x backbone x part of the labels.
+
+    Example:
+        >>> next(cell for cell in grid() if cell.recipe == "voc/fpl_cps_cutmix").command
+        'fpl-fast train voc/fpl_cps_cutmix --backbone resnet50 --partition 1/16'
+    """
+    return [
+        Cell(
+            f"{data}/{method}",
+            backbone,
+            partition,
+            make_recipe(f"{data}/{method}", partition=partition).train.steps,
+            find_published(data, method, backbone, partition),
+        )
+        for data, partitions in PARTITIONS.items()
+        for method in _METHODS
+        for backbone in BACKBONES
+        for partition in partitions
+    ]

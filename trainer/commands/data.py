@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fpl_fast.trainer.commands.console import out_console
-from fpl_fast.trainer.commands.train import read_config
+from fpl_fast.trainer.commands.settings import read_config
 from fpl_fast.trainer.config import RunConfig
 
 __all__ = ["main"]

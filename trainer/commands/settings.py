@@ -1,10 +1,15 @@
-"""Settings on the command line: the short names of the common ones."""
+"""Settings on the command line: what every command that takes a configuration reads alike."""
 
+import argparse
 from collections.abc import Sequence
 
-__all__ = ["SHORT_NAMES", "expand_short_names"]
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config_io import load_config, override_config
+from fpl_fast.trainer.recipes import make_recipe
 
-SHORT_NAMES = {
+__all__ = ["expand_short_names", "read_config", "take_options"]
+
+_SHORT_NAMES = {
     "--backbone": "--model.backbone",
     "--data-root": "--data.root",
     "--protocol": "--eval.protocol",
@@ -12,7 +17,7 @@ SHORT_NAMES = {
 
 
 def expand_short_names(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with short names written out.
+    """The same arguments with short names of settings written out.
 
     Example:
         >>> expand_short_names(["--data-root", "D", "--backbone=resnet101"])
@@ -21,5 +26,54 @@ def expand_short_names(arguments: Sequence[str]) -> list[str]:
     expanded = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        expanded.append(SHORT_NAMES.get(name, name) + equals + value)
+        expanded.append(_SHORT_NAMES.get(name, name) + equals + value)
     return expanded
+
+
+def take_options(
+    arguments: Sequence[str], *names: str, flags: Sequence[str] = ()
+) -> tuple[argparse.Namespace, list[str]]:
+    """A command's own options, and the arguments that are left.
+
+    Args:
+        arguments: All of them.
+        names: Options with a value; None where absent.
+        flags: Options without one.
+
+    Raises:
+        ValueError: An option lacks its value.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        parser.add_argument(name)
+    for flag in flags:
+        parser.add_argument(flag, action="store_true")
+    try:
+        return parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+
+
+def read_config(arguments: Sequence[str], *, prog: str, description: str) -> RunConfig:
+    """The configuration that the first argument names, changed by the others.
+
+    Args:
+        arguments: A recipe or a file, and options.
+        prog: Command that the help shows.
+        description: What the help says first.
+
+    Raises:
+        ValueError: There is no such recipe, file, option or value.
+    """
+    options, rest = take_options(expand_short_names(arguments), "--partition")
+    named = bool(rest) and not rest[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(rest):
+        raise ValueError("the first argument must be a recipe or a configuration file; fpl-fast recipes lists recipes")
+    name = rest[0] if named else "synthetic/fpl_cps_cutmix"
+    if not name.endswith((".yaml", ".yml")):
+        config = make_recipe(name, partition=options.partition)
+    elif options.partition is None:
+        config = load_config(name)
+    else:
+        raise ValueError(f"--partition goes with a recipe; {name} takes --data.partition and --train.steps")
+    return override_config(config, rest[named:], prog=prog, description=description)

@@ -1,47 +1,39 @@
 """``fpl-fast train``."""
 
-import argparse
 import shlex
 from pathlib import Path
 
 from fpl_fast.trainer.commands.console import out_console
-from fpl_fast.trainer.config import RunConfig
-from fpl_fast.trainer.config_io import config_to_dict, flatten, load_config, override_config
-from fpl_fast.trainer.recipes import make_recipe
+from fpl_fast.trainer.commands.settings import read_config, take_options
+from fpl_fast.trainer.config import PublicData, RunConfig
+from fpl_fast.trainer.config_io import config_to_dict, flatten
 from fpl_fast.trainer.run_folder import RunFolder, free_path
 
-__all__ = ["main", "read_config", "run_training"]
+__all__ = ["main", "run_training"]
 
-_PROG = "fpl-fast train RECIPE|CONFIG.yaml [--out DIR [--auto-resume]]"
+_PROG = "fpl-fast train RECIPE|CONFIG.yaml [--partition 1/N] [--out DIR [--auto-resume]]"
 _DESCRIPTION = """
 RECIPE is one of fpl-fast recipes; the defaults below are those of the recipe given. --out names the run folder
-(default runs/RECIPE). fpl-fast train --resume DIR continues a run that was stopped; --auto-resume does so where DIR
-holds the same run and begins it otherwise, for launchers that repeat a command (torchrun, SLURM).
+(default runs/RECIPE). --partition is the labelled part of voc or city and brings its number of steps; --backbone and
+--data-root are short for --model.backbone and --data.root. fpl-fast train --resume DIR continues a run that was
+stopped; --auto-resume does so where DIR holds the same run and begins it otherwise, for launchers that repeat a command
+(torchrun, SLURM).
 """
 
 
 def main(arguments: list[str]) -> int:
     """Train a recipe or a configuration file with changes, or continue a run."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    own.add_argument("--out")
-    own.add_argument("--resume")
-    own.add_argument("--auto-resume", action="store_true")
-    try:
-        options, rest = own.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-
+    options, rest = take_options(arguments, "--out", "--resume", flags=["--auto-resume"])
     if options.resume is not None:
         if rest or options.out is not None or options.auto_resume:
-            others = shlex.join(rest) or ("--out" if options.out is not None else "--auto-resume")
-            raise ValueError(f"--resume goes alone: the run keeps its configuration, got {others}")
+            raise ValueError(f"--resume goes alone: the run keeps its configuration, got {shlex.join(arguments)}")
         folder = RunFolder(options.resume)
         return run_training(folder.load_config(), folder, resume=True)
 
     if options.auto_resume and options.out is None:
         raise ValueError("--auto-resume must come with --out, which names the run to continue, got no --out")
     config = read_config(rest, prog=_PROG, description=_DESCRIPTION)
-    folder = RunFolder(options.out or free_path(Path("runs") / (config.recipe or "run")))
+    folder = RunFolder(options.out or free_path(_default_path(config)))
     resume = options.auto_resume and folder.config.is_file()
     if resume:
         _require_same(folder, config)
@@ -63,23 +55,12 @@ def _require_same(folder: RunFolder, config: RunConfig) -> None:
             )
 
 
-def read_config(arguments: list[str], *, prog: str, description: str) -> RunConfig:
-    """The configuration that the first argument names, changed by the others.
-
-    Args:
-        arguments: A recipe or a file, and options.
-        prog: Command that the help shows.
-        description: What the help says first.
-
-    Raises:
-        ValueError: There is no such recipe, file, option or value.
-    """
-    named = bool(arguments) and not arguments[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(arguments):
-        raise ValueError("the first argument must be a recipe or a configuration file; fpl-fast recipes lists recipes")
-    name = arguments[0] if named else "synthetic/fpl_cps_cutmix"
-    config = load_config(name) if name.endswith((".yaml", ".yml")) else make_recipe(name)
-    return override_config(config, arguments[named:], prog=prog, description=description)
+def _default_path(config: RunConfig) -> Path:
+    """runs/RECIPE, and for a cell of the paper's tables also which."""
+    path = Path("runs") / (config.recipe or "run")
+    if not isinstance(config.data, PublicData):
+        return path
+    return path.with_name(f"{path.name}-{config.model.backbone}-{config.data.partition.replace('/', '_')}")
 
 
 def run_training(config: RunConfig, folder: RunFolder, *, resume: bool = False) -> int:
