@@ -148,6 +148,23 @@ def test_overrides_reach_the_run(config_file, tmp_path, capsys):
     assert "mIoU" in capsys.readouterr().out
 
 
+def test_dry_run_needs_no_data_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--backbone", "test_resnet", "--partition", "1/16", "--augment.crop", "[40,56]", "--train.accelerator",
+                 "cpu", "--train.batch_labelled", "2", "--train.batch_unlabelled", "2"]  # fmt: skip
+    assert main(["train", "city/fpl_cps_cutmix", *arguments, "--dry-run"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "iterations 44544",
+        "2 labelled + 2 x 2 unlabelled images of 40 x 56, bf16-mixed",
+        "predicted",
+        "expected",
+    ):
+        assert words in shown
+    assert list(tmp_path.iterdir()) == []
+    assert "--resume goes alone" in error_of(capsys, "train", "--resume", "x", "--dry-run")
+
+
 def test_run_folders_get_free_names(config_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

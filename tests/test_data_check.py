@@ -5,9 +5,10 @@ from data_trees import city_tree, voc_tree
 from PIL import Image
 from trainer_runs import tiny_run
 
+from fpl_fast.trainer.clock import available_memory_bytes
 from fpl_fast.trainer.config import CityscapesData, MethodConfig, VocData
 from fpl_fast.trainer.data.lists import Pair, Split
-from fpl_fast.trainer.data_check import available_memory_bytes, examine_data, find_overlaps, read_file_splits
+from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits
 
 
 def quiet(title):

@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-__all__ = ["Clock", "peak_memory_mb"]
+__all__ = ["Clock", "available_memory_bytes", "peak_memory_mb"]
 
 _Item = TypeVar("_Item")
 
@@ -65,3 +66,12 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that processes could still have, page cache included; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

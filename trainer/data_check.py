@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
@@ -12,7 +11,7 @@ from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.sources import make_dataset
 from fpl_fast.trainer.inputs import read_splits
 
-__all__ = ["DataReport", "PartReport", "available_memory_bytes", "examine_data", "find_overlaps", "read_file_splits"]
+__all__ = ["DataReport", "PartReport", "examine_data", "find_overlaps", "read_file_splits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +105,6 @@ def find_overlaps(splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
             twice = max(images, key=images.count)
             remarks.append(f"{part} names {len(images) - len(set(images))} images more than once: {twice}, ...")
     return leaks, remarks
-
-
-def available_memory_bytes() -> int | None:
-    """Memory that processes could still have, page cache included; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _loader_bytes(config: RunConfig) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fpl_fast.trainer.data_check import DataReport, available_memory_bytes
+from fpl_fast.trainer.clock import available_memory_bytes
+from fpl_fast.trainer.data_check import DataReport
 
 __all__ = ["class_shares", "memory_line", "parts_table"]
 

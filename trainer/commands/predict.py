@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
     options, changes = parser.parse_known_args(expand_short_names(arguments))
 
-    from fpl_fast.trainer.commands.progress import ProgressMonitor
+    from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.export import save_index_png, save_overlay
     from fpl_fast.trainer.predict import find_images, predict_image, read_image
     from fpl_fast.trainer.trained import load_trained
@@ -31,12 +31,13 @@ def main(arguments: list[str]) -> int:
     images = find_images(options.images)
     run = load_trained(RunFolder(options.run), checkpoint=options.checkpoint, changes=changes)
     out, palette = Path(options.out), run.classes.palette
-    with ProgressMonitor("predict") as monitor:
+    with counting() as progress:
+        show = progress("images")
         for done, (file, name) in enumerate(images.items(), start=1):
             pixels = read_image(file)
             prediction = predict_image(run, pixels)
             save_index_png(prediction, palette, out / f"{name}.png")
             save_overlay(pixels, prediction, palette, out / f"{name}_overlay.jpg")
-            monitor.predicting(done, len(images))
+            show(done, len(images))
     out_console().print(f"{len(images)} predictions in {out}")
     return 0

@@ -110,10 +110,6 @@ class ProgressMonitor:
         else:
             self._bar.console.print(f"{self.title}  step {step}/{self._steps}  {text}")
 
-    def predicting(self, done: int, total: int) -> None:
-        """Count images."""
-        self._show("images", done, total)
-
     def validating(self, done: int, total: int) -> None:
         """Count validation images; the bar goes when they are done."""
         self._show("validation", done, total)

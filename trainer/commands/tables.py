@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-__all__ = ["class_table"]
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.dry_run import DryRun
+
+__all__ = ["class_table", "dry_run_table"]
 
 
 def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Table:
@@ -22,6 +25,42 @@ def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float
     table.add_section()
     table.add_row("mean", *(_percent(_mean(column)) for column in columns.values()), style="bold")
     return table
+
+
+def dry_run_table(config: RunConfig, result: DryRun) -> Table:
+    """What a run will need: measured, and predicted where it says so."""
+    train, (height, width) = config.train, config.augment.crop
+    views = result.num_unlabelled_views
+    unlabelled = f" + {views} x {train.batch_unlabelled} unlabelled" if views else ""
+    evaluations = -(-train.steps // config.eval.every)
+    predicted = result.predicted
+    counted = "the whole process" if result.device == "CPU" else "all tensors"
+    table = Table(show_header=False, box=None)
+    for name, text in {
+        "dry run of": config.recipe or "a configuration",
+        "device": result.device,
+        "network": f"{config.model.backbone}, {result.parameters / 1e6:.2f} M parameters",
+        "trained": f"{result.trained / 1e6:.2f} M parameters",
+        "a step": f"{train.batch_labelled} labelled{unlabelled} images of {height} x {width}, {train.precision}",
+        "iterations": f"{train.steps}",
+        "seconds a step": f"{result.step_s:.3g}; the first, with compilation, {result.first_step_s:.3g}",
+        "expected": f"{_duration(train.steps * result.step_s)}, besides reading images and {evaluations} evaluations",
+        "memory": f"{result.peak_memory_mb / 1e3:.2f} GB at most, {counted}",
+        "predicted": f"{predicted.total / 1e9:.2f} GB at least: {predicted.state / 1e9:.2f} GB weights, gradients and "
+        f"momentum, {predicted.activations / 1e9:.2f} GB activations",
+    }.items():
+        table.add_row(name, text)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,0 +1,86 @@
+import dataclasses
+
+import pytest
+import torch
+from trainer_runs import tiny_run
+
+from fpl_fast.trainer import dry_run as dry_run_module
+from fpl_fast.trainer.build import make_fabric
+from fpl_fast.trainer.config import VocData
+from fpl_fast.trainer.dry_run import (
+    RandomImages,
+    _random_batches,
+    _saved_bytes,
+    dry_run,
+    predict_memory,
+    prepared_method,
+)
+from fpl_fast.trainer.inputs import class_table
+
+METHODS = [{"name": "supervised"}, {"cutmix": False}, {}, {"name": "cutmix_seg", "loss": "mse"}, {"name": "ael"}]
+
+
+def made(config):
+    """The method of a run, in train mode."""
+    fabric = make_fabric(config.train)
+    return prepared_method(config, fabric).train(), fabric
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prediction_is_what_a_step_of_the_real_size_keeps(method):
+    config = tiny_run(**method)
+    config = dataclasses.replace(
+        config,
+        augment=dataclasses.replace(config.augment, crop=(192, 160)),
+        train=dataclasses.replace(config.train, batch_labelled=3, batch_unlabelled=5),
+    )
+    networks, fabric = made(config)
+    predicted = predict_memory(config, networks, fabric)
+    kept = _saved_bytes(networks, next(_random_batches(config, networks, fabric)), fabric)
+    assert predicted.activations == pytest.approx(kept, rel=0.05)  # an estimate
+    tensors = [*networks.parameters(), *networks.buffers()]
+    trained = [p for p in networks.parameters() if p.requires_grad]
+    assert predicted.state == sum(t.nbytes for t in tensors) + 2 * sum(p.nbytes for p in trained)
+    assert predicted.total == predicted.state + predicted.activations
+
+
+def test_half_precision_keeps_less():
+    config = tiny_run()
+    config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, crop=(512, 512)))
+    half = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16-mixed"))
+    predictions = [predict_memory(one, *made(one)) for one in (config, half)]
+    assert predictions[0].state == predictions[1].state
+    assert predictions[1].activations < 0.8 * predictions[0].activations
+
+
+def test_what_is_found_without_data():
+    config = dataclasses.replace(tiny_run(), data=VocData(root="/nonexistent"))
+    model = dataclasses.replace(config.model, weights_file="/nonexistent.pth")
+    found = dry_run(dataclasses.replace(config, model=model))
+    networks, _ = made(config)
+    assert found.parameters == sum(p.numel() for p in networks.networks[0].parameters())
+    assert found.trained == 2 * found.parameters
+    assert (found.device, found.num_unlabelled_views, found.is_first) == ("CPU", 2, True)
+    assert found.step_s > 0
+    assert found.first_step_s > 0
+    assert found.peak_memory_mb > 100
+
+
+def test_a_run_that_cannot_fit_is_not_tried(monkeypatch):
+    monkeypatch.setattr(dry_run_module, "available_memory_bytes", lambda: 10**5)
+    monkeypatch.setattr(dry_run_module, "train_step", None)
+    with pytest.raises(ValueError, match=r"a step fits into 0\.0 GB, got about 0\.0 GB"):
+        dry_run(tiny_run())
+    monkeypatch.setattr(dry_run_module, "available_memory_bytes", lambda: None)  # where the system does not tell
+    with pytest.raises(TypeError):
+        dry_run(tiny_run())
+
+
+def test_random_images():
+    images = RandomImages(3, (20, 30), class_table(VocData()), 255)
+    assert len(images) == 3
+    sample = images[1]
+    assert (sample.image.shape, sample.label.shape) == ((3, 20, 30), (20, 30))
+    assert sample.label.max() == 20
+    assert torch.equal(sample.image, images[1].image)
+    assert not torch.equal(sample.image, images[2].image)

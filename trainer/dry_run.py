@@ -1,0 +1,219 @@
+"""Whether a run fits and how long it will take, from two of its steps on random images.
+
+Shapes and batches are the run's own; nothing is read and nothing is written. What the steps take is measured on this
+machine; memory is predicted beforehand, so that a run that cannot fit is not tried.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
+from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb
+from fpl_fast.trainer.config import RunConfig, TrainConfig
+from fpl_fast.trainer.data.sample import ClassTable, Sample
+from fpl_fast.trainer.inputs import TrainDatasets, class_table, read_batches
+from fpl_fast.trainer.methods import Batch, Method, TrainingSet, View
+from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.step import train_step
+
+__all__ = ["DryRun", "Prediction", "dry_run", "predict_memory"]
+
+_STEPS = 2
+_PROBE_CROPS = (64, 128)
+_PROBE_LABELLED = (2, 4)
+
+
+class Prediction(NamedTuple):
+    """Memory on one device, bytes; an estimate that leaves out workspaces, fragments and the libraries themselves."""
+
+    state: int  # weights, teachers, gradients, momentum
+    activations: int  # what the forward passes keep for the backward pass
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.state + self.activations
+
+
+class DryRun(NamedTuple):
+    """What was found."""
+
+    device: str
+    num_unlabelled_views: int
+
+    parameters: int  # of one network
+    trained: int  # parameters that the optimiser moves, of all networks
+    predicted: Prediction
+    first_step_s: float  # with compilation and allocation
+    step_s: float
+    peak_memory_mb: float
+    is_first: bool  # whether this process is the one that speaks
+
+
+class RandomImages:
+    """Noise in the size of a crop, so that no augmentation has to enlarge it.
+
+    Args:
+        num_images: Length of the data set.
+        size: Height and width, pixels.
+        classes: Names and colours.
+        ignore_index: Label of pixels that do not count; none of these has it.
+    """
+
+    def __init__(self, num_images: int, size: tuple[int, int], classes: ClassTable, ignore_index: int) -> None:
+        self.num_images, self.size, self.ignore_index = num_images, size, ignore_index
+        self.num_classes, self.class_names, self.palette = len(classes.names), classes.names, classes.palette
+
+    def __len__(self) -> int:
+        return self.num_images
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(256, (3, *self.size), dtype=torch.uint8, generator=generator)
+        return Sample(image, torch.randint(self.num_classes, self.size, dtype=torch.uint8, generator=generator))
+
+    def name(self, index: int) -> str:
+        """Its number."""
+        return str(index)
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Predict memory, then take two steps of a run on random images.
+
+    Args:
+        config: The run; its data need not be there, and its weights to start from are not looked at.
+
+    Raises:
+        ValueError: The configuration breaks a rule, or the run does not fit into the memory of this machine.
+    """
+    config = without_pretraining(config)
+    fabric = make_fabric(config.train)
+    fabric.seed_everything(config.train.seed, verbose=False)
+    method = prepared_method(config, fabric)
+    optimizer = build_optimizer(method, config.optim, fabric.device)
+    module, optimizer = fabric.setup(method, optimizer)
+    module.train()
+    predicted = predict_memory(config, method, fabric)
+    _require_fit(predicted, fabric.device)
+
+    durations = []
+    for step, batch in enumerate(_random_batches(config, method, fabric)):
+        begin = time.perf_counter()
+        progress = step / config.train.steps
+        losses = train_step(fabric, module, optimizer, batch, progress, num_micro_batches=config.train.accumulate)
+        method.after_step(step)
+        float(losses["loss"])  # waits for the device
+        durations.append(time.perf_counter() - begin)
+    return DryRun(
+        device="CPU" if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device),
+        num_unlabelled_views=method.num_unlabelled_views,
+        parameters=sum(p.numel() for p in method.eval_network.parameters()),
+        trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        predicted=predicted,
+        first_step_s=durations[0],
+        step_s=durations[-1],
+        peak_memory_mb=peak_memory_mb(fabric.device),
+        is_first=fabric.is_global_zero,
+    )
+
+
+def prepared_method(config: RunConfig, fabric: Fabric) -> Method:
+    """The method of a run with its networks, and with banks for as many images as two batches have."""
+    num_classes = len(class_table(config.data).names)
+    method = build_method_networks(config, num_classes, fabric)
+    method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
+    return method
+
+
+def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Prediction:
+    """The memory that a step will need on each device.
+
+    The state is counted. What autograd keeps is measured on small batches and extended: in a convolutional network it
+    is a + pixels * (b * labelled images + c * unlabelled images), with casts of weights and statistics in a.
+
+    Args:
+        config: The run.
+        method: Its networks, on the device, in train mode; their statistics of normalisation move.
+        fabric: Keeper of processes, device and precision.
+    """
+    train, (few, many), (small, large) = config.train, _PROBE_LABELLED, _PROBE_CROPS
+    unlabelled = min(few, train.batch_unlabelled // fabric.world_size)
+
+    def saved(crop: int, labelled: int) -> int:
+        probe = dataclasses.replace(
+            config,
+            augment=dataclasses.replace(config.augment, crop=(crop, crop)),
+            train=dataclasses.replace(train, batch_labelled=labelled * fabric.world_size),
+        )
+        batch = next(_random_batches(probe, method, fabric))
+        views = tuple(View(*(None if t is None else t[:unlabelled] for t in view)) for view in batch.unlabelled)
+        mask = None if batch.mix_mask is None else batch.mix_mask[:unlabelled]
+        return _saved_bytes(method, batch._replace(unlabelled=views, mix_mask=mask), fabric)
+
+    base, wide, more = saved(small, few), saved(large, few), saved(large, many)
+    of_labelled = (more - wide) / (large**2 * (many - few))
+    of_both = (wide - base) / (large**2 - small**2)
+    of_unlabelled = (of_both - few * of_labelled) / unlabelled
+    images = of_labelled * train.batch_labelled + of_unlabelled * train.batch_unlabelled
+    share = images / (fabric.world_size * train.accumulate)
+    activations = base - of_both * small**2 + share * math.prod(config.augment.crop)
+
+    state = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
+    state += 2 * sum(p.nbytes for p in method.parameters() if p.requires_grad)  # gradient and momentum
+    return Prediction(state, round(activations))
+
+
+def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
+    """What autograd keeps of the losses of a batch, besides parameters; each storage once, networks not compiled."""
+    parameters = {p.untyped_storage().data_ptr() for p in method.parameters()}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.compiler.set_stance("force_eager"),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        fabric.autocast(),
+    ):
+        losses = method.losses(batch, 0.0)  # held until all is counted: a freed storage could be counted twice
+    del losses
+    return sum(storages.values())
+
+
+def _num_images(train: TrainConfig) -> int:
+    return _STEPS * max(train.batch_labelled, train.batch_unlabelled)
+
+
+def _random_batches(config: RunConfig, method: Method, fabric: Fabric) -> Iterator[Batch]:
+    """Batches of the run on noise."""
+    train = dataclasses.replace(config.train, steps=_STEPS, workers=0)
+    classes = class_table(config.data)
+    images = RandomImages(_num_images(train), config.augment.crop, classes, config.data.ignore_index)
+    return read_batches(
+        dataclasses.replace(config, train=train),
+        TrainDatasets(images, images if method.num_unlabelled_views else None),
+        num_unlabelled_views=method.num_unlabelled_views,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        donors=method.donors,
+        paste=method.reads_paste_sources,
+    )
+
+
+def _require_fit(predicted: Prediction, device: torch.device) -> None:
+    available = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+    if available is not None and predicted.total > available:
+        need, free = (f"{size / 1e9:.1f} GB" for size in (predicted.total, available))
+        raise ValueError(f"augment.crop and train.batch_* must be such that a step fits into {free}, got about {need}")
