@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -5,8 +6,9 @@ import pytest
 from data_trees import city_tree, voc_tree
 
 from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, load_config
-from fpl_fast.trainer.published import BACKBONES, PARTITIONS, find_published
+from fpl_fast.trainer.published import BACKBONES, BASELINES, PARTITIONS, find_published
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, recipe_names
 
 DATA = ("synthetic", "folder", "voc", "city")
@@ -68,6 +70,50 @@ def test_what_cps_trains_with():
         assert (config.train.batch_labelled, config.train.batch_unlabelled) == (8, 8)
         assert (config.model.backbone, config.model.output_stride, config.model.pretrained) == ("resnet50", 16, True)
         assert (config.method.threshold, config.method.max_positives) == (0.9, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        ("voc", {"1/16": 49_600, "1/8": 46_320, "1/4": 39_680}),
+        ("city", {"1/32": 36_000, "1/16": 34_800, "1/8": 32_600, "1/4": 27_800, "1/2": 18_600}),
+    ],
+)
+@pytest.mark.parametrize("method", ["ael", "fpl_ael"])
+def test_length_of_ael(data, steps, method):
+    assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
+
+
+@pytest.mark.parametrize("method", ["ael", "fpl_ael"])
+def test_what_ael_trains_with(method):
+    """From its public code and that of FPL on top of it, with the factor that its eight processes hide."""
+    voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
+    for config, crop in ((voc, 513), (city, 769)):
+        assert config.augment.crop == (crop, crop)
+        assert config.augment.scale_range == (0.5, 2.0)
+        assert (config.optim.lr, config.optim.head_lr_scale) == (0.00125, 10)
+        assert (config.optim.weight_decay, config.optim.decay_all) == (8e-4, True)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (16, 8)
+        assert (config.model.head, config.model.output_stride) == ("ael", 8)
+        assert (config.method.sup_loss, config.method.aux_weight, config.method.unsup_weight) == ("ohem", 0.4, 1.0)
+        assert (config.method.ema_decay, config.method.bank_momentum) == (0.99, 0.999)
+        assert (config.method.threshold, config.method.max_positives, config.method.weighting) == (0.9, 3, "concave")
+    assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (769, 769))
+    assert voc.method.confidence_threshold == (0.7 if method == "ael" else 0)
+    assert city.method.confidence_threshold == 0
+    assert (voc.method.component_area, voc.method.bank_area, voc.method.paste_draws) == (0.03, 0.03, 1)
+    assert (city.method.component_area, city.method.bank_area, city.method.paste_draws) == (0.005, 0.01, 3)
+
+
+@pytest.mark.parametrize("data", PARTITIONS)
+def test_fpl_and_its_baseline_differ_in_the_loss_alone(data):
+    for fpl, baseline in BASELINES.items():
+        ours, theirs = make_recipe(f"{data}/{fpl}"), make_recipe(f"{data}/{baseline}")
+        same = dict.fromkeys(("loss", "weighting", "confidence_threshold"))
+        bare = [dataclasses.replace(config, recipe="", method=MethodConfig()) for config in (ours, theirs)]
+        assert bare[0] == bare[1]
+        methods = [dataclasses.asdict(config.method) | same for config in (ours, theirs)]
+        assert methods[0] == methods[1]
 
 
 def test_methods_differ_as_their_names_say():

@@ -91,12 +91,38 @@ def _city_cps(method: MethodConfig) -> RunConfig:
         data=CityscapesData(),
         augment=AugmentConfig(crop=(800, 800)),
         model=ModelConfig(pretrained=True),
-        method=_with_numbers(
-            method, plain=6.0, cutmix=5.0, weighting="concave", sup_loss="ohem", paste_exclude=(0, 1, 2, 8, 10)
-        ),
+        method=_with_numbers(method, plain=6.0, cutmix=5.0, weighting="concave", sup_loss="ohem"),
         optim=OptimConfig(weight_decay=8e-4),
         train=TrainConfig(precision="bf16-mixed", workers=4),
         eval=EvalConfig(protocol="cps", window=(800, 800)),
+    )
+
+
+def _voc_ael(method: MethodConfig) -> RunConfig:
+    """AEL on PASCAL VOC: eight processes of two labelled images and one mixed one; whole images to evaluate."""
+    confidence = 0.7 if method.loss == "ce" else 0.0
+    method = dataclasses.replace(
+        method, confidence_threshold=confidence, paste_draws=1, paste_exclude=(0,), component_area=0.03, bank_area=0.03
+    )
+    return dataclasses.replace(_ael(method, crop=513), data=VocData(), eval=EvalConfig(protocol="whole"))
+
+
+def _city_ael(method: MethodConfig) -> RunConfig:
+    """AEL on Cityscapes: windows of 769 x 769 whose probabilities are averaged."""
+    method = dataclasses.replace(method, paste_draws=3, paste_exclude=(0, 1, 2, 8, 10))
+    return dataclasses.replace(
+        _ael(method, crop=769, workers=4), data=CityscapesData(), eval=EvalConfig(protocol="ael", window=(769, 769))
+    )
+
+
+def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
+    """What AEL has in common on both data sets: network, optimiser, batches, continuous scales, OHEM."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0)),
+        model=ModelConfig(head="ael", output_stride=8, pretrained=True),
+        method=dataclasses.replace(method, sup_loss="ohem"),
+        optim=OptimConfig(lr=0.00125, head_lr_scale=10.0, weight_decay=8e-4, decay_all=True),
+        train=TrainConfig(batch_labelled=16, batch_unlabelled=8, precision="bf16-mixed", workers=workers),
     )
 
 
@@ -132,8 +158,8 @@ def _with_numbers(
 _DATA = {
     "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
     "folder": _DataRecipe("your images, index-PNG labels and list files", {"cps": _folder}),
-    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps}),
-    "city": _DataRecipe("Cityscapes", {"cps": _city_cps}),
+    "voc": _DataRecipe("PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps, "ael": _voc_ael}),
+    "city": _DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael}),
 }
 
 _MT: dict[str, Any] = {"name": "mean_teacher", "cutmix": False}
@@ -152,8 +178,8 @@ _METHODS = {
     "fpl_cps": _MethodRecipe("fuzzy positives in cross pseudo supervision", MethodConfig(loss="fpl", cutmix=False)),
     "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", MethodConfig(loss="ce")),
     "fpl_cps_cutmix": _MethodRecipe("fuzzy positives in CPS with CutMix", MethodConfig(loss="fpl")),
-    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL)),
-    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL)),
+    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL), "ael"),
+    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL), "ael"),
 }
 
 DATA_SUMMARIES = {name: data.summary for name, data in _DATA.items()}
