@@ -251,6 +251,9 @@ def test_predict_images_and_folders(run, tmp_path, capsys):
             assert prediction.mode == "P"
             assert np.array(prediction).max() < 11
             assert prediction.getpalette()[:3] == [70, 130, 180]  # sky
+    assert "--label-ids must come with a run on city" in error_of(
+        capsys, "predict", str(run), str(tmp_path / "in"), "--label-ids"
+    )
     (tmp_path / "c.jpg").write_text("no image")
     assert "c.jpg: must be a readable image" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
 

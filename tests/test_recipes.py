@@ -2,14 +2,17 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 from data_trees import city_tree, voc_tree
+from PIL import Image
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, load_config
+from fpl_fast.trainer.export import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.published import BACKBONES, BASELINES, PARTITIONS, find_published
-from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, recipe_names
+from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, published_number, recipe_names
 
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
@@ -143,6 +146,16 @@ def test_cityscapes_has_weights_of_its_own():
         assert make_recipe(f"voc/{method}").method == make_recipe(f"folder/{method}").method
 
 
+def test_the_number_to_compare_a_run_with():
+    config = make_recipe("city/fpl_ael", partition="1/16")
+    assert published_number(config) == find_published("city", "fpl_ael", "resnet50", "1/16")
+    model = dataclasses.replace(config.model, backbone="resnet18")
+    assert published_number(dataclasses.replace(config, model=model)) is None
+    assert published_number(make_recipe("folder/cps")) is None
+    assert published_number(dataclasses.replace(config, recipe="")) is None
+    assert published_number(dataclasses.replace(make_recipe("folder/cps"), recipe="city/cps")) is None
+
+
 def test_parts_are_of_public_data_sets():
     with pytest.raises(ValueError, match="--partition goes with the data sets voc and city, got 'folder/cps'"):
         make_recipe("folder/cps", partition="1/8")
@@ -159,22 +172,41 @@ def test_unknown_names_are_answered_with_the_nearest(name, nearest):
         make_recipe(name)
 
 
-@pytest.mark.parametrize("method", METHOD_SUMMARIES)
-@pytest.mark.parametrize("data", PARTITIONS)
-def test_a_cell_trains(tmp_path, data, method):
+def train_cell(folder, data, method):
     """Two steps of the recipe itself on a small tree, shrunk in size alone."""
-    {"voc": voc_tree, "city": city_tree}[data](tmp_path / "data")
+    {"voc": voc_tree, "city": city_tree}[data](folder / "data")
     small = [
         "--model.pretrained", "false", "--model.head_channels", "8", "--model.low_channels", "4", "--augment.crop",
         "[32,32]", "--eval.window", "[32,32]", "--eval.samples", "1", "--train.steps", "2", "--train.workers", "0",
         "--train.batch_labelled", "2", "--train.batch_unlabelled", "2", "--train.accelerator", "cpu",
         "--method.confidence_threshold", "0",
     ]  # fmt: skip
-    cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(tmp_path / "data")]
-    assert main(["train", f"{data}/{method}", *cell, *small, "--out", str(tmp_path / "run")]) == 0
-    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(folder / "data")]
+    assert main(["train", f"{data}/{method}", *cell, *small, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("method", METHOD_SUMMARIES)
+@pytest.mark.parametrize("data", PARTITIONS)
+def test_a_cell_trains(tmp_path, data, method):
+    run = train_cell(tmp_path, data, method)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [record["split"] for record in records] == ["train", "val"]
     assert ("loss_unsup" in records[0]) == (method != "supervised")
     assert records[0].get("loss_unsup") != 0
-    config = load_config(tmp_path / "run" / "config.yaml")
+    config = load_config(run / "config.yaml")
     assert (config.recipe, config.data.partition, config.model.backbone) == (f"{data}/{method}", "1/4", "test_resnet")
+
+
+def test_predictions_for_the_cityscapes_benchmark(tmp_path):
+    """By evaluation and by prediction, of the same network and protocol, they are the same files."""
+    run = train_cell(tmp_path, "city", "ael")
+    images = tmp_path / "data" / "images" / "val"
+    assert main(["eval", str(run), "--export", str(tmp_path / "eval")]) == 0
+    assert main(["predict", str(run), str(images), "--label-ids", "--out", str(tmp_path / "predict")]) == 0
+    names = sorted(path.name for path in images.iterdir())
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == names
+    for name in names:
+        ours, theirs = (np.array(Image.open(tmp_path / command / name)) for command in ("eval", "predict"))
+        assert np.array_equal(ours, theirs)
+        assert set(np.unique(ours)) <= set(CITYSCAPES_LABEL_IDS)

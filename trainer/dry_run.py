@@ -47,7 +47,6 @@ class DryRun(NamedTuple):
 
     device: str
     num_unlabelled_views: int
-
     parameters: int  # of one network
     trained: int  # parameters that the optimiser moves, of all networks
     predicted: Prediction

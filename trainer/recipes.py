@@ -26,7 +26,15 @@ from fpl_fast.trainer.config_io import nearest
 from fpl_fast.trainer.published import BACKBONES, PARTITIONS, Published, find_published
 from fpl_fast.trainer.schedule import LABELLED_PARTS, NUM_IMAGES, num_steps
 
-__all__ = ["DATA_SUMMARIES", "METHOD_SUMMARIES", "Cell", "grid", "make_recipe", "recipe_names"]
+__all__ = [
+    "DATA_SUMMARIES",
+    "METHOD_SUMMARIES",
+    "Cell",
+    "grid",
+    "make_recipe",
+    "published_number",
+    "recipe_names",
+]
 
 _STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
 
@@ -248,6 +256,14 @@ class Cell(NamedTuple):
     def command(self) -> str:
         """How it is trained, but for the folder of the data."""
         return f"fpl-fast train {self.recipe} --backbone {self.backbone} --partition {self.partition}"
+
+
+def published_number(config: RunConfig) -> Published | None:
+    """What the paper reports for the recipe, backbone and partition of a run; other settings are not compared."""
+    data, _, method = config.recipe.partition("/")
+    if data not in PARTITIONS or data != config.data.kind:
+        return None
+    return find_published(data, method, config.model.backbone, config.data.partition)
 
 
 def grid() -> list[Cell]:

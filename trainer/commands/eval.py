@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     from fpl_fast.trainer.commands.tables import class_table
     from fpl_fast.trainer.export import Exporter
     from fpl_fast.trainer.inputs import build_split
+    from fpl_fast.trainer.recipes import published_number
     from fpl_fast.trainer.trained import load_trained
     from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
@@ -52,5 +53,8 @@ def main(arguments: list[str]) -> int:
     table = class_table(names, {f"step {run.step}": result.per_class_iou})
     table.add_row("pixel accuracy", f"{100 * result.pixel_accuracy:.1f}")
     out_console().print(table)
+    published = published_number(run.config)
+    if published:
+        out_console().print(f"the paper's mIoU for this recipe, backbone and partition: {published.miou:.2f} %")
     out_console().print(f"{path}, {path.with_name('confusion.csv')}" + (f", {options.export}" if export else ""))
     return 0

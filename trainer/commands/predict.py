@@ -20,23 +20,33 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="image files and folders of them")
     parser.add_argument("--out", default="predictions", help="folder to write to")
+    parser.add_argument(
+        "--label-ids",
+        action="store_true",
+        help="official label ids instead of class indices, for Cityscapes",
+    )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which weights")
     options, changes = parser.parse_known_args(expand_short_names(arguments))
 
     from fpl_fast.trainer.commands.progress import counting
-    from fpl_fast.trainer.export import save_index_png, save_overlay
+    from fpl_fast.trainer.export import save_index_png, save_label_ids, save_overlay
     from fpl_fast.trainer.predict import find_images, predict_image, read_image
     from fpl_fast.trainer.trained import load_trained
 
     images = find_images(options.images)
     run = load_trained(RunFolder(options.run), checkpoint=options.checkpoint, changes=changes)
+    if options.label_ids and run.config.data.kind != "city":
+        raise ValueError(f"--label-ids must come with a run on city, got one on {run.config.data.kind}")
     out, palette = Path(options.out), run.classes.palette
     with counting() as progress:
         show = progress("images")
         for done, (file, name) in enumerate(images.items(), start=1):
             pixels = read_image(file)
             prediction = predict_image(run, pixels)
-            save_index_png(prediction, palette, out / f"{name}.png")
+            if options.label_ids:
+                save_label_ids(prediction, out / f"{name}.png")
+            else:
+                save_index_png(prediction, palette, out / f"{name}.png")
             save_overlay(pixels, prediction, palette, out / f"{name}_overlay.jpg")
             show(done, len(images))
     out_console().print(f"{len(images)} predictions in {out}")

@@ -63,13 +63,13 @@ def _summaries(title: str, summaries: Mapping[str, str]) -> Table:
 
 
 def _overview(data: str, cells: Sequence[Cell]) -> Table:
-    """The paper's table of a data set: a row for each recipe, a column for each backbone and part of the labels."""
+    """The paper's table of a data set: rows that can be trained, a column for each backbone and part of the labels."""
     columns = list(dict.fromkeys((cell.backbone, cell.partition) for cell in cells))
     table = _table(f"{data}/METHOD\nmIoU, %")
     for backbone, partition in columns:
         table.add_column(f"{backbone.replace('resnet', 'R')}\n{partition}", justify="right")
     found = {(cell.recipe, cell.backbone, cell.partition): cell.published for cell in cells}
-    for recipe in dict.fromkeys(cell.recipe for cell in cells):
+    for recipe in dict.fromkeys(cell.recipe for cell in cells if cell.published):
         numbers = [found[recipe, *column] for column in columns]
         table.add_row(recipe.partition("/")[2], *(f"{one.miou:.2f}" if one else "-" for one in numbers))
     table.add_row()
