@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
+from fpl_fast.labels import is_labelled
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
 
@@ -36,12 +37,13 @@ def positive_gradient_score(
         case 3, gt not in Y:            R_vanilla = p_gt / (p_pse - 1),    R_fuzzy = -exp(z_gt) / sum_{not Y} exp(z_j)
 
     with p the student's softmax and pse = argmax t. The fuzzy loss wins in case 2 and can only lose in 1 and 3.
+    Looks at the labels before it computes: of all functions here, this one alone waits for the device.
     Source: the justification analysis of Fuzzy Positive Learning (CVPR 2023).
 
     Args:
         student_logits: (N, C, H, W) floating point, C >= 2.
         teacher_logits: (N, C, H, W).
-        target: (N, H, W) integer true classes in [0, C), or ``ignore_index``.
+        target: (N, H, W) uint8, int32 or int64 true classes in [0, C), or ``ignore_index``.
         threshold: T in (0, 1].
         max_positives: Cap on K, at least 1; None for no cap.
         ignore_index: Target value of pixels without truth.
@@ -62,11 +64,8 @@ def positive_gradient_score(
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
     checks.check_options(threshold, max_positives, convex_scale=1.0)
     n, num_classes, h, w = student_logits.shape
-    if target.shape != (n, h, w) or target.is_floating_point() or target.dtype == torch.bool:
-        raise ValueError(
-            f"target must be integer of shape (N, H, W) = {(n, h, w)}, got {target.dtype} {tuple(target.shape)}"
-        )
-    known = target != ignore_index
+    checks.check_target(target, (n, h, w), student_logits.device)
+    known = is_labelled(target, ignore_index)
     truth = target.long().where(known, 0)
     outside = (truth < 0) | (truth >= num_classes)
     if bool(outside.any()):

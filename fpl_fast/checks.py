@@ -39,7 +39,7 @@ def check_options(threshold: float, max_positives: int | None, convex_scale: flo
         not isinstance(max_positives, int) or isinstance(max_positives, bool) or max_positives < 1
     ):
         raise ValueError(f"max_positives must be an integer >= 1 or None, got {max_positives!r}")
-    if not (math.isfinite(convex_scale) and convex_scale >= 0):
+    if not 0 <= convex_scale < math.inf:
         raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}")
 
 
@@ -47,7 +47,7 @@ def check_confidence(threshold: float, power: float) -> None:
     """The gate and the exponent of the teacher's confidence."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}")
-    if not (math.isfinite(power) and power >= 0):
+    if not 0 <= power < math.inf:
         raise ValueError(f"confidence_power must be finite and >= 0, got {power!r}")
 
 
@@ -57,10 +57,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_size(size: tuple[int, int] | None) -> None:
-    """(H, W), both positive."""
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size must be (H, W) with both >= 1, got {size!r}")
+def check_size(size: tuple[int, int] | None, logits: Tensor) -> None:
+    """(H, W), both positive, and something to upsample to it."""
+    if size is None:
+        return
+    if not isinstance(size, Sequence) or len(size) != 2 or any(isinstance(x, float) or x < 1 for x in size):
+        raise ValueError(f"size must be (H, W), two integers >= 1, got {size!r}")
+    if 0 in logits.shape[2:]:
+        raise ValueError(f"size needs logits of at least 1 x 1 to upsample, got shape {tuple(logits.shape)}")
 
 
 def check_pixels(
@@ -69,6 +73,8 @@ def check_pixels(
     """(N, H, W) on the logits' device, boolean or floating point."""
     if value is None:
         return
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}")
     if value.device != device:
@@ -81,6 +87,8 @@ def check_pixels(
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     """(N, H, W) on the logits' device, an integer type."""
+    if not isinstance(target, Tensor):
+        raise ValueError(f"target must be a tensor, got {type(target).__name__}")
     if tuple(target.shape) != shape:
         raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}")
     if target.dtype not in (torch.uint8, torch.int32, torch.int64):

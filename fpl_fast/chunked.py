@@ -96,12 +96,9 @@ def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossI
 
 def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
     """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
-    student, teacher = (
-        LogitWindows(x[image], inputs.size, inputs.align_corners) for x in (inputs.student, inputs.teacher)
-    )
-    partner = None
-    if inputs.partner is not None:
-        partner = LogitWindows(inputs.partner[image], inputs.size, inputs.align_corners)
+    upsampling = (inputs.size, inputs.align_corners, accumulate_dtype(inputs.student, inputs.teacher))
+    student, teacher = (LogitWindows(x[image], *upsampling) for x in (inputs.student, inputs.teacher))
+    partner = None if inputs.partner is None else LogitWindows(inputs.partner[image], *upsampling)
     _, height, width = inputs.pixels
     for window in windows(height, width, chunk_pixels):
         believed = teacher.columns(window)
@@ -112,9 +109,15 @@ def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple
 
 
 def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:
-    """Whole rows where a row fits into a chunk, parts of one row where it does not."""
+    """Whole rows where a row fits into a chunk, parts of one row where it does not.
+
+    No chunk is a whole image: the strides of a chunk then stand in the same relation to its size whatever the image,
+    and a compiled graph that is guarded by it serves all.
+    """
     num_columns = max(1, min(width, chunk_pixels))
-    num_rows = max(1, chunk_pixels // num_columns)
+    num_rows = max(1, min(chunk_pixels // num_columns, (height + 1) // 2))
+    if height == 1:
+        num_columns = max(1, min(num_columns, (width + 1) // 2))
     for row in range(0, height, num_rows):
         for column in range(0, width, num_columns):
             yield Window(slice(row, min(row + num_rows, height)), slice(column, min(column + num_columns, width)))

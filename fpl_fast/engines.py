@@ -21,6 +21,8 @@ ENGINES = ("auto", "triton", "compiled", "eager")
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
 COMPILED_MIN_LOGITS = 1 << 18
+# The kernels are tested up to here.
+TRITON_MAX_CLASSES = 1024
 
 
 def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor, pixels: tuple[int, ...] | None = None) -> str:
@@ -88,6 +90,8 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
     if engine == "triton":
         if not has_triton():
             return "triton is not installed"
+        if student_logits.shape[1] > TRITON_MAX_CLASSES:
+            return f"it takes at most {TRITON_MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
         if not student_logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
             return f"it needs a CUDA or ROCm device and the logits are on {student_logits.device}"
         return None
@@ -95,7 +99,8 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
         return f"it runs on the CPU and the logits are on {student_logits.device}"
     if student_logits.shape[1] > planes.MAX_CLASSES:
         return f"it takes at most {planes.MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
-    return planes.unavailable_reason()
+    reason: str | None = planes.unavailable_reason()
+    return reason
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None

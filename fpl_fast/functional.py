@@ -128,7 +128,7 @@ def fuzzy_positive_loss(
         confidence_power: At least 0; the teacher's confidence to this power is a factor of a pixel's loss.
         balance: Rescale the loss to the value of the plain pseudo-label cross entropy: multiply it by
             sum(cross entropy) / sum(w * L) over the valid pixels, a number without gradient. ``pixel_weight`` and the
-            confidence stay out of the ratio, as in the public code.
+            confidence stay out of the ratio, as in the public code. The factor is 1 where sum(w * L) is 0.
         form: "smooth" or "hinge".
         reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
             pixels, "weighted_mean" by the sum of b over them. With nothing to divide by the loss is 0.
@@ -157,7 +157,7 @@ def fuzzy_positive_loss(
     checks.check_choice("form", form, ("smooth", "hinge"))
     checks.check_choice("reduction", reduction, ("none", "sum", "mean", "weighted_mean"))
     checks.check_choice("engine", engine, engines.ENGINES)
-    checks.check_size(size)
+    checks.check_size(size, student_logits)
     n, num_classes, *native = student_logits.shape
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
@@ -165,11 +165,15 @@ def fuzzy_positive_loss(
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
 
     dtype = accumulate_dtype(student_logits, teacher_logits)
-    student, teacher = student_logits, teacher_logits.detach()
+    student, teacher, partner = student_logits, teacher_logits.detach(), None
+    if partner_logits is not None:  # one dtype that holds both: rounding would make ties
+        both = torch.promote_types(teacher.dtype, partner_logits.dtype)
+        teacher, partner = teacher.to(both), partner_logits.detach().to(both)
+        dtype = accumulate_dtype(student, teacher)
     arguments = (
         student,
         teacher,
-        None if partner_logits is None else partner_logits.detach().to(teacher.dtype),
+        partner,
         mix_mask,
         None if pixel_weight is None else pixel_weight.detach().to(dtype),
         valid_mask,

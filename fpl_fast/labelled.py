@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks, engines, label_ops
+from fpl_fast.labels import is_labelled
 from fpl_fast.reference import accumulate_dtype
 
 LabelReduction = Literal["none", "sum", "mean"]
@@ -36,7 +37,7 @@ def cross_entropy(
     Args:
         logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
         target: (N, H, W) uint8, int32 or int64 classes in [0, C), or ``ignore_index``. Any other label makes the loss
-            NaN (it is not looked at beforehand: that would synchronise).
+            NaN (it is not looked at beforehand: that would synchronise), and so does a logit that is not finite.
         ignore_index: Label of pixels that contribute nothing, whatever their logits hold.
         weight: (C,) floating point class weights; None for 1.
         pixel_weight: (N, H, W) floating point; None for 1. No gradient flows into it.
@@ -59,7 +60,7 @@ def cross_entropy(
     """
     checks.check_logits("logits", logits)
     checks.check_choice("reduction", reduction, ("none", "sum", "mean"))
-    checks.check_size(size)
+    checks.check_size(size, logits)
     n, num_classes, *native = logits.shape
     pixels = (n, *(size or native))
     checks.check_target(target, pixels, logits.device)
@@ -67,7 +68,11 @@ def cross_entropy(
     checks.check_pixels("pixel_weight", pixel_weight, pixels, logits.device, boolean=False)
 
     dtype = accumulate_dtype(logits)
-    weight, pixel_weight = (None if x is None else x.detach().to(dtype) for x in (weight, pixel_weight))
+    labelled = is_labelled(target, ignore_index)
+    if weight is not None:
+        weight = weight.detach().to(dtype).contiguous()
+    if pixel_weight is not None:  # a fill: NaN in an ignored pixel must not survive
+        pixel_weight = pixel_weight.detach().to(dtype).masked_fill(~labelled, 0)
     engine_name = engines.resolve_labels(engine, logits)
     arguments = (logits, target, weight, pixel_weight, ignore_index, size, align_corners, engine_name)
     if reduction == "none":
@@ -75,7 +80,7 @@ def cross_entropy(
         return losses
     scale = None
     if reduction == "mean":
-        scale = _mean_scale(target, weight, pixel_weight, ignore_index, dtype)
+        scale = _mean_scale(target, labelled, weight, pixel_weight, dtype)
     with_grad = logits.requires_grad and torch.is_grad_enabled()
     loss: Tensor = label_ops.cross_entropy_sums(*arguments, scale, with_grad)[0]
     return loss
@@ -125,23 +130,28 @@ def ohem_cross_entropy(
         raise ValueError(f"min_kept must be at least 1, got {min_kept}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    if target.numel() == 0:
+        return cross_entropy(logits, target, ignore_index=ignore_index, size=size, engine=engine)
     keywords = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners, "engine": engine}
     with torch.no_grad():
         losses = cross_entropy(logits.detach(), target, reduction="none", **keywords).flatten(1)  # type: ignore[arg-type]
-        labelled = (target != ignore_index).flatten(1)
+        labelled = is_labelled(target, ignore_index).flatten(1)
         p = (-losses).exp()  # 1 where ignored, as their loss is 0
         kth_smallest = p.kthvalue(min(min_kept, p.shape[1]), dim=1, keepdim=True).values
         too_few = labelled.sum(dim=1, keepdim=True) < min_kept
         kept = labelled & (too_few | (p <= kth_smallest.clamp(min=threshold)) | p.isnan())
-        share = kept.to(losses.dtype) / (kept.sum(dim=1, keepdim=True).clamp(min=1) * len(kept))
-    return cross_entropy(logits, target, pixel_weight=share.view(target.shape), reduction="sum", **keywords)  # type: ignore[arg-type]
+        num_kept = kept.sum(dim=1, keepdim=True).clamp(min=1).to(losses.dtype)
+        # Weights about 1, and the small factor on the loss: a float16 gradient must meet it after the loss scale.
+        average = num_kept.mean()
+        weights = (kept * (average / num_kept)).view(target.shape)
+    total = cross_entropy(logits, target, pixel_weight=weights, reduction="sum", **keywords)  # type: ignore[arg-type]
+    return total / (average * len(kept))
 
 
 def _mean_scale(
-    target: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, ignore_index: int, dtype: torch.dtype
+    target: Tensor, labelled: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """1 / sum of a * weight[y] over the labelled pixels; 1 where there is none, so that an empty mean is 0."""
-    labelled = target != ignore_index
     if weight is None and pixel_weight is None:
         return 1 / labelled.sum(dtype=torch.int64).clamp(min=1).to(dtype)
     factor = labelled.to(dtype)

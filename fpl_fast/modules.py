@@ -13,7 +13,8 @@ class FuzzyPositiveLoss(nn.Module):
 
     Args:
         **options: The keyword options of the function that are not tensors: threshold, max_positives, weighting,
-            convex_scale, size, align_corners, balance, form, reduction, return_stats, engine.
+            convex_scale, confidence_threshold, confidence_power, size, align_corners, balance, form, reduction,
+            return_stats, engine.
 
     Example:
         >>> criterion = FuzzyPositiveLoss(threshold=0.9, max_positives=3, weighting="concave")

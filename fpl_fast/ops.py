@@ -49,7 +49,7 @@ def fuzzy_positive_sums(
     """
     sums, grad = engines.module(engine).fuzzy_positive_sums(
         LossInputs(
-            student,
+            student.detach(),  # whether it asks for a gradient is no matter of the engines, nor of their graphs
             teacher,
             partner,
             mix_mask,
@@ -113,7 +113,7 @@ def fuzzy_positive_map(
     """The first term of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
     losses: Tensor = engines.module(engine).fuzzy_positive_map(
         LossInputs(
-            student,
+            student.detach(),  # whether it asks for a gradient is no matter of the engines, nor of their graphs
             teacher,
             partner,
             mix_mask,
@@ -166,7 +166,7 @@ def scale_gradient_(grad: Tensor, factor: Tensor) -> None:
 
         scale_(grad, factor)
     elif grad.is_cuda or factor != 1:  # on a CPU the comparison costs nothing
-        grad.mul_(factor)
+        grad.copy_(_product(grad, factor))
 
 
 @scale_gradient_.register_fake
@@ -179,9 +179,14 @@ def scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> T
     grad, scale = saved
     factor = grad_loss if scale is None else grad_loss * scale
     if not _may_write(grad):
-        return (grad * factor).to(grad.dtype)
+        return _product(grad, factor)
     scale_gradient_(grad, factor)
     return grad.detach()
+
+
+def _product(grad: Tensor, factor: Tensor) -> Tensor:
+    """In the factor's dtype: a loss scale of 65536 is no float16."""
+    return (grad.to(factor.dtype) * factor).to(grad.dtype)
 
 
 def scales_in_backward(student: Tensor) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fpl_fast import chunked
+from fpl_fast import chunked, eager
 from fpl_fast.kernels.arguments import LossOptions
 
 # Past this the unrolled network is longer than it is useful, and compilation takes minutes.
@@ -27,12 +27,16 @@ MAX_CLASSES = 32
 # One chunk's gradient at C = 19 in float32 is 2.5 MB: still in cache when it is copied to its place.
 CHUNK_PIXELS = 1 << 15
 
+# Graphs of one option set: the layouts of student and teacher make a handful.
+MAX_GRAPHS = 64
+
 _INF = float("inf")
 _INDUCTOR_OPTIONS: dict[str, Any] = {"max_fusion_size": 1 << 20, "cpp.max_horizontal_fusion_size": 1 << 20}
 
 Planes = list[Tensor]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def unavailable_reason() -> str | None:
     """Why the engine cannot run on this machine, or None."""
     candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
@@ -53,6 +57,11 @@ def evaluate(
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
+    if student.shape[1] == 1:  # a size that Dynamo would compile a graph of its own for
+        return eager.evaluate(
+            student, teacher, pixel_weight, valid, scale, options=options, with_grad=with_grad, with_stats=with_stats
+        )
+    pixel_weight, valid = (None if x is None else x.contiguous() for x in (pixel_weight, valid))
     specialisation = Specialisation(
         num_classes=len(student),
         dtypes=tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale)),
@@ -64,7 +73,9 @@ def evaluate(
         with_stats=with_stats,
     )
     compiled = _compiled(specialisation)
-    return compiled(_in_planes(student), _in_planes(teacher), pixel_weight, valid, scale, *numbers(options))
+    # Dynamo guards a graph by how strides and sizes relate, student against teacher; past its limit it would raise.
+    with torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS):
+        return compiled(_in_planes(student), _in_planes(teacher), pixel_weight, valid, scale, *numbers(options))
 
 
 def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:

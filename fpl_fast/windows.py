@@ -29,14 +29,14 @@ class LogitWindows:
         logits: (C, h, w).
         size: (H, W) to upsample to, or None.
         align_corners: Of the upsampling.
+        dtype: The dtype to interpolate in: 16-bit results would tie, and with them the assignment would change.
     """
 
-    def __init__(self, logits: Tensor, size: tuple[int, int] | None, align_corners: bool) -> None:
+    def __init__(self, logits: Tensor, size: tuple[int, int] | None, align_corners: bool, dtype: torch.dtype) -> None:
         self.size, self.logits = size, logits
         if size is not None:
-            low_height, dtype = logits.shape[1], accumulate_dtype(logits)
+            low_height = logits.shape[1]
             self.rows = axis(low_height, size[0], align_corners, logits.device, dtype)
-            # In the accumulation dtype: 16-bit results would tie, and with them the assignment would change.
             self.logits = F.interpolate(
                 logits[None].to(dtype), (low_height, size[1]), mode="bilinear", align_corners=align_corners
             )[0]

@@ -33,6 +33,9 @@ def axis(
 ) -> Axis:
     """The tables of one axis, as :func:`torch.nn.functional.interpolate` places positions for a given size.
 
+    The last position lies at the end of the last cell. A sample whose weight there is 0 takes part, which shows only if
+    it is not finite: NaN reaches one position further than with PyTorch.
+
     With align_corners the ends of both axes coincide; otherwise position x lies at (x + 1/2) * L / positions - 1/2,
     clamped to the samples.
     """

@@ -12,7 +12,7 @@ from fpl_fast.kernels.arguments import NUM_LABEL_SUMS, LabelInputs
 from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.cross_entropy import cross_entropy_kernel
 from fpl_fast.kernels.specialisation import has_libdevice
-from fpl_fast.kernels.strides import with_pixel_strides
+from fpl_fast.kernels.strides import with_pixel_strides, writable
 
 
 def cross_entropy_sums(inputs: LabelInputs, *, scale: Tensor | None, with_grad: bool) -> tuple[Tensor, Tensor | None]:
@@ -36,7 +36,7 @@ def _launch(inputs: LabelInputs, *, scale: Tensor | None, grad: Tensor | None, p
     logits, logits_strides = with_pixel_strides(inputs.student)
     target, target_strides = with_pixel_strides(inputs.target)
     pixel_weight, weight_strides = with_pixel_strides(inputs.pixel_weight)
-    writable_grad, grad_strides = with_pixel_strides(grad)
+    writable_grad, grad_strides = with_pixel_strides(writable(grad))
     in_rows = [strides.in_rows(num_classes) for strides in (logits_strides, grad_strides)]
     config = choose_config(num_classes, logits.element_size(), in_rows=any(in_rows))
     blocks_per_image = triton.cdiv(h * w, config.block)

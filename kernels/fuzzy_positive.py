@@ -13,7 +13,7 @@ from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.keys import MAX_CLASSES
 from fpl_fast.kernels.specialisation import has_libdevice, key_type, option_arguments
-from fpl_fast.kernels.strides import with_pixel_strides
+from fpl_fast.kernels.strides import with_pixel_strides, writable
 
 
 def fuzzy_positive_sums(
@@ -87,7 +87,7 @@ def _launch_full(
     pixel_weight, weight_strides = with_pixel_strides(inputs.pixel_weight)
     valid_mask, valid_strides = with_pixel_strides(inputs.valid_mask)
     # A gradient whose pixels do not collapse (H and W transposed in memory) is written contiguously and copied over.
-    writable_grad, grad_strides = with_pixel_strides(grad)
+    writable_grad, grad_strides = with_pixel_strides(writable(grad))
 
     element_size = max(student.element_size(), teacher.element_size())
     in_rows = [

@@ -1,5 +1,6 @@
 """Launcher of the conditional in-place scaling."""
 
+import torch
 import triton
 from torch import Tensor
 
@@ -10,13 +11,14 @@ BLOCK = 4096
 
 
 def scale_(grad: Tensor, factor: Tensor) -> None:
-    """Multiply in place by a 0-d float32 ``factor`` on the same device; no traffic where the factor is 1.
+    """Multiply in place by a 0-d ``factor`` on the same device; no traffic where the factor is 1.
 
-    ``grad`` is float16, bfloat16 or float32 and dense: its elements fill their storage without gaps, in any order.
+    ``grad`` is floating point and dense: its elements fill their storage without gaps, in any order.
     """
     num_elements = grad.numel()
     if num_elements == 0:
         return
-    scale_kernel[(triton.cdiv(num_elements, BLOCK),)](
-        grad_ptr=grad, factor_ptr=factor, num_elements=num_elements, BLOCK=BLOCK, num_warps=8
-    )
+    with torch.cuda.device_of(grad):
+        scale_kernel[(triton.cdiv(num_elements, BLOCK),)](
+            grad_ptr=grad, factor_ptr=factor, num_elements=num_elements, BLOCK=BLOCK, num_warps=8
+        )

@@ -17,12 +17,25 @@ class PixelStrides(NamedTuple):
         return self.c == 1 and self.p == num_classes
 
 
+def writable(grad: Tensor | None) -> Tensor | None:
+    """``grad``, or where its (H, W) do not collapse a contiguous tensor to write and copy from."""
+    if grad is None or _collapses(grad):
+        return grad
+    return grad.new_empty(grad.shape)
+
+
 def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]:
     """The tensor, copied if its (H, W) do not collapse into one dimension of one stride, and its strides."""
     if x is None:
         return None, PixelStrides(n=0, c=0, p=0)
+    if not _collapses(x):
+        x = x.contiguous()
+    w, (stride_h, stride_w) = x.shape[-1], x.stride()[-2:]
+    return x, PixelStrides(n=x.stride(0), c=x.stride(1) if x.ndim == 4 else 0, p=stride_h if w == 1 else stride_w)
+
+
+def _collapses(x: Tensor) -> bool:
+    """Whether (H, W) are one dimension of one stride."""
     h, w = x.shape[-2:]
     stride_h, stride_w = x.stride()[-2:]
-    if h > 1 and w > 1 and stride_h != w * stride_w:
-        x, stride_w = x.contiguous(), 1
-    return x, PixelStrides(n=x.stride(0), c=x.stride(1) if x.ndim == 4 else 0, p=stride_h if w == 1 else stride_w)
+    return h <= 1 or w <= 1 or stride_h == w * stride_w

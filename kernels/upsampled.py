@@ -1,7 +1,8 @@
 """Launcher of the losses from low-resolution logits.
 
 The gradient goes through a buffer of low-resolution rows and high-resolution columns. A launch takes as many images as
-fit into BUFFER_BYTES of it: extra memory is bounded, and the buffer is still in the L2 cache when it is read back.
+fit into BUFFER_BYTES of it, and at least one: extra memory is bounded, whatever the batch, and the buffer is still in
+the L2 cache when it is read back.
 """
 
 from typing import Any
@@ -19,6 +20,7 @@ from fpl_fast.kernels.specialisation import has_libdevice, key_type, option_argu
 from fpl_fast.kernels.strides import with_pixel_strides
 
 BUFFER_BYTES = 32 << 20
+MAX_GRID_Z = 65535
 ADJOINT_BLOCK = 128
 _NO_OPTIONS = LossOptions(1.0, 1, "none", 1.0, "smooth")
 
@@ -51,7 +53,9 @@ def launch(
     num_strips = triton.cdiv(rows.num_cells, config.strip_cells)
     column_blocks = triton.cdiv(width, config.block)
     image_floats = num_strips * (config.strip_cells + 1) * num_classes * width
-    images_per_launch = n if grad is None else min(n, max(1, BUFFER_BYTES // (4 * image_floats)))
+    images_per_launch = min(n, MAX_GRID_Z)
+    if grad is not None:
+        images_per_launch = min(images_per_launch, max(1, BUFFER_BYTES // (4 * image_floats)))
     programs_per_image = column_blocks * num_strips
     sums = torch.empty((num_terms, n * programs_per_image), dtype=torch.float32, device=student.device)
     buffer = None

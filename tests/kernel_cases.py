@@ -22,7 +22,7 @@ def draw_logits(
 def decided(teacher: Tensor, threshold: float) -> Tensor:
     """(N, H, W) bool: pixels whose K does not hang on rounding, their cumulative probabilities being clear of T."""
     cumulative = teacher.double().sort(dim=1, descending=True).values.softmax(1).cumsum(1)
-    return (cumulative - threshold).abs().amin(1) > THRESHOLD_MARGIN
+    return (cumulative[:, :-1] - threshold).abs().amin(1) > THRESHOLD_MARGIN  # c_C = 1 decides nothing
 
 
 def check_against_reference(
@@ -51,6 +51,7 @@ def check_against_reference(
     if partner is not None:
         t = torch.where(mix_mask.unsqueeze(1), upsample(partner), t)
     clear = decided(t, chosen.threshold)
+    assert clear.double().mean() > 0.5
     if chosen.confidence_threshold:
         clear &= (t.softmax(1).amax(1) - chosen.confidence_threshold).abs() > THRESHOLD_MARGIN
     if not clear.all():

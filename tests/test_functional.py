@@ -137,9 +137,12 @@ def test_non_finite_logits_show_in_valid_pixels_only(engine, logits, bad, where)
 def test_the_largest_finite_logits_are_finite(engine, logits):
     """Classes that a user masks out with the lowest number of the dtype."""
     student, teacher = (x.detach().clone() for x in logits)
-    student[:, 1:3], teacher[:, 1:3] = torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
-    loss = fuzzy_positive_loss(student.requires_grad_(), teacher, engine=engine)
-    assert loss.isfinite() and gradient(loss, student).isfinite().all()
+    lowest = torch.finfo(torch.float32).min
+    student[:, 1:3], teacher[:, 1:3] = lowest, lowest
+    student[0, 1:], teacher[0, 1:] = lowest, lowest  # a single class is left
+    loss = fuzzy_positive_loss(student.requires_grad_(), teacher, reduction="none", engine=engine)
+    assert loss.isfinite().all() and (loss[0] < 1e-30).all()
+    assert gradient(loss.sum(), student).isfinite().all()
 
 
 def test_inputs_are_not_written_and_the_teacher_gets_no_gradient(engine, logits):
@@ -182,6 +185,12 @@ def test_degenerate_sizes(shape):
         for reduction in ("mean", "none"):
             loss = fuzzy_positive_loss(student, torch.randn_like(student), reduction=reduction, engine=engine).sum()
             assert loss.isfinite() and gradient(loss, student).shape == shape
+            if shape[2] > 0:
+                loss = fuzzy_positive_loss(
+                    student, torch.randn_like(student), size=(3, 2), reduction=reduction, engine=engine
+                ).sum()
+                g = gradient(loss, student)
+                assert g.shape == shape and g.isfinite().all()
 
 
 def test_balance_gives_the_value_of_cross_entropy(engine, logits):
@@ -268,6 +277,23 @@ def test_confidence_gate_and_power(engine, logits):
     assert_close(gradient(weighted, student), gradient(expected, student), **GRADIENT[torch.float32])
 
 
+def test_nothing_to_upsample_is_said(engine):
+    empty = torch.zeros(1, 5, 0, 3)
+    with pytest.raises(ValueError, match=r"size needs logits of at least 1 x 1 to upsample, got shape \(1, 5, 0, 3\)"):
+        fuzzy_positive_loss(empty, empty, size=(4, 4), engine=engine)
+
+
+def test_a_partner_keeps_its_precision(engine):
+    """bfloat16 would make its two logits tie."""
+    student = torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
+    partner = torch.tensor([1.0, 1.001]).view(1, 2, 1, 1)
+    everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
+    mixed = fuzzy_positive_loss(
+        student, partner.flip(1).bfloat16(), partner_logits=partner, mix_mask=everywhere, engine=engine
+    )
+    assert_close(mixed, fuzzy_positive_loss(student, partner, engine=engine))
+
+
 def test_assignment_of_the_public_example():
     teacher = torch.tensor([0.5, 0.3, 0.15, 0.03, 0.02]).log().view(1, 5, 1, 1)
     k, positives = fuzzy_positive_assignment(teacher, threshold=0.9)
@@ -303,7 +329,10 @@ BAD = [
     ({"confidence_threshold": 1.5}, r"confidence_threshold must lie in \[0, 1\], got 1.5"),
     ({"confidence_power": -1.0}, "confidence_power must be finite and >= 0, got -1.0"),
     ({"engine": "cuda"}, "engine must be one of 'auto', 'triton', 'compiled', 'eager', got 'cuda'"),
-    ({"size": (0, 4)}, r"size must be \(H, W\) with both >= 1, got \(0, 4\)"),
+    ({"size": (0, 4)}, r"size must be \(H, W\), two integers >= 1, got \(0, 4\)"),
+    ({"size": 4}, r"size must be \(H, W\), two integers >= 1, got 4"),
+    ({"size": (4.5, 4)}, r"size must be \(H, W\), two integers >= 1, got \(4.5, 4\)"),
+    ({"valid_mask": [1]}, "valid_mask must be a tensor, got list"),
     ({"valid_mask": torch.ones(1, 2, 2)}, "valid_mask must be bool, got torch.float32"),
     ({"valid_mask": torch.ones(2, 2, dtype=torch.bool)}, r"valid_mask must have shape \(N, H, W\) = \(1, 2, 2\)"),
     ({"pixel_weight": torch.ones(1, 2, 2, dtype=torch.int32)}, "pixel_weight must be floating point, got torch.int32"),

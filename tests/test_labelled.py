@@ -35,7 +35,8 @@ def gradient(loss, logits):
 def test_is_pytorchs(engine, num_classes, target_dtype):
     logits, target = draw(num_classes, target_dtype=target_dtype)
     weight = torch.rand(num_classes, device=DEVICE)
-    for keywords in ({}, {"weight": weight}):
+    strided = torch.rand(2 * num_classes, device=DEVICE)[::2]
+    for keywords in ({}, {"weight": weight}, {"weight": strided}):
         for reduction in ("mean", "sum", "none"):
             loss = cross_entropy(logits, target, reduction=reduction, engine=engine, **keywords)
             expected = F.cross_entropy(logits, target.long(), ignore_index=IGNORE, reduction=reduction, **keywords)
@@ -86,8 +87,21 @@ def test_bad_values(engine):
     assert loss.isfinite() and gradient(loss, poisoned).isfinite().all()
     target[0, 0, 0] = 200  # neither a class nor ignored
     assert cross_entropy(logits, target, engine=engine).isnan()
+    target[0, 0, 0] = IGNORE
+    pixel_weight = torch.rand(target.shape, device=DEVICE).masked_fill(target == IGNORE, float("nan"))
+    loss = cross_entropy(logits, target, pixel_weight=pixel_weight, engine=engine)
+    assert_close(loss, cross_entropy(logits, target, pixel_weight=pixel_weight.nan_to_num(7), engine=engine))
     nothing = cross_entropy(logits, torch.full_like(target, IGNORE), engine=engine)
     assert nothing == 0 and not gradient(nothing, logits).any()
+
+
+def test_labels_do_not_wrap(engine):
+    """44 as uint8 is 300 modulo 256; 2^32 + 3 as int32 is 3."""
+    logits = torch.randn(1, 60, 2, 2, device=DEVICE)
+    target = torch.full((1, 2, 2), 44, device=DEVICE)
+    expected = F.cross_entropy(logits, target)
+    assert_close(cross_entropy(logits, target.to(torch.uint8), ignore_index=300, engine=engine), expected, **LOSS)
+    assert cross_entropy(logits, target + 2**32, engine=engine).isnan()
 
 
 def test_operators():
@@ -150,6 +164,21 @@ def test_ohem_is_the_literal_version(min_kept):
     expected = literal_ohem(upsampled, target, min_kept, 0.7)
     assert_close(loss, expected, **EXACT)
     assert_close(gradient(loss, exact), gradient(expected, exact), **EXACT)
+
+
+def test_ohem_in_float16_survives_a_scaler():
+    """Divided by the pixels kept, a gradient underflows; times the loss scale it does not."""
+    logits, target = draw(5, (100, 100), (200, 200), dtype=torch.float16)
+    scale = 2.0**16
+    g = gradient(scale * ohem_cross_entropy(logits, target, min_kept=20_000, size=(200, 200)), logits)
+    exact = logits.detach().double().requires_grad_()
+    expected = gradient(scale * ohem_cross_entropy(exact, target, min_kept=20_000, size=(200, 200)), exact)
+    assert_close(g.double(), expected, **GRADIENT[torch.float16])
+
+
+def test_ohem_without_pixels_is_zero():
+    logits = torch.zeros(1, 5, 0, 3, requires_grad=True)
+    assert ohem_cross_entropy(logits, torch.zeros(1, 0, 3, dtype=torch.int64), min_kept=3) == 0
 
 
 def test_ohem_without_labels_is_zero():

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 import torch
-from tolerances import GRADIENT, INVARIANT
+from tolerances import GRADIENT, INVARIANT, LOSS
 from torch.library import opcheck
 from torch.testing import assert_close
 
-from fpl_fast import fuzzy_positive_loss, ops
+from fpl_fast import fuzzy_positive_loss, ops, planes
 
 SHAPE = (2, 5, 5, 7)
 
@@ -55,6 +55,26 @@ def test_fullgraph_compile(reduction):
     assert_close(loss, expected, **INVARIANT)
     actual, reference = (torch.autograd.grad(x, student)[0] for x in (loss, expected))
     assert_close(actual, reference, **INVARIANT)
+
+
+@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
+def test_fullgraph_compile_where_the_compiled_engine_runs():
+    student, teacher = torch.randn(1, 2, 384, 384, requires_grad=True), torch.randn(1, 2, 384, 384)
+    step = torch.compile(lambda z, t: fuzzy_positive_loss(z, t, engine="auto"), fullgraph=True)
+    assert_close(step(student, teacher), fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
+
+
+def test_compile_with_numbers_that_change():
+    """Dynamo makes a symbol of a number at its second value."""
+    student, teacher = draw()
+    step = torch.compile(
+        lambda threshold, power: fuzzy_positive_loss(student, teacher, threshold=threshold, confidence_power=power),
+        fullgraph=True,
+        dynamic=True,
+    )
+    for threshold, power in ((0.9, 1.0), (0.8, 2.5), (0.7, 0.5)):
+        expected = fuzzy_positive_loss(student, teacher, threshold=threshold, confidence_power=power)
+        assert_close(step(threshold, power), expected, **INVARIANT)
 
 
 def test_backward_twice_through_a_retained_graph():

@@ -1,5 +1,6 @@
 """The class planes: uncompiled over many options against float64, compiled over a few."""
 
+import functools
 import itertools
 
 import pytest
@@ -111,18 +112,30 @@ def test_compiled_equals_eager_engine(dtype, layout):
         assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
 
 
-@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
-def test_compiled_graphs_serve_every_size():
-    """Crops of many sizes must not compile again and again: one graph for images of one chunk, one for larger ones."""
+def test_graphs_serve_every_size_and_layout(monkeypatch):
+    """Dynamo guards a graph by relations of sizes and strides: layouts make graphs, sizes must not.
+
+    Its own backend stands in for Inductor, which would only be slower.
+    """
+    compiled = functools.cache(
+        lambda specialisation: torch.compile(
+            planes._graph(specialisation), dynamic=True, fullgraph=True, backend="eager"
+        )
+    )
+    monkeypatch.setattr(planes, "_compiled", compiled)
     options = LossOptions(0.9, 2, "none", 1.0, "smooth")
-    counters = torch._dynamo.utils.counters["stats"]
-    compiled = []
-    for h, w in ((3, 5), (7, 9), (64, 64), (200, 300), (310, 190), (11, 4)):
-        inputs = LossInputs(torch.randn(1, 4, h, w), torch.randn(1, 4, h, w))
-        planes.fuzzy_positive_sums(inputs, options, scale=None, with_grad=False, with_stats=False)
-        compiled.append(counters["unique_graphs"])
-    assert compiled[2] == compiled[0]
-    assert compiled[5] == compiled[3] <= compiled[0] + 1
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for h, w in ((64, 64), (200, 300), (1, 40_000), (3, 5), (1, 1), (2, 1), (1, 2)):
+        for student_layout, teacher_layout in itertools.product(layouts, layouts):
+            student = torch.randn(1, 4, h, w).contiguous(memory_format=student_layout)
+            teacher = torch.randn(1, 4, h, w).contiguous(memory_format=teacher_layout)
+            for valid_mask in (torch.rand(1, h, w) > 0.5, torch.ones(1, 1, 1, dtype=torch.bool).expand(1, h, w)):
+                inputs = LossInputs(student, teacher, valid_mask=valid_mask)
+                sums, _ = planes.fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
+                expected, _ = eager.fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
+                assert_close(sums, expected, rtol=1e-4, atol=1e-2)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 8
 
 
 def test_no_compiler_is_said(monkeypatch):

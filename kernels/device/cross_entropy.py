@@ -11,7 +11,7 @@ from fpl_fast.kernels.device.classes import load_classes, store_classes, widen, 
 from fpl_fast.kernels.device.labels import labelled_pixels, load_labels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["ignore_index"])
 def cross_entropy_kernel(
     logits_ptr,  # (N, C, P) float16, bfloat16 or float32
     target_ptr,  # (N, P) uint8, int32 or int64

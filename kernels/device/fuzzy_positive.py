@@ -11,7 +11,7 @@ from fpl_fast.kernels.device.classes import load_classes, select, store_classes,
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["max_positives"])
 def fuzzy_positive_kernel(
     student_ptr,  # (N, C, P) float16, bfloat16 or float32
     teacher_ptr,  # (N, C, P) float16, bfloat16 or float32

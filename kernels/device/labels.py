@@ -11,8 +11,10 @@ NUM_LABEL_SUMS = tl.constexpr(3)
 
 @triton.jit
 def load_labels(target_ptr, pixel_offset, in_bounds, ignore_index):
-    """Labels of pixels as int32 and which of them count; where not in bounds, ``ignore_index``."""
-    label = tl.load(target_ptr + pixel_offset, mask=in_bounds, other=0).to(tl.int32)
+    """Labels of pixels, at least int32, and which of them count."""
+    label = tl.load(target_ptr + pixel_offset, mask=in_bounds, other=0)
+    if label.dtype == tl.uint8:
+        label = label.to(tl.int32)
     return label, in_bounds & (label != ignore_index)
 
 
@@ -38,6 +40,7 @@ def labelled_pixels(
         (terms, gradient): a * v * L, 1 and a * v per pixel, and class groups; all zero where not valid.
     """
     exists = (label >= 0) & (label < C)
+    label = tl.where(exists, label, 0).to(tl.int32)
     poison += tl.where(exists, 0.0, float("nan"))
     factor = tl.full(poison.shape, 1.0, tl.float32)
     if pixel_weight is not None:

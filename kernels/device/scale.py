@@ -6,8 +6,8 @@ import triton.language as tl
 
 @triton.jit
 def scale_kernel(
-    grad_ptr,  # (num_elements,) fp16 / bf16 / fp32, read and written
-    factor_ptr,  # () fp32
+    grad_ptr,  # (num_elements,) fp16, bf16, fp32 or fp64, read and written
+    factor_ptr,  # () fp32, or fp64 with an fp64 gradient
     num_elements,
     BLOCK: tl.constexpr,
 ):
@@ -16,5 +16,5 @@ def scale_kernel(
     if factor != 1.0:
         offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         mask = offsets < num_elements
-        grad = tl.load(grad_ptr + offsets, mask=mask).to(tl.float32)
+        grad = tl.load(grad_ptr + offsets, mask=mask).to(factor.dtype)
         tl.store(grad_ptr + offsets, (grad * factor).to(grad_ptr.dtype.element_ty), mask=mask)

@@ -6,6 +6,9 @@ import triton.language as tl
 from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log
 from fpl_fast.kernels.device.classes import fold_sum
 
+LARGEST = tl.constexpr(1e38)
+SMALLEST = tl.constexpr(1e-37)
+
 
 @triton.jit
 def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.constexpr):
@@ -26,6 +29,9 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
     Returns:
         (loss, gradient): per pixel, and class groups of coefficient * dL/dz.
     """
+    # The ends of float32 times log2(e) are infinite. Behind these bounds a side vanishes, as it would in exact numbers.
+    lowest = tl.minimum(lowest, LARGEST)
+    highest = tl.maximum(highest, -LARGEST)
     pull_shift = lowest * LOG2_E
     push_shift = highest * LOG2_E
     pull = ()
@@ -38,8 +44,8 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
     for g in tl.static_range(1, len(positives)):
         pull_sum += pull[g]
         push_sum += push[g]
-    pull_sum = fold_sum(pull_sum)
-    push_sum = fold_sum(push_sum)
+    pull_sum = tl.maximum(fold_sum(pull_sum), SMALLEST)
+    push_sum = tl.maximum(fold_sum(push_sum), SMALLEST)
 
     s = log(pull_sum * push_sum, FAST) + (highest - lowest)
     decay = tl.exp2(-tl.abs(s) * LOG2_E)

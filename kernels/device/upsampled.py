@@ -16,7 +16,8 @@ from fpl_fast.kernels.device.pixels import NUM_SUMS, fuzzy_positive_pixels
 from fpl_fast.kernels.device.upsampling import add, add_scaled, interpolate, load_row, zeros_like
 
 
-@triton.jit
+# Numbers that vary from launch to launch are not worth a compilation each.
+@triton.jit(do_not_specialize=["first_image", "first_program", "num_programs", "ignore_index", "max_positives"])
 def upsampled_kernel(
     student_ptr,  # (N, C, h, w) float16, bfloat16 or float32
     teacher_ptr,  # (N, C, h, w) float16, bfloat16 or float32; None for a loss with labels
