@@ -68,14 +68,25 @@ def kernel_source(
     """
     types, constants = types or {}, constants or {}
     kernel = fuzzy_positive_kernel if case.kernel == "full" else upsampled_kernel
-    names = kernel.arg_names
-    values = {name: value for name, value in _constants(case).items() if name in names and name not in types}
-    values |= constants
+    values = {name: value for name, value in _constants(case).items() if name not in types} | constants
     known = {f"{name}_ptr": f"*{case.dtype}" for name in _LOGITS}
     known |= dict.fromkeys(_FLOATS, "*fp32") | dict.fromkeys(_NUMBERS, "fp32")
     known |= dict.fromkeys(("row_start_ptr", "column_cell_ptr"), "*i32")
     known |= dict.fromkeys(("valid_mask_ptr", "mix_mask_ptr"), "*i1") | types
-    signature = {name: "constexpr" if name in values else known.get(name, "i32") for name in names}
+    return specialise(kernel, values, known)
+
+
+def specialise(kernel: Any, constants: dict[str, Any], types: dict[str, str]) -> ASTSource:
+    """A kernel with some arguments fixed, the others of the given types or int32, sizes and pointers aligned.
+
+    Args:
+        kernel: a ``triton.jit`` function.
+        constants: values known when it is compiled; arguments that the kernel lacks are left out.
+        types: Triton types, likewise.
+    """
+    names = kernel.arg_names
+    values = {name: value for name, value in constants.items() if name in names}
+    signature = {name: "constexpr" if name in values else types.get(name, "i32") for name in names}
     # Pointers, plane sizes and image strides are multiples of 16; a pixel's stride in channels_last is C.
     sizes = ("num_pixels", "width")
     aligned = [n for n in names if signature[n].startswith("*") or n in sizes or n.endswith(("stride_n", "stride_c"))]

@@ -59,6 +59,37 @@ def test_every_kind_of_launch_compiles():
     run_compiled(script)
 
 
+def test_losses_with_labels_and_adjoints_compile():
+    """The kernels that the audit does not count."""
+    script = (
+        "import triton; from triton.backends.compiler import GPUTarget;"
+        "from fpl_fast.bench.sources import specialise;"
+        "from fpl_fast.kernels.device.cross_entropy import cross_entropy_kernel;"
+        "from fpl_fast.kernels.device.upsampled import upsampled_kernel;"
+        "from fpl_fast.kernels.device.upsampling import column_adjoint_kernel;"
+        "from fpl_fast.kernels.device.scale import scale_kernel;"
+        "floats = ('class_weight_ptr', 'pixel_weight_ptr', 'scale_ptr', 'sums_ptr', 'map_ptr', 'buffer_ptr',"
+        "          'row_fraction_ptr', 'column_fraction_ptr', 'factor_ptr');"
+        "types = dict.fromkeys(floats, '*fp32') | {f'{x}_ptr': '*bf16' for x in ('logits', 'student', 'grad')};"
+        "types |= dict.fromkeys(('row_start_ptr', 'column_start_ptr', 'column_cell_ptr'), '*i32');"
+        "types |= dict.fromkeys(('threshold', 'convex_scale', 'confidence_threshold', 'confidence_power'), 'fp32');"
+        "absent = dict.fromkeys(('teacher_ptr', 'partner_ptr', 'mix_mask_ptr', 'valid_mask_ptr'));"
+        "shape = {'C': 19, 'G': 1, 'BLOCK': 128, 'LOGITS_ROWS': True, 'GRAD_ROWS': True, 'FAST': True};"
+        "tiles = {'C': 60, 'G': 2, 'BLOCK': 64, 'LOGITS_ROWS': False, 'GRAD_ROWS': False, 'FAST': True};"
+        "unused = {'CAPPED': 1, 'KEY': 'float32', 'WEIGHTING': 'none', 'FORM': 'smooth', 'CONFIDENCE': False};"
+        "unused |= {'WITH_STATS': True};"
+        "build = lambda kernel, constants, target: triton.compile("
+        "    specialise(kernel, constants, types | {'target_ptr': target}), target=GPUTarget('cuda', 90, 32));"
+        "build(cross_entropy_kernel, shape, '*u8');"
+        "build(cross_entropy_kernel, tiles | {'map_ptr': None}, '*i64');"
+        "build(upsampled_kernel, absent | shape | unused, '*i32');"
+        "build(upsampled_kernel, absent | tiles | unused | {'buffer_ptr': None}, '*i64');"
+        "build(column_adjoint_kernel, {'C': 19, 'BLOCK': 128}, '*i32');"
+        "build(scale_kernel, {'BLOCK': 4096}, '*i32')"
+    )
+    run_compiled(script)
+
+
 def test_baseline_covers_the_table():
     rows, _ = load(BASELINE)
     assert [row.case for row in rows] == default_cases()
