@@ -43,9 +43,22 @@ def killed_in_a_write(folder):
     train(tiny_run(), folder, Quiet())
 
 
+def killed_between_two_writes(folder):
+    """When the best checkpoint of step 4 is written and the last one is not, or the other way round."""
+    saved, done = torch.save, []
+
+    def save(state, file):
+        if done:
+            kill()
+        done.append(saved(state, file))
+
+    torch.save = save
+    train(tiny_run(), folder, Quiet())
+
+
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
-    for run in (killed_between_two_steps, killed_in_a_write):
+    for run in (killed_between_two_steps, killed_in_a_write, killed_between_two_writes):
         process = context.Process(target=run, args=(RunFolder(Path(sys.argv[1]) / run.__name__),))
         process.start()
         process.join()

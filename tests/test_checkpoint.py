@@ -48,13 +48,6 @@ def test_failure_keeps_the_previous_file(tmp_path, monkeypatch, where):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
-    (tmp_path / ".last.ckpt.x7f3").write_bytes(b"half")
-    (tmp_path / ".best.ckpt.a1").write_bytes(b"another writer's")
-    save_checkpoint(tmp_path / "last.ckpt", {"step": 1})
-    assert sorted(os.listdir(tmp_path)) == [".best.ckpt.a1", "last.ckpt"]
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_truncated_file(tmp_path, share):
     path = tmp_path / "last.ckpt"

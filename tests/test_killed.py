@@ -16,7 +16,7 @@ from fpl_fast.trainer.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two killed runs and one that nothing interrupts."""
+    """Killed runs and one that nothing interrupts."""
     parent = tmp_path_factory.mktemp("killed")
     command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(parent)]
     subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -34,3 +34,13 @@ def test_killed_and_resumed_equals_straight(runs, name, logged):
     assert_same_state(folder.last, straight.last)
     assert metrics(folder) == metrics(straight)
     assert {path.name for path in folder.last.parent.iterdir()} == {"last.ckpt", "best.ckpt"}  # no half-written file
+
+
+def test_the_best_checkpoint_outlives_a_kill_between_two_writes(runs):
+    """The last one, which holds the new best score, would otherwise keep the run from ever writing it."""
+    folder, straight = RunFolder(runs / "killed_between_two_writes"), RunFolder(runs / "straight")
+    assert load_checkpoint(folder.best)["step"] == 4
+    train(folder.load_config(), folder, Quiet(), resume=True)
+    assert_same_state(folder.best, straight.best)
+    assert_same_state(folder.last, straight.last)
+    assert metrics(folder) == metrics(straight)

@@ -201,6 +201,22 @@ def test_a_diverging_run_stops_with_an_explanation(tmp_path):
         train(config, RunFolder(tmp_path / "run"), Quiet())
 
 
+@pytest.mark.parametrize("stop", [False, True], ids=["evaluation", "stop"])
+def test_a_diverged_run_is_not_saved(tmp_path, stop):
+    """Neither by an evaluation nor by a stop between two log steps, of which --auto-resume would go on for ever."""
+    config = tiny_run()
+    config = dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, lr=1e30),
+        train=dataclasses.replace(config.train, log_every=5),
+        eval=dataclasses.replace(config.eval, every=100 if stop else 4),
+    )
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(FloatingPointError, match="after step 4"):
+        train(config, folder, Quiet(lambda step: stop and step == 4 and os.kill(os.getpid(), signal.SIGTERM)))
+    assert not folder.last.exists()
+
+
 @pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "ael"])
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between."""

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import torch
@@ -49,3 +50,27 @@ def test_log_drops_what_will_be_repeated(tmp_path, rest):
     log.write(6, "train", {"loss": 1.0})
     log.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4, 6]
+
+
+def test_events_of_a_run_that_begins_anew_are_dropped(tmp_path):
+    """It was killed before its first checkpoint."""
+    for value in (1.0, 2.0):
+        log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
+        for step in range(1, 4 - int(value)):
+            log.write(step, "train", {"loss": value})
+        log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0)]
+
+
+def test_a_kill_while_the_log_is_shortened_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text := '{"step": 2, "split": "train"}\n{"step": 4, "split": "train"}\n')
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        MetricsLog(path, tmp_path / "tensorboard", step=2)
+    assert path.read_text() == text

@@ -1,13 +1,13 @@
 """Checkpoints: written whole or not at all, read without running code from them."""
 
-import os
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from fpl_fast.trainer.replacing import replacing
 
 __all__ = ["load_checkpoint", "load_random_state", "random_state", "save_checkpoint"]
 
@@ -16,9 +16,7 @@ _VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that ``path`` holds either the previous or the new one, whatever happens meanwhile.
-
-    What an earlier writer left half-written when it was killed is removed.
+    """Write a checkpoint, whole or not at all (``replacing``).
 
     Args:
         path: File to write; its folder exists, and no other process writes it.
@@ -27,24 +25,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The file could not be written; the previous one is untouched.
     """
-    for abandoned in path.parent.glob(f".{path.name}.*"):
-        abandoned.unlink()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    # The new name is on the disk only once the folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as file:
+        torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

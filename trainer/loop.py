@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -147,13 +148,16 @@ class _Trainer:
 
             if self.first:
                 self.monitor.stepped(state.step)
-            log_due = state.step % config.train.log_every == 0 or state.step == steps
+            evaluation_due = state.step % config.eval.every == 0 or state.step == steps
+            log_due = evaluation_due or state.step % config.train.log_every == 0  # the loss is looked at before a save
             if log_due:
                 self._log_means(poly_lr(config.optim, state.step - 1, steps))
-            if state.step % config.eval.every == 0 or state.step == steps:
+            if evaluation_due:
                 with self.clock.paused():
                     self._evaluate()
             if state.step < steps and self._stop_agreed(stop, log_due):
+                if (loss := state.meter.sum("loss")) is not None:
+                    self._require_finite(loss.item())
                 self._save(best=False)
                 break
         if self.log:
@@ -165,10 +169,7 @@ class _Trainer:
         """Read the device and write what it says; all processes meet here."""
         names, means = self.state.meter.means()
         values = dict(zip(names, mean_over_processes(self.fabric, means).tolist(), strict=True))
-        if not values["loss"] < float("inf"):
-            raise FloatingPointError(
-                f"the loss is {values['loss']} after step {self.state.step}: a lower optim.lr may help"
-            )
+        self._require_finite(values["loss"])
         if self.log is None:
             return
         train = self.config.train
@@ -176,6 +177,11 @@ class _Trainer:
         rates = self.clock.read((self.state.step - self.read_step) * images_per_step)
         self.read_step = self.state.step
         self._record("train", {**values, "lr": lr, **rates, "peak_memory_mb": peak_memory_mb(self.fabric.device)})
+
+    def _require_finite(self, loss: float) -> None:
+        """Weights that a loss which is not finite has moved must not be saved."""
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss} after step {self.state.step}: a lower optim.lr may help")
 
     def _evaluate(self) -> None:
         """Measure, keep the pictures and the checkpoints."""
@@ -203,7 +209,8 @@ class _Trainer:
         states = random_states(self.fabric)
         if self.first:
             self.state.elapsed_s = self.clock.elapsed_s
-            for path in (self.folder.last, self.folder.best)[: 1 + best]:
+            # Last comes last: it holds best_miou, so that a run killed between the two would not write best again.
+            for path in [self.folder.best, self.folder.last] if best else [self.folder.last]:
                 self.state.save(path, config_to_dict(self.config), states)
         self.fabric.barrier()
 

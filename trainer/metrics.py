@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fpl_fast.trainer.replacing import replacing
+
 __all__ = ["Meter", "MetricsLog"]
 
 
@@ -26,6 +28,10 @@ class Meter:
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._count += 1
+
+    def sum(self, name: str) -> Tensor | None:
+        """Sum of a value since the last reading, 0-d on its device; None before the first."""
+        return self._sums.get(name)
 
     def means(self) -> tuple[list[str], Tensor]:
         """Names and means since the last call, as one tensor; starts anew."""
@@ -59,9 +65,10 @@ class MetricsLog:
 
     def __init__(self, path: Path, tensorboard: Path, *, step: int = 0) -> None:
         kept = [record for record in _read(path) if record["step"] <= step]
-        path.write_text("".join(f"{json.dumps(record)}\n" for record in kept), encoding="utf-8")
+        with replacing(path) as file:
+            file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """Write one record; numbers that are not finite become null, as JSON has none."""

@@ -9,6 +9,7 @@ from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import load_config, save_config
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.replacing import replacing
 
 __all__ = ["RunFolder", "free_path"]
 
@@ -106,6 +107,5 @@ class RunFolder:
     @staticmethod
     def write_json(path: Path, content: dict[str, Any]) -> None:
         """Write a small file in one replacement, so that a reader never meets half of it."""
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(json.dumps(content, indent=1).encode())

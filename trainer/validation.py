@@ -16,6 +16,7 @@ from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluate import EvaluationResult, evaluate
 from fpl_fast.trainer.protocol import named_protocol, predict_logits
+from fpl_fast.trainer.replacing import replacing
 from fpl_fast.trainer.run_folder import RunFolder
 
 __all__ = ["save_evaluation", "save_samples", "validate"]
@@ -118,4 +119,5 @@ def save_samples(
             f"num_positives_{place}": num_positives[0].to("cpu", torch.uint8).numpy(),
         }
     network.train(was_training)
-    np.savez_compressed(folder.samples, **arrays)
+    with replacing(folder.samples) as file:
+        np.savez_compressed(file, **arrays)

@@ -1,0 +1,44 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file so that ``path`` holds either the previous or the new content, whatever happens meanwhile.
+
+    Yields a binary file beside it, ``.NAME.tmp``, which takes its place once the block has ended well. What a killed
+    writer leaves under that name, the next one writes over.
+
+    Args:
+        path: File to write; its folder exists, and no other process writes it.
+
+    Raises:
+        OSError: The file could not be written; the previous one is untouched.
+
+    Example:
+        >>> with replacing(Path("numbers.txt")) as file:  # doctest: +SKIP
+        ...     file.write(b"1 2 3")
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The new name is on the disk only once the folder is.
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
