@@ -38,3 +38,17 @@ def test_settings_can_be_changed(folder):
         load_trained(folder, changes=["--eval.protocl", "cps"])
     with pytest.raises(ValueError, match=r"best.ckpt: must fit .*config.yaml, got other networks"):
         load_trained(folder, changes=["--model.head_channels", "5"])
+
+
+@pytest.mark.parametrize("train", [{"devices": 4}, {"batch_labelled": 1}, {"accumulate": 8}, {"precision": "16-mixed"}])
+def test_a_run_of_other_hardware(folder, tmp_path, train):
+    """Neither its processes nor the batches and the precision that it was trained with matter to its network."""
+    config = folder.load_config()
+    other = RunFolder(tmp_path / "run")
+    other.create(dataclasses.replace(config, train=dataclasses.replace(config.train, **train)))
+    other.last.write_bytes(folder.last.read_bytes())
+    run = load_trained(other, checkpoint="last")
+    assert run.fabric.world_size == 1
+    assert run.config.train.precision == "32-true"
+    stored = torch.load(folder.last, weights_only=False)["method"]
+    assert all(torch.equal(value, stored[f"networks.0.{name}"]) for name, value in run.network.state_dict().items())

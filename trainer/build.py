@@ -16,7 +16,15 @@ from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.network import build_network
 
-__all__ = ["build_method_networks", "count_devices", "make_fabric", "make_network", "without_pretraining"]
+__all__ = [
+    "build_method_networks",
+    "check_batches",
+    "count_devices",
+    "make_fabric",
+    "make_network",
+    "uses_cuda",
+    "without_pretraining",
+]
 
 
 def make_fabric(config: TrainConfig) -> Fabric:
@@ -25,7 +33,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
     Raises:
         ValueError: The device cannot run the precision, there are too few devices, or srun's tasks are not known.
     """
-    cuda = config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
+    cuda = uses_cuda(config)
     devices, num_nodes = count_devices(config)
     if cuda and torch.cuda.device_count() < devices:
         raise ValueError(f"train.devices must be at most the {torch.cuda.device_count()} GPUs here, got {devices}")
@@ -46,6 +54,11 @@ def make_fabric(config: TrainConfig) -> Fabric:
     if not fabric.is_global_zero:
         logging.getLogger("fpl_fast").setLevel(logging.ERROR)  # what all processes have to say, the first one says
     return fabric
+
+
+def uses_cuda(config: TrainConfig) -> bool:
+    """Whether a run computes on GPUs on this machine."""
+    return config.accelerator == "cuda" or (config.accelerator == "auto" and torch.cuda.is_available())
 
 
 def count_devices(config: TrainConfig) -> tuple[int, int]:
@@ -95,29 +108,47 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     """The method of a run with its networks, laid out, synchronised and compiled as the configuration says.
 
     Raises:
-        ValueError: See ``make_network``; or a batch does not divide among the processes or is too small.
+        ValueError: See ``make_network``.
     """
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
-    synchronised = fabric.world_size > 1 and fabric.device.type == "cuda"
-    if synchronised:
+    if _synchronised(fabric):
         method = convert_sync_batchnorm(method)
-    for name in ("batch_labelled", "batch_unlabelled") if method.num_unlabelled_views else ("batch_labelled",):
-        images, processes, accumulate = getattr(config.train, name), fabric.world_size, config.train.accumulate
-        if images % (processes * accumulate):
-            raise ValueError(
-                f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
-                f"(train.accumulate), got {images}"
-            )
-        if images // accumulate < (2 if synchronised else 2 * processes):
-            raise ValueError(
-                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
-                f"{accumulate} micro-batches"
-            )
     if config.train.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if config.train.compile:
         for network in method.networks:
             network.compile()
     return method
+
+
+def check_batches(config: TrainConfig, fabric: Fabric, *, unlabelled: bool) -> None:
+    """Check that the images of a step can be shared out to train on.
+
+    Args:
+        config: Batches and micro-batches.
+        fabric: The processes.
+        unlabelled: Whether unlabelled images are read.
+
+    Raises:
+        ValueError: A batch does not divide among processes and micro-batches, or is too small to normalise.
+    """
+    processes, accumulate = fabric.world_size, config.accumulate
+    for name in ("batch_labelled", "batch_unlabelled") if unlabelled else ("batch_labelled",):
+        images = getattr(config, name)
+        if images % (processes * accumulate):
+            raise ValueError(
+                f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
+                f"(train.accumulate), got {images}"
+            )
+        if images // accumulate < (2 if _synchronised(fabric) else 2 * processes):
+            raise ValueError(
+                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
+                f"{accumulate} micro-batches"
+            )
+
+
+def _synchronised(fabric: Fabric) -> bool:
+    """Whether batch normalisation sees the images of all processes."""
+    return fabric.world_size > 1 and fabric.device.type == "cuda"

@@ -14,7 +14,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
+from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
 from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb
 from fpl_fast.trainer.config import RunConfig, TrainConfig
 from fpl_fast.trainer.data.sample import ClassTable, Sample
@@ -127,6 +127,7 @@ def prepared_method(config: RunConfig, fabric: Fabric) -> Method:
     """The method of a run with its networks, and with banks for as many images as two batches have."""
     num_classes = len(class_table(config.data).names)
     method = build_method_networks(config, num_classes, fabric)
+    check_batches(config.train, fabric, unlabelled=method.num_unlabelled_views > 0)
     method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
     return method
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
+from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
 from fpl_fast.trainer.clock import Clock, peak_memory_mb
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
@@ -89,6 +89,7 @@ class _Trainer:
             without_pretraining(config) if continued else config, self.val.num_classes, fabric
         )
         self.num_views = self.method.num_unlabelled_views
+        check_batches(config.train, fabric, unlabelled=self.num_views > 0)
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
         if self.datasets.unlabelled is not None:
             self.method.prepare(

@@ -1,12 +1,12 @@
 """The trained network of a run, to evaluate and to use."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning.fabric import Fabric
 from torch import nn
 
-from fpl_fast.trainer.build import build_method_networks, make_fabric, without_pretraining
+from fpl_fast.trainer.build import build_method_networks, make_fabric, uses_cuda, without_pretraining
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import override_config
@@ -32,6 +32,9 @@ class TrainedRun:
 def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequence[str] = ()) -> TrainedRun:
     """Build the network that a run evaluates and load its weights; no image is needed for it.
 
+    Whatever the run was trained on, this is one process on one device, unless torchrun or srun has started more, and a
+    CPU computes in float32 what was trained in float16.
+
     Args:
         folder: The run.
         checkpoint: "best" (highest mIoU) or "last".
@@ -40,7 +43,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     Raises:
         ValueError: The folder is no run or has no such checkpoint, or a change breaks a rule.
     """
-    config = override_config(folder.load_config(), changes)
+    config = _on_this_machine(folder.load_config(), changes)
     path = {"best": folder.best, "last": folder.last}[checkpoint]
     state = load_checkpoint(path)
     fabric = make_fabric(config.train)
@@ -55,3 +58,11 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
     network = fabric.to_device(method.eval_network).eval()
     return TrainedRun(config, network, classes, state["step"], fabric)
+
+
+def _on_this_machine(config: RunConfig, changes: Sequence[str]) -> RunConfig:
+    """The run with its changes and, where these leave it open, with hardware that this machine has."""
+    config = override_config(replace(config, train=replace(config.train, devices=1)), changes)
+    if config.train.precision == "16-mixed" and not uses_cuda(config.train):
+        return replace(config, train=replace(config.train, precision="32-true"))
+    return config
