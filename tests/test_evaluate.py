@@ -159,6 +159,22 @@ def test_autocast_surrounds_the_network():
     assert dtypes == [torch.bfloat16]
 
 
+class Broken(Listed):
+    """Cannot read its second image."""
+
+    def __getitem__(self, index):
+        if index == 1:
+            raise ValueError("b.png: the image must be readable, got nonsense")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_bad_image_is_one_line(num_workers):
+    dataset = Broken(random_samples([(3, 4), (3, 4)]))
+    with pytest.raises(ValueError, match=r"^b\.png: the image must be readable, got nonsense$"):
+        evaluate(ReadsClass(), dataset, num_classes=NUM_CLASSES, num_workers=num_workers, **IDENTITY)
+
+
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="dataset must hold at least one image to evaluate on, got 0"):
         evaluate(ReadsClass(), Listed([]), num_classes=NUM_CLASSES)

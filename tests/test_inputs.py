@@ -138,6 +138,29 @@ def test_cutmix_partner(partner):
     assert all(len(epoch.flatten(1).unique(dim=0)) == 24 for epoch in epochs)
 
 
+@pytest.mark.parametrize("kind", ["one view", "donors"])
+def test_partner_means_nothing_without_two_random_views(kind):
+    """Where there is no partner to repeat the order for, every epoch has an order of its own."""
+    config = changed(
+        tiny_run(partner="same"),
+        data={"num_unlabelled": 8},
+        augment={"crop": (32, 48), "scales": (1.0,), "flip": 0.0},
+        train={"steps": 16},
+    )
+    donors = DonorQueue(torch.randint(8, (16, 2, 2))) if kind == "donors" else None
+    made = batches(config, 1 if donors is None else 2, donors=donors)
+    epochs = [torch.stack([b.unlabelled[0].index for b in made[4 * i : 4 * i + 4]]) for i in range(4)]
+    assert all(sorted(epoch.flatten().tolist()) == list(range(8)) for epoch in epochs)
+    assert any(not torch.equal(epoch, epochs[0]) for epoch in epochs[1:])
+
+
+def test_unlabelled_scenes_carry_no_labels():
+    labelled, unlabelled = build_train_datasets(tiny_run().data, unlabelled=True)
+    assert labelled[0].label is not None
+    assert unlabelled[0].label is None
+    assert unlabelled[0].label is None  # remembered
+
+
 def test_scenes_of_the_parts_differ():
     data = tiny_run().data
     sets = [*build_train_datasets(data, unlabelled=True), build_val_dataset(data)]

@@ -37,6 +37,21 @@ def test_wrong_paths(tmp_path, paths, message):
         find_images([tmp_path / path for path in paths])
 
 
+def test_the_rules_of_training_images_hold(tmp_path):
+    """Converted to 8 bits, deeper pixels would be cut off at 255."""
+    deep = np.random.default_rng().integers(0, 65536, (5, 6), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png: an image must have 8 bits a channel, got Pillow mode I"):
+        read_image(tmp_path / "deep.png")
+
+
+def test_a_huge_image_is_one_line(tmp_path, monkeypatch):
+    draw(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # of 12; an error from twice as many
+    with pytest.raises(ValueError, match=r"^.*a\.png: the image must be readable, got [^\n]*decompression bomb[^\n]*$"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_grey_image_becomes_rgb(tmp_path):
     grey = np.random.default_rng().integers(0, 256, (5, 6), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")

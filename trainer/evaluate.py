@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
 from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 from fpl_fast.trainer.protocol import Protocol, predict_logits
@@ -79,7 +80,8 @@ def evaluate(
         on_prediction: Called with (index of the image, classes (H, W) int64 on the device), to keep predictions.
 
     Raises:
-        ValueError: If there is nothing to look at, an image has no label, or the logits have not num_classes channels.
+        ValueError: If there is nothing to look at, an image is bad or has no label, or the logits have not num_classes
+            channels.
     """
     protocol = Protocol() if protocol is None else protocol
     indices = range(len(dataset)) if indices is None else indices
@@ -93,7 +95,7 @@ def evaluate(
     network.eval()
     try:
         with torch.inference_mode():
-            for done, (index, sample) in enumerate(zip(indices, samples, strict=True), start=1):
+            for done, (index, sample) in enumerate(zip(indices, in_one_line(samples), strict=True), start=1):
                 if sample.label is None:
                     raise ValueError(f"dataset must be labelled, got no label for image {index}")
                 image = normalize(sample.image[None].to(device, non_blocking=True), mean=mean, std=std)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from fpl_fast.trainer.data.cutmix import cutmix_masks
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.sample import ClassTable, Sample, SegmentationDataset
 from fpl_fast.trainer.data.sources import labelled_split, make_dataset, unlabelled_split, val_split
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
@@ -31,9 +32,6 @@ __all__ = [
     "read_batches",
     "read_splits",
 ]
-
-
-_Item = TypeVar("_Item")
 
 
 class TrainDatasets(NamedTuple):
@@ -70,9 +68,10 @@ def build_train_datasets(data: DataConfig, *, unlabelled: bool) -> TrainDatasets
             labelled=make_dataset(data, labelled_split(data)),
             unlabelled=make_dataset(data, unlabelled_split(data), labelled=False) if unlabelled else None,
         )
+    behind = data.num_val + data.num_labelled
     return TrainDatasets(
         labelled=_scenes(data, data.num_labelled, first=data.num_val),
-        unlabelled=_scenes(data, data.num_unlabelled, first=data.num_val + data.num_labelled) if unlabelled else None,
+        unlabelled=_scenes(data, data.num_unlabelled, first=behind, labelled=False) if unlabelled else None,
     )
 
 
@@ -131,8 +130,8 @@ def check_files(datasets: Iterable[SegmentationDataset | None], progress: Callab
 class _RememberedScenes(SyntheticScenes):
     """Scenes that are drawn once, as far as they are few: drawing takes a fifth of a small network's step."""
 
-    def __init__(self, num_images: int, size: tuple[int, int], *, seed: int, first: int) -> None:
-        super().__init__(num_images, size, seed=seed, first=first)
+    def __init__(self, num_images: int, size: tuple[int, int], *, seed: int, first: int, labelled: bool) -> None:
+        super().__init__(num_images, size, seed=seed, first=first, labelled=labelled)
         self._drawn: dict[int, Sample] = {}
 
     def __getitem__(self, index: int) -> Sample:
@@ -144,9 +143,9 @@ class _RememberedScenes(SyntheticScenes):
         return sample
 
 
-def _scenes(data: SyntheticData, num_images: int, *, first: int) -> SyntheticScenes:
+def _scenes(data: SyntheticData, num_images: int, *, first: int, labelled: bool = True) -> SyntheticScenes:
     """Scenes ``first`` ... ``first + num_images - 1``: validation, labelled and unlabelled ones follow each other."""
-    return _RememberedScenes(num_images, data.size, seed=data.seed, first=first)
+    return _RememberedScenes(num_images, data.size, seed=data.seed, first=first, labelled=labelled)
 
 
 def read_batches(
@@ -178,6 +177,7 @@ def read_batches(
         paste: Whether batches hold labelled images to paste from.
     """
     pinned = device.type == "cuda"
+    same = num_unlabelled_views == 2 and donors is None and config.method.partner == "same"
     loaders = [
         make_loader(
             stream,
@@ -190,7 +190,7 @@ def read_batches(
             pin_memory=pinned,
             donors=donors if view == 2 else None,
         )
-        for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, paste))
+        for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, same=same, paste=paste))
     ]
     mask_seed = _seeds(config.train.seed).mask
     shown = slice(rank * config.train.batch_unlabelled // world_size, None)
@@ -198,7 +198,7 @@ def read_batches(
     def batches() -> Iterator[Batch]:
         with torch.random.fork_rng(devices=[]):  # each new iterator draws a seed, which a resumed run must not notice
             iterators = [iter(loader) for loader in loaders]
-        for step, items in enumerate(_in_one_line(zip(*iterators, strict=True)), start=start_step):
+        for step, items in enumerate(in_one_line(zip(*iterators, strict=True)), start=start_step):
             labelled = _to_view(items[0], config, device, with_label=True)
             sources = _to_view(items[-1], config, device, with_label=True) if paste else None
             unlabelled = tuple(
@@ -223,18 +223,13 @@ def read_batches(
     return batches()
 
 
-def _in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Items as they come; of an error that torch wraps in the traceback of a loader process, the message."""
-    try:
-        yield from items
-    except ValueError as error:
-        raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from None
-
-
 def _streams(
-    config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int, paste: bool
+    config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int, *, same: bool, paste: bool
 ) -> list[tuple[SampleStream, int]]:
-    """The labelled stream, the unlabelled ones and that of images to paste from, each with its images a step."""
+    """The labelled stream, the unlabelled ones and that of images to paste from, each with its images a step.
+
+    With ``same`` both unlabelled streams have one order, that of the first epoch again and again.
+    """
     augment, seeds = config.augment, _seeds(config.train.seed)
     augmentation = Augmentation(
         augment.crop,
@@ -248,7 +243,6 @@ def _streams(
         return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
     length = max(len(datasets.labelled), len(datasets.unlabelled))
     x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
-    same = config.method.partner == "same"
     unlabelled = [
         SampleStream(
             datasets.unlabelled,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.protocol import Protocol, named_protocol, predict_logits
 from fpl_fast.trainer.trained import TrainedRun
@@ -50,13 +51,9 @@ def read_image(file: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: The image cannot be read.
+        ValueError: The image is missing, unreadable, or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(file) as picture:
-            return np.array(picture.convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{file}: must be a readable image, got {' '.join(str(error).split())}") from None
+    return FileStore(file.parent).image(file.name).permute(1, 2, 0).contiguous().numpy()
 
 
 @torch.inference_mode()
