@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from fpl_fast.trainer.upsample import upsample
+
 __all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_logits"]
 
 
@@ -29,7 +31,6 @@ class Protocol:
             back as its logarithm.
         centre: Height and width of the centred crop that alone is looked at, or None for all. What a smaller image
             lacks is padded: the image with 0 after normalisation, the label with class 0.
-        align_corners: Of the bilinear upsampling of logits to the size of their input.
 
     Raises:
         ValueError: If a field breaks its rule.
@@ -43,7 +44,6 @@ class Protocol:
     stride: float = 2 / 3
     combine: Literal["logits", "probabilities"] = "logits"
     centre: tuple[int, int] | None = None
-    align_corners: bool = True
 
     def __post_init__(self) -> None:
         for name in ("window", "centre"):
@@ -115,8 +115,7 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
     """
 
     def run(crop: Tensor) -> Tensor:
-        logits = network(crop).float()
-        return F.interpolate(logits, crop.shape[-2:], mode="bilinear", align_corners=protocol.align_corners)
+        return upsample(network(crop).float(), crop.shape[-2:])
 
     if protocol.window is None:
         return run(image)

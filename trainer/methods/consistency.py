@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.functional import LossStats
 from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.upsample import upsample
 
 __all__ = ["Target", "consistency_loss", "loss_telemetry", "pseudo_label_loss", "softmax_mse"]
 
@@ -105,7 +105,7 @@ def softmax_mse(
     """
 
     def probability(logits: Tensor) -> Tensor:
-        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=True).softmax(1)
+        return upsample(logits.float(), size).softmax(1)
 
     with torch.no_grad():
         teacher = probability(target.teacher_logits)

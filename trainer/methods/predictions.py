@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fpl_fast import cross_entropy
 from fpl_fast.labelled import LabelEngine
 from fpl_fast.trainer.methods.consistency import Target
+from fpl_fast.trainer.upsample import upsample
 
 __all__ = ["Prediction", "class_confidence", "confidence_map", "predict"]
 
@@ -25,7 +25,7 @@ def predict(logits: Tensor, size: tuple[int, int]) -> Prediction:
     """The prediction after bilinear upsampling (align_corners) to (H, W) of logits (N, C, h, w)."""
     parts = []
     for image in logits.float().split(1):
-        upsampled = _upsample(image, size)
+        upsampled = upsample(image, size)
         top = upsampled.max(1)
         parts.append((top.values.sub_(upsampled.logsumexp(1)).exp_(), top.indices))
     return Prediction(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -62,7 +62,3 @@ def class_confidence(
     members = [label == c for c in range(logits.shape[1])]
     total, count = torch.stack([(m * probability).sum() for m in members]), torch.stack([m.sum() for m in members])
     return total.float(), count.float()
-
-
-def _upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=True)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.backbone import Features
-from fpl_fast.trainer.models.blocks import conv_norm_relu, upsample_to
+from fpl_fast.trainer.models.blocks import conv_norm_relu
+from fpl_fast.trainer.upsample import upsample
 
 _RATES = (12, 24, 36)
 _DROPOUT = 0.1  # of whole channels
@@ -59,7 +60,7 @@ class AELHead(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Features to (N, channels, h, w) of the fine ones."""
         low = self.low(features.low)
-        high = upsample_to(self.high(self.aspp(features.high)), low)
+        high = upsample(self.high(self.aspp(features.high)), low.shape[-2:])
         return self.refine(torch.cat([low, high], dim=1))
 
 

@@ -1,7 +1,6 @@
 """Layers that the decoder heads share."""
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 
 def conv_norm_relu(
@@ -21,8 +20,3 @@ def conv_norm_relu(
         nn.ReLU(inplace=True),
     ]
     return nn.Sequential(*layers, nn.Dropout2d(dropout)) if dropout else nn.Sequential(*layers)
-
-
-def upsample_to(x: Tensor, like: Tensor) -> Tensor:
-    """(N, C, h, w) bilinearly, with aligned corners, to the height and width of ``like``."""
-    return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=True)

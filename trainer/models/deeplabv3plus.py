@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.models.backbone import Features
-from fpl_fast.trainer.models.blocks import conv_norm_relu, upsample_to
+from fpl_fast.trainer.models.blocks import conv_norm_relu
+from fpl_fast.trainer.upsample import upsample
 
 _RATES = (6, 12, 18)
 
@@ -67,5 +68,5 @@ class DeepLabV3PlusHead(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Features to (N, channels, H / 4, W / 4)."""
         low = self.low(features.low)
-        high = upsample_to(self.aspp(features.high), low)
+        high = upsample(self.aspp(features.high), low.shape[-2:])
         return self.refine(torch.cat([high, low], dim=1))
