@@ -145,8 +145,8 @@ class Method(nn.Module, ABC):
     def param_groups(self, config: OptimConfig) -> list[dict[str, Any]]:
         """Parameters for the optimiser, by learning rate and weight decay.
 
-        Convolution and linear weights decay, biases and normalisation only with ``decay_all``. ``lr_scale`` of a group
-        is its factor of the learning rate: ``head_lr_scale`` for all that does not belong to a network's ``backbone``.
+        Tensors of two or more dimensions decay, others (biases, normalisation) only with ``decay_all``. ``lr_scale`` of
+        a group is its factor of the learning rate: ``head_lr_scale`` for all that is not in a network's ``backbone``.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():

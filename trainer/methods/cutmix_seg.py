@@ -20,8 +20,10 @@ class CutMixSeg(EmaMethod):
 
     L is the squared difference of probabilities, summed over classes, a mean over pixels ("mse"), or the pseudo-label
     cross entropy or the fuzzy positive loss in its place. c is one number: the share of the batch's mixed pixels that
-    the teacher is sure of (confidence_threshold, 0.97 in the public code); no pixel is gated. The decay is constant,
-    over parameters and running statistics; the teacher is evaluated.
+    the teacher is sure of (confidence_threshold, 0.97 in the public code); no pixel is gated. With ignore_padding both
+    are means over the pixels inside of images; the public code leaves padding out of the sum of squares alone and
+    divides by all pixels. The student sees the labelled images before the mixture. The decay is constant, over
+    parameters and running statistics; the teacher is evaluated.
 
     The public code further jitters the student's colours and freezes the encoder's batch normalisation, in a recipe of
     its own (Adam, crop 321). The rows of the tables were re-run in the recipe of CPS, which does neither.
@@ -37,12 +39,14 @@ class CutMixSeg(EmaMethod):
     def losses(self, batch: Batch, progress: float) -> Losses:
         """``loss_sup`` and ``loss_unsup``; telemetry ``sure``, that is c, and that of the pseudo-label losses."""
         config, (u, partner), mask = self.config, batch.unlabelled, batch.mix_mask
+        _, loss_sup = self.supervised(self.student, batch.labelled)  # first: passes move the running statistics
         with torch.no_grad():
             target = Target(self.teacher(u.image), self.teacher(partner.image), mask)
             mixed = mix_views(u, partner, mask)
-            sure = (confidence_map(target, tuple(mask.shape[-2:])) >= config.confidence_threshold).float().mean()
+            sure = confidence_map(target, tuple(mask.shape[-2:])) >= config.confidence_threshold
+            counted = mixed.valid if config.ignore_padding else torch.ones_like(mixed.valid)
+            sure = (sure & counted).sum() / counted.sum().clamp(min=1)
         logits = self.student(mixed.image)
-        _, loss_sup = self.supervised(self.student, batch.labelled)
         loss, telemetry = consistency_loss(config, logits, target, mixed.valid)
         telemetry["sure"] = sure
         return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * sure * loss}, telemetry)
