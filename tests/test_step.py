@@ -8,11 +8,11 @@ from torch.profiler import ProfilerActivity, profile
 from trainer_runs import tiny_run
 
 from fpl_fast import ops
-from fpl_fast.trainer.methods import Batch, View, build_method
+from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
-SIZE, NUM, C = (32, 32), 2, 5
+SIZE, NUM, C, NUM_UNLABELLED = (32, 32), 2, 5, 7
 METHODS = [
     {"name": "supervised"},
     {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 50},
@@ -22,6 +22,12 @@ METHODS = [
     {"loss": "fpl", "weighting": "concave", "max_positives": None},
     {"loss": "fpl", "weighting": "convex", "balance": False, "ignore_padding": True},
     {"loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 50},
+    {"name": "mean_teacher", "loss": "mse"},
+    {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
+    {"name": "cutmix_seg", "loss": "mse", "confidence_threshold": 0.3},
+    {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "ael", "loss": "ce", "confidence_threshold": 0.3},
+    {"name": "ael", "loss": "fpl", "ignore_padding": True},
 ]
 # On a GPU each of these makes the host wait: values or sizes that only the device knows.
 SYNCHRONISING = {
@@ -41,29 +47,36 @@ def make_network():
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
 
 
-def make_batch(num_views, device):
-    generator = torch.Generator().manual_seed(0)
+def make_batch(method, device):
+    num_views, generator = method.num_unlabelled_views, torch.Generator().manual_seed(0)
 
     def view(labelled):
         valid = torch.ones(NUM, *SIZE, dtype=torch.bool)
         valid[:, -3:] = False
         label = torch.randint(0, C, (NUM, *SIZE), generator=generator).masked_fill(~valid, 255)
         image = torch.randn(NUM, 3, *SIZE, generator=generator)
-        return View(image.to(device), valid.to(device), label.to(device) if labelled else None)
+        index, wanted = (torch.randint(high, (NUM,), generator=generator) for high in (NUM_UNLABELLED, C))
+        extra = (label, index) if labelled else (None, index, wanted)
+        return View(*(t if t is None else t.to(device) for t in (image, valid, *extra)))
 
     mask = (torch.rand(NUM, *SIZE, generator=generator) < 0.4).to(device)
-    return Batch(view(True), tuple(view(False) for _ in range(num_views)), mask if num_views == 2 else None)
+    unlabelled = tuple(view(False) for _ in range(num_views))
+    paste = view(True) if method.reads_paste_sources else None
+    return Batch(view(True), unlabelled, mask if num_views == 2 else None, paste)
 
 
 def prepare(changes, device="cpu"):
-    """The arguments of ``train_step``, and the bare method."""
+    """The arguments of ``train_step``, and the bare method, ready to train on the device."""
     config = tiny_run(**changes)
     torch.manual_seed(0)
     method = build_method(config.method, make_network)
+    method.prepare(TrainingSet(C, NUM_UNLABELLED, NUM))
     fabric = Fabric(accelerator=device, devices=1)
-    batch = make_batch(method.num_unlabelled_views, fabric.device)
+    batch = make_batch(method, fabric.device)
     module, optimizer = fabric.setup(method, build_optimizer(method, config.optim, fabric.device))
     module.train()
+    if method.donors is not None:
+        next(method.donors.steps())  # a loader reads, so that donors cross to the host
     return (fabric, module, optimizer, batch, 0.0), method
 
 
@@ -94,10 +107,15 @@ def synchronisations(step):
 def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     # On a CPU, where that is free, the backward looks whether its factor is 1; a GPU decides it for itself.
     monkeypatch.setattr(ops, "scale_gradient_", torch.Tensor.mul_)
-    arguments, _ = prepare(changes)
-    train_step(*arguments)  # the first step sets things up
-    assert synchronisations(lambda: train_step(*arguments)) == set()
-    assert synchronisations(lambda: train_step(*arguments, num_micro_batches=2)) == set()
+    arguments, method = prepare(changes)
+
+    def step(num_micro_batches):
+        train_step(*arguments, num_micro_batches=num_micro_batches)
+        method.after_step(100)
+
+    step(1)  # the first step sets things up
+    for num_micro_batches in (1, 2):
+        assert synchronisations(lambda num=num_micro_batches: step(num)) == set()
 
 
 @pytest.mark.parametrize(
@@ -111,10 +129,12 @@ def test_a_read_is_seen(read) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
 def test_step_never_waits_for_the_gpu(changes) -> None:
-    arguments, _ = prepare(changes, "cuda")
+    arguments, method = prepare(changes, "cuda")
     train_step(*arguments)
+    method.after_step(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
         train_step(*arguments)
+        method.after_step(1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
