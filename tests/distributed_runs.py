@@ -24,6 +24,11 @@ from fpl_fast.trainer.run_folder import RunFolder
 
 EXACT = {"plain": {"loss": "ce", "ignore_padding": True}, "fpl": {"loss": "fpl", "balance": False, "cutmix": False}}
 
+TEACHERS = {
+    "mean_teacher": {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
+    "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "ignore_padding": True},
+}
+
 
 def config(batch=8, accumulate=1, **method):
     run = tiny_run(**method)
@@ -45,7 +50,7 @@ class Double(PlainNetwork):
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: Double(num_classes)
-    train(config(accumulate=accumulate, **EXACT[name]), folder, Quiet())
+    train(config(accumulate=accumulate, **(EXACT | TEACHERS)[name]), folder, Quiet())
 
 
 def random(folder, stop_at=None):
@@ -117,6 +122,9 @@ if __name__ == "__main__":
         for world_size, accumulate in ((1, 1), (2, 1), (2, 2), (4, 1)):
             folder = RunFolder(parent / f"{name}_{world_size}_{accumulate}")
             launch(world_size, partial(exact, folder, name, accumulate))
+    for world_size in (1, 2):
+        for name in TEACHERS:
+            launch(world_size, partial(exact, RunFolder(parent / f"{name}_{world_size}_1"), name, 1))
     launch(2, partial(random, RunFolder(parent / "random")))
     launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
     launch(2, partial(random, RunFolder(parent / "stopped")))

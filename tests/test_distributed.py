@@ -1,5 +1,6 @@
 """Two and four processes against one, and the order among them."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_runs import EXACT, config
+from distributed_runs import EXACT, TEACHERS, config
 from test_loop import assert_same_state, metrics
 
 from fpl_fast.trainer.checkpoint import load_checkpoint
@@ -26,8 +27,10 @@ def runs(tmp_path_factory):
     return parent
 
 
-@pytest.mark.parametrize("processes", ["2_1", "2_2", "4_1"])
-@pytest.mark.parametrize("name", list(EXACT))
+@pytest.mark.parametrize(
+    ("name", "processes"),
+    [*itertools.product(EXACT, ["2_1", "2_2", "4_1"]), *itertools.product(TEACHERS, ["2_1"])],
+)
 def test_processes_and_micro_batches_equal_one_process(runs, name, processes):
     """Weights, momentum, logged losses and scores, without batch normalisation."""
     one, many = RunFolder(runs / f"{name}_1_1"), RunFolder(runs / f"{name}_{processes}")

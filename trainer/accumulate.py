@@ -3,7 +3,8 @@
 They are those of the whole batch at once wherever a term is a mean over images or over pixels that can be counted
 beforehand, because every micro-batch of every process counts by its pixels. Three things stay with the micro-batch:
 batch normalisation (with SyncBatchNorm, the micro-batches of all processes), the selection and scaling that need the
-networks' outputs (the balance of the fuzzy positive loss, normalised confidence weights), and dropout.
+networks' outputs (the balance of the fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels
+of CutMix-Seg), and random numbers: dropout, and what AEL draws.
 """
 
 import torch
