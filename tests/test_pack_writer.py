@@ -82,6 +82,19 @@ def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
     assert_whole(pack, root, pictures)
 
 
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_what_a_shortened_file_has_lost_is_packed_anew(tree, tmp_path, kept):
+    root, pictures = tree
+    pack = tmp_path / "pack"
+    write_pack(pack, root, pictures)
+    lost = read_index(pack)[pictures[kept]]
+    os.truncate(data_file(pack), np.random.default_rng().integers(lost.offset, lost.end))
+    seen = []
+    write_pack(pack, root, pictures, progress=lambda *counts: seen.append(counts))
+    assert seen[0] == (kept + 1, len(pictures))  # the whole ones stay
+    assert_whole(pack, root, pictures)
+
+
 def test_sigkill(tree, tmp_path, monkeypatch):
     """A process of its own, killed again and again between two moments that nobody chose."""
     root, pictures = tree

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HEADER", "Kind", "PackStore", "Record", "data_file", "index_file", "read_index"]
+__all__ = ["HEADER", "Kind", "PackStore", "Record", "data_file", "index_file", "parse_line", "read_index"]
 
 Kind = Literal["image", "label"]
 HEADER = {"format": "fpl-fast pack", "version": 1}
@@ -60,19 +60,20 @@ def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
         header, *lines = file.read_bytes().split(b"\n")[:-1]
         if json.loads(header) != HEADER:
             raise ValueError
-        entries = [json.loads(line) for line in lines]
+        return dict(map(parse_line, lines))
     except OSError as error:
         raise ValueError(f"{path}: must be a pack that fpl-fast data pack wrote, got {error.strerror}") from None
     except ValueError:
         raise ValueError(
             f"{file}: must be the index of a pack of version {HEADER['version']}, got other text"
         ) from None
-    return {
-        (entry["kind"], entry["name"]): Record(
-            entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"])
-        )
-        for entry in entries
-    }
+
+
+def parse_line(line: bytes) -> tuple[tuple[Kind, str], Record]:
+    """Kind, name and record of a line of the index that follows the header."""
+    entry = json.loads(line)
+    record = Record(entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"]))
+    return (entry["kind"], entry["name"]), record
 
 
 class PackStore:

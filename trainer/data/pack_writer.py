@@ -1,6 +1,7 @@
 """Writing packs (pack.py): decoded in threads, appended in order, and safe whenever the writer is killed."""
 
 import fcntl
+import itertools
 import json
 import os
 import zlib
@@ -14,7 +15,7 @@ from typing import BinaryIO, TypeVar
 from torch import Tensor
 
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.pack import HEADER, Kind, data_file, index_file, read_index
+from fpl_fast.trainer.data.pack import HEADER, Kind, data_file, index_file, parse_line, read_index
 
 __all__ = ["write_pack"]
 
@@ -96,7 +97,10 @@ class _Writer:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator["_Writer"]:
-        """The writer of a pack, alone; what a killed one left is cut off. Commits at the end, whatever happens."""
+        """The writer of a pack, alone. Commits at the end, whatever happens.
+
+        What a killed writer left is cut off, and so are lines of the index whose arrays a file cut short has lost.
+        """
         if path.exists() and not index_file(path).is_file() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: must be a pack, a new or an empty folder, got something else")
         path.mkdir(parents=True, exist_ok=True)
@@ -111,7 +115,14 @@ class _Writer:
             if b"\n" not in text:
                 index.write(_line(HEADER))
                 index.flush()
-            data.truncate(max((record.end for record in read_index(path).values()), default=0))
+            read_index(path)  # which must be one
+            index.seek(0)
+            header, *lines = index.readlines()
+            size = data.seek(0, os.SEEK_END)
+            # Both files only grow, so that lines are in the order of the arrays that they tell of.
+            whole = list(itertools.takewhile(lambda line: parse_line(line)[1].end <= size, lines))
+            index.truncate(len(header) + sum(map(len, whole)))
+            data.truncate(parse_line(whole[-1])[1].end if whole else 0)
             data.seek(0, os.SEEK_END)
             writer = cls(data, index)
             try:
