@@ -13,9 +13,12 @@ from fpl_fast.trainer.data.lists import Pair, Split, fill_templates, read_list
         (b"\xef\xbb\xbfa\n \nb\n", [("a", "a"), ("b", "b")]),  # a byte-order mark and a blank line
         (b"/i/a.png\t/l/a.png\n/i/b.png\t/l/b.png\n", [("i/a.png", "l/a.png"), ("i/b.png", "l/b.png")]),
         (b"i/a.png l/a.png\r\ni/b.png l/b.png", [("i/a.png", "l/a.png"), ("i/b.png", "l/b.png")]),
-        (b"/i/a 1.png\t/l/a 1.png\n", [("i/a 1.png", "l/a 1.png")]),  # spaces in names need the TAB
+        (b"a.png b.png\n", [("a.png", "b.png")]),
+        (b"/i/a 1.png\t/l/a 1.png\n", [("i/a 1.png", "l/a 1.png")]),  # spaces in paths need the TAB
+        (b"my photo\nmy other photo\n", [("my photo", "my photo"), ("my other photo", "my other photo")]),
+        (b"photo 1.jpg\n", [("photo 1.jpg", "photo 1.jpg")]),
     ],
-    ids=["id", "crlf", "mark", "tab", "space", "names with spaces"],
+    ids=["id", "crlf", "mark", "tab", "space", "suffixes", "paths with spaces", "ids with spaces", "a space before 1"],
 )
 def test_formats(tmp_path, text, expected):
     (tmp_path / "list.txt").write_bytes(text)
@@ -27,10 +30,10 @@ def test_formats(tmp_path, text, expected):
     [
         ("", "list.txt: the list must name at least one image, got 0"),
         ("\r\n \n", "list.txt: the list must name at least one image, got 0"),
-        ("a\nb c d\n", "list.txt: line 2 must hold an id, or an image and a label, got 'b c d'"),
+        ("a\ni/b l/b w/b\n", "list.txt: line 2 must hold an id, or an image and a label, got 'i/b l/b w/b'"),
         ("a\tb\tc", "list.txt: line 1 must hold"),
         ("a\t\tb", "list.txt: line 1 must hold"),
-        ("/ x", "list.txt: line 1 must hold"),
+        ("/ /x", "list.txt: line 1 must hold"),
     ],
 )
 def test_bad_lists(tmp_path, text, message):

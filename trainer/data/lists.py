@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 __all__ = ["Pair", "Split", "fill_templates", "read_list"]
@@ -42,8 +42,9 @@ def read_list(path: Path) -> list[Pair]:
     """Read a list file in any of the three public formats.
 
     A line holds an id (PASCAL VOC); image and label, separated by a TAB (Cityscapes of CPS, where both start with
-    "/"); or image and label, separated by a space (AEL). Windows line ends, blank lines, a byte-order mark and a
-    missing final newline do no harm. Leading slashes are dropped: entries lie below the root.
+    "/"); or image and label, separated by a space (AEL), if all that spaces separate looks like paths, with a "/" or a
+    suffix: "my photo" is an id. Windows line ends, blank lines, a byte-order mark and a missing final newline do no
+    harm. Leading slashes are dropped: entries lie below the root.
 
     Raises:
         ValueError: The list is missing, no text, empty, or a line holds more than two columns.
@@ -54,7 +55,7 @@ def read_list(path: Path) -> list[Pair]:
         raise ValueError(f"{path}: the list file must be a readable text file, got {error}") from None
     pairs = []
     for number, line in enumerate(map(str.strip, lines), start=1):
-        columns = [column.strip().lstrip("/") for column in line.split("\t" if "\t" in line else None)]
+        columns = [column.strip().lstrip("/") for column in _columns(line)]
         if len(columns) > 2 or "" in columns:
             raise ValueError(f"{path}: line {number} must hold an id, or an image and a label, got {line!r}")
         if columns:
@@ -62,6 +63,14 @@ def read_list(path: Path) -> list[Pair]:
     if not pairs:
         raise ValueError(f"{path}: the list must name at least one image, got 0")
     return pairs
+
+
+def _columns(line: str) -> list[str]:
+    """What a TAB separates; otherwise what spaces separate, unless a part is no path; nothing of a blank line."""
+    if "\t" in line:
+        return line.split("\t")
+    parts = line.split()
+    return parts if all("/" in part or PurePosixPath(part).suffix for part in parts) else [line]
 
 
 def fill_templates(pairs: Iterable[Pair], images: str, labels: str) -> list[Pair]:
