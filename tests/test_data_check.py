@@ -6,9 +6,9 @@ from PIL import Image
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.clock import available_memory_bytes
-from fpl_fast.trainer.config import CityscapesData, MethodConfig, VocData
+from fpl_fast.trainer.config import CityscapesData, FolderData, MethodConfig, VocData
 from fpl_fast.trainer.data.lists import Pair, Split
-from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits
+from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits, require_no_leaks
 
 
 def quiet(title):
@@ -68,7 +68,7 @@ def test_trained_validation_images_are_wrong_and_files_named_once(tmp_path):
     (tmp_path / "train_part.txt").write_text("\n".join((lists / "train_aug_labeled_1-8.txt").read_text().split()[:2]))
     leaking = VocData(root=str(tmp_path), val="train_part.txt")
     (problem,) = examine_data(run_on(leaking), quiet).problems
-    assert problem.startswith("labelled and val share 2 of 5 and 2 images: train_aug/image/")
+    assert problem.startswith("labelled and val share 2 of 5 and 2 images: 2099_")
     gone = tmp_path / examine_data(run_on(leaking), quiet).parts["val"].split.pairs[0].image
     gone.unlink()
     first, second = examine_data(run_on(leaking), quiet).problems
@@ -78,14 +78,44 @@ def test_trained_validation_images_are_wrong_and_files_named_once(tmp_path):
 
 def test_overlaps():
     leaks, remarks = find_overlaps(
-        {"labelled": split("a", "b"), "unlabelled": split("b", "c", "d", "c", "c"), "val": split("e", "a", "f")}
+        FolderData(),
+        {"labelled": split("a", "b"), "unlabelled": split("b", "c", "d", "c", "c"), "val": split("e", "a", "f")},
     )
     assert leaks == ["labelled and val share 1 of 2 and 3 images: a, ..."]
     assert remarks == [
         "labelled and unlabelled share 1 of 2 and 5 images: b, ...",
         "unlabelled names 2 images more than once: c, ...",
     ]
-    assert find_overlaps({"labelled": split("a"), "val": split("b")}) == ([], [])
+    assert find_overlaps(FolderData(), {"labelled": split("a"), "val": split("b")}) == ([], [])
+
+
+@pytest.mark.parametrize("part", ["labelled", "unlabelled"])
+def test_public_images_are_known_in_every_folder(part):
+    splits = {"labelled": split("train_aug/image/2007_000032.jpg"), "val": split("val/image/2007_000033.jpg")}
+    require_no_leaks(VocData(), splits)
+    splits[part] = split("train_aug/image/2007_000032.jpg", "train_aug/image/2007_000033.jpg")
+    with pytest.raises(
+        ValueError, match=rf"data\.val must name no image that is trained on, got: .*{part}.* share 1 of"
+    ):
+        require_no_leaks(VocData(), splits)
+    require_no_leaks(FolderData(), splits)  # whose names say nothing across folders
+
+
+@pytest.mark.parametrize(
+    ("method", "labelled_streams", "unlabelled_streams"),
+    [
+        ({"name": "supervised"}, 1, 0),
+        ({"name": "cps", "cutmix": False}, 1, 1),
+        ({"name": "cps"}, 1, 2),
+        ({"name": "mean_teacher"}, 1, 1),
+        ({"name": "ael"}, 2, 2),
+        ({"name": "ael", "paste_probability": 0.0}, 1, 2),
+    ],
+)
+def test_the_method_says_what_loaders_hold(tmp_path, method, labelled_streams, unlabelled_streams):
+    voc_tree(tmp_path)
+    report = examine_data(run_on(VocData(root=str(tmp_path)), **method), quiet)
+    assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 * labelled_streams + 4 * 2 * unlabelled_streams)
 
 
 def test_supervised_reads_no_unlabelled_images(tmp_path):

@@ -6,9 +6,11 @@ import signal
 import numpy as np
 import pytest
 import torch
+from data_trees import voc_tree
 from trainer_runs import STEPS, Quiet, tiny_run
 
 from fpl_fast.trainer.checkpoint import load_checkpoint
+from fpl_fast.trainer.config import VocData
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.trained import load_trained
@@ -275,3 +277,15 @@ def test_checkpoint_of_other_networks(tmp_path, straight):
     folder.last.write_bytes(straight[0].last.read_bytes())
     with pytest.raises(ValueError, match=r"last\.ckpt: must fit the run's config\.yaml, got other networks"):
         train(folder.load_config(), folder, Quiet(), resume=True)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_validation_images_are_not_trained_on(tmp_path, check):
+    (leaked, *_) = voc_tree(tmp_path)
+    name = next(tmp_path.glob("val/image/*.jpg")).stem
+    (tmp_path / "unlabelled.txt").write_text(f"{leaked}\n{name}\n")
+    data = VocData(root=str(tmp_path), unlabelled="unlabelled.txt", check=check)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"data\.val must name no image .*unlabelled and val share 1 of .*{name}"):
+        train(dataclasses.replace(tiny_run(), data=data), folder, Quiet())
+    assert not folder.path.exists()

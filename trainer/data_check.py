@@ -2,16 +2,21 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fpl_fast.trainer.config import FileData, RunConfig
+from torch import nn
+
+from fpl_fast.trainer.config import BATCHES_AHEAD, DataConfig, FileData, MethodConfig, PublicData, RunConfig
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sources import make_dataset
 from fpl_fast.trainer.inputs import read_splits
+from fpl_fast.trainer.methods import Method, build_method
 
-__all__ = ["DataReport", "PartReport", "examine_data", "find_overlaps", "read_file_splits"]
+__all__ = ["DataReport", "PartReport", "examine_data", "find_overlaps", "read_file_splits", "require_no_leaks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def read_file_splits(config: RunConfig) -> dict[str, Split]:
     """
     if not isinstance(config.data, FileData):
         raise ValueError(f"data.kind must be a data set in files, got {config.data.kind!r}")
-    return read_splits(config.data, unlabelled=config.method.name != "supervised")
+    return read_splits(config.data, unlabelled=_method(config.method).num_unlabelled_views > 0)
 
 
 def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int], None]]) -> DataReport:
@@ -82,7 +87,7 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
     for name, split in read_file_splits(config).items():
         dataset = make_dataset(config.data, split, labelled=name != "unlabelled")
         parts[name] = PartReport(split, dataset, dataset.inspect(progress=progress(name)))
-    leaks, remarks = find_overlaps({name: part.split for name, part in parts.items()})
+    leaks, remarks = find_overlaps(config.data, {name: part.split for name, part in parts.items()})
     labelled = parts["labelled"]
     pixels = labelled.found.label_pixels[: labelled.dataset.num_classes].tolist()
     absent = [name for name, count in zip(labelled.dataset.class_names, pixels, strict=True) if count == 0]
@@ -91,10 +96,15 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
     return DataReport(parts, tuple(leaks), tuple(remarks), _loader_bytes(config))
 
 
-def find_overlaps(splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
-    """Sentences on images that are in validation and training; and on other images that are named twice."""
+def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
+    """Sentences on images that are in validation and training; and on other images that are named twice.
+
+    Images of a public data set are known by their public names, since lists may place one of them in two folders;
+    others by their paths.
+    """
     leaks, remarks = [], []
-    names = {part: [pair.image for pair in split.pairs] for part, split in splits.items()}
+    name = image_id if isinstance(data, PublicData) else str
+    names = {part: [name(pair.image) for pair in split.pairs] for part, split in splits.items()}
     for (one, images), (other, others) in itertools.combinations(names.items(), 2):
         shared = sorted(set(images) & set(others))
         if shared:
@@ -102,14 +112,31 @@ def find_overlaps(splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
             (leaks if "val" in (one, other) else remarks).append(text)
     for part, images in names.items():
         if len(set(images)) < len(images):
-            twice = max(images, key=images.count)
+            ((twice, _),) = Counter(images).most_common(1)
             remarks.append(f"{part} names {len(images) - len(set(images))} images more than once: {twice}, ...")
     return leaks, remarks
 
 
+def require_no_leaks(data: DataConfig, splits: Mapping[str, Split]) -> None:
+    """Refuse to train on what is evaluated on.
+
+    Raises:
+        ValueError: A validation image is among the labelled or the unlabelled ones.
+    """
+    leaks, _ = find_overlaps(data, splits)
+    if leaks:
+        raise ValueError(f"data.val must name no image that is trained on, got: {'; '.join(leaks)}")
+
+
+def _method(config: MethodConfig) -> Method:
+    """The method, to be asked what it reads: with networks that are none."""
+    return build_method(config, nn.Identity)
+
+
 def _loader_bytes(config: RunConfig) -> int:
-    """Crops that workers hold ready: two batches a worker; 3 bytes of image, 1 of validity and 1 of label a pixel."""
-    train = config.train
-    pixels = math.prod(config.augment.crop)
-    views = 0 if config.method.name == "supervised" else 2
-    return 2 * max(1, train.workers) * (5 * train.batch_labelled + 4 * views * train.batch_unlabelled) * pixels
+    """Crops that workers hold ready: 3 bytes of image, 1 of validity and 1 of label a pixel."""
+    train, method = config.train, _method(config.method)
+    labelled = (1 + method.reads_paste_sources) * train.batch_labelled
+    unlabelled = method.num_unlabelled_views * train.batch_unlabelled
+    batch = (5 * labelled + 4 * unlabelled) * math.prod(config.augment.crop)
+    return BATCHES_AHEAD * max(1, train.workers) * batch

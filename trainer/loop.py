@@ -13,6 +13,7 @@ from fpl_fast.trainer.clock import Clock, peak_memory_mb
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.data_check import require_no_leaks
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
@@ -114,6 +115,7 @@ class _Trainer:
         """Make the folder of the run, once the data is known to be good."""
         if not resume:
             self.folder.require_free()
+        require_no_leaks(self.config.data, splits)
         if isinstance(self.config.data, FileData) and self.config.data.check:
             check_files([*self.datasets, self.val], self.monitor.checking)
         self.folder.create(self.config)
