@@ -222,3 +222,9 @@ def test_first_donors_are_any_images():
 def test_something_must_be_left_to_paste():
     with pytest.raises(ValueError, match=r"method.paste_exclude must leave one of the 6 classes, got \(0, 1, 2"):
         make_method(name="ael", paste_exclude=tuple(range(C)))
+
+
+@pytest.mark.parametrize("value", [-1, C, 99])
+def test_only_classes_can_be_excluded_from_pasting(value):
+    with pytest.raises(ValueError, match=rf"method.paste_exclude must hold classes 0 ... {C - 1}, got {value}"):
+        make_method(name="ael", paste_exclude=(0, value))

@@ -95,6 +95,11 @@ def test_every_field_is_described(name):
         (lambda: TrainConfig(steps=0), "train.steps must be >= 1, got 0"),
         (lambda: TrainConfig(accumulate=0), "train.accumulate must be >= 1, got 0"),
         (lambda: TrainConfig(workers=-1), "train.workers must be >= 0, got -1"),
+        (lambda: TrainConfig(seed=-1), "train.seed must be >= 0, got -1"),
+        (lambda: SyntheticData(seed=-1), "data.seed must be >= 0, got -1"),
+        (lambda: FolderData(std=(1.0, 0.0, 1.0)), "data.std must be > 0"),
+        (lambda: VocData(ignore_index=256), r"data.ignore_index must be in \[0, 255\], got 256"),
+        (lambda: FolderData(ignore_index=-1), r"data.ignore_index must be in \[0, 255\], got -1"),
         (lambda: EvalConfig(every=0), "eval.every must be >= 1, got 0"),
         (lambda: SyntheticData(num_labelled=0), "data.num_labelled must be >= 1, got 0"),
         (lambda: SyntheticData(std=(1.0, 0.0, 1.0)), "data.std must be > 0"),
@@ -113,6 +118,7 @@ def test_broken_rules(make, message):
         ({"optim": {"lrr": 1.0}}, "unknown key 'optim.lrr': did you mean 'optim.lr'?"),
         ({"optm": {"lr": 1.0}}, "unknown key 'optm.lr': did you mean 'optim.lr'?"),
         ({"data": {"root": "x"}}, "unknown key 'data.root'"),  # a folder's key in synthetic data
+        ({"data": {"ignore_index": 0}}, "unknown key 'data.ignore_index'"),  # scenes mark void themselves
         ({"optim": 3}, "optim must hold keys and values, got 3"),
         ({"data": {"kind": "vok"}}, "data.kind must be one of synthetic, folder, voc, city, got 'vok'"),
         ({"data": {"kind": "voc", "partition": "1/3"}}, "data.partition"),

@@ -4,7 +4,7 @@ Every number of a run lives here, so that the ``config.yaml`` of a run folder is
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 __all__ = [
     "AugmentConfig",
@@ -44,24 +44,23 @@ def _check_scale_range(scales: tuple[float, float], name: str) -> None:
 
 @_config
 class DataConfig:
-    """What every data set has: the colours it is normalised with and the value of pixels without a label."""
+    """What every data set has: the colours it is normalised with."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue, in units of full scale (ImageNet's, as torchvision states them)."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Standard deviation of red, green and blue, in units of full scale."""
-    ignore_index: int = 255
-    """Label value of pixels that no loss and no metric counts."""
 
     def __post_init__(self) -> None:
         _require(min(self.std) > 0, "data.std", "> 0", self.std)
-        _require(0 <= self.ignore_index <= 255, "data.ignore_index", "in [0, 255]", self.ignore_index)
 
 
 @_config
 class SyntheticData(DataConfig):
     """Procedurally drawn street scenes: nothing to download, the same pictures for the same seed on any machine."""
 
+    ignore_index: ClassVar[int] = 255
+    """Label value of void pixels, as they are drawn."""
     kind: Literal["synthetic"] = "synthetic"
     """Names the kind of data set; fixed by the recipe."""
     num_labelled: int = 6
@@ -80,6 +79,7 @@ class SyntheticData(DataConfig):
         for name in ("num_labelled", "num_unlabelled", "num_val"):
             _require(getattr(self, name) >= 1, f"data.{name}", ">= 1", getattr(self, name))
         _require(min(self.size) >= 32, "data.size", ">= 32 pixels on either side", self.size)
+        _require(self.seed >= 0, "data.seed", ">= 0", self.seed)
 
 
 @_config
@@ -92,6 +92,12 @@ class FileData(DataConfig):
     """Folder that fpl-fast data pack decodes the pictures into and training reads them from; null decodes files."""
     check: bool = True
     """Whether every picture is read before a run begins, so that a bad one is known at once."""
+    ignore_index: int = 255
+    """Label value of pixels that no loss and no metric counts."""
+
+    def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
+        _require(0 <= self.ignore_index <= 255, "data.ignore_index", "in [0, 255]", self.ignore_index)
 
 
 @_config
@@ -122,7 +128,7 @@ class FolderData(FileData):
     """Names of the classes in order, for reports; empty means "0", "1", ..."""
 
     def __post_init__(self) -> None:
-        DataConfig.__post_init__(self)
+        FileData.__post_init__(self)
         _require(2 <= self.num_classes <= 255, "data.num_classes", "in [2, 255]", self.num_classes)
         _require(
             len(self.class_names) in (0, self.num_classes),
@@ -222,7 +228,11 @@ class ModelConfig:
 
 @_config
 class MethodConfig:
-    """What is minimised. ``supervised`` reads the first four fields only."""
+    """What is minimised.
+
+    ``supervised`` reads ``sup_loss``, ``ohem_min_kept``, ``aux_weight`` and ``engine``; reports take ``threshold`` and
+    ``max_positives`` of any method for their maps of K.
+    """
 
     name: Literal["supervised", "cps", "mean_teacher", "cutmix_seg", "ael"] = "cps"
     """Training method."""
@@ -373,13 +383,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
-        for name in ("workers", "threads"):
+        for name in ("seed", "workers", "threads"):
             _require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))
 
 
 @_config
 class EvalConfig:
-    """When and how the first network is measured on the validation images."""
+    """When and how the network of a run (the teacher, in AEL and CutMix-Seg) is measured on the validation images."""
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""

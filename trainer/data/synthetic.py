@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from fpl_fast.trainer.config import SyntheticData
 from fpl_fast.trainer.data import scenery
 from fpl_fast.trainer.data.sample import Palette, Sample
 
@@ -47,7 +48,7 @@ class SyntheticScenes:
     """
 
     num_classes = len(CLASS_NAMES)
-    ignore_index = 255
+    ignore_index = SyntheticData.ignore_index
     class_names = CLASS_NAMES
     palette = PALETTE
 

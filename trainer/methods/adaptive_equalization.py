@@ -70,9 +70,12 @@ class AdaptiveEqualizationLearning(EmaMethod):
         """Make the banks and choose the first donors.
 
         Raises:
-            ValueError: No class is left to paste.
+            ValueError: ``paste_exclude`` names what is no class, or leaves no class to paste.
         """
         config, num_classes = self.config, data.num_classes
+        unknown = [c for c in config.paste_exclude if not 0 <= c < num_classes]
+        if unknown:
+            raise ValueError(f"method.paste_exclude must hold classes 0 ... {num_classes - 1}, got {unknown[0]}")
         targets = torch.tensor([c not in config.paste_exclude for c in range(num_classes)])
         if not targets.any():
             got = config.paste_exclude
