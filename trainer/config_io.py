@@ -1,6 +1,6 @@
 """Configurations from and to YAML and the command line, with types checked and misspelt keys answered.
 
-The dataclasses of config.py are the only description: jsonargparse reads fields, types, defaults and the docstring
+The dataclasses of config/ are the only description: jsonargparse reads fields, types, defaults and the docstring
 under each field from them.
 """
 
@@ -14,7 +14,8 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fpl_fast.trainer.config import CityscapesData, DataConfig, FolderData, RunConfig, SyntheticData, VocData
+from fpl_fast.trainer.config import DataConfig, RunConfig
+from fpl_fast.trainer.config.data import DATA_KINDS
 
 __all__ = [
     "config_from_dict",
@@ -26,13 +27,6 @@ __all__ = [
     "override_config",
     "save_config",
 ]
-
-DATA_KINDS: dict[str, type[DataConfig]] = {
-    "synthetic": SyntheticData,
-    "folder": FolderData,
-    "voc": VocData,
-    "city": CityscapesData,
-}
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fpl_fast.trainer.config import BATCHES_AHEAD, DataConfig, FileData, MethodConfig, PublicData, RunConfig
+from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.public import image_id
+from fpl_fast.trainer.data.read_ahead import BATCHES_AHEAD
 from fpl_fast.trainer.data.sources import make_dataset
 from fpl_fast.trainer.inputs import read_splits
 from fpl_fast.trainer.methods import Method, build_method

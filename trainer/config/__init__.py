@@ -1,0 +1,34 @@
+"""What a run is: one frozen, typed value, checked when it is made (config_io.py reads and writes it).
+
+Every number of a run lives here, so that the ``config.yaml`` of a run folder is enough to repeat it.
+"""
+
+from fpl_fast.trainer.config.data import (
+    CityscapesData,
+    DataConfig,
+    FileData,
+    FolderData,
+    PublicData,
+    SyntheticData,
+    VocData,
+)
+from fpl_fast.trainer.config.method import MethodConfig
+from fpl_fast.trainer.config.run import RunConfig
+from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "CityscapesData",
+    "DataConfig",
+    "EvalConfig",
+    "FileData",
+    "FolderData",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PublicData",
+    "RunConfig",
+    "SyntheticData",
+    "TrainConfig",
+    "VocData",
+]

@@ -1,0 +1,39 @@
+"""A whole run, and the rules between its sections."""
+
+from dataclasses import field
+
+from fpl_fast.trainer.config.data import CityscapesData, FolderData, SyntheticData, VocData
+from fpl_fast.trainer.config.method import MethodConfig
+from fpl_fast.trainer.config.rules import config_class, require
+from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from fpl_fast.trainer.data.read_ahead import BATCHES_AHEAD
+
+__all__ = ["RunConfig"]
+
+
+@config_class
+class RunConfig:
+    """A whole run. Recipes (recipes.py) make it, ``config.yaml`` of the run folder holds it."""
+
+    recipe: str = ""
+    """Name of the recipe this configuration started from, for the reader."""
+    data: SyntheticData | FolderData | VocData | CityscapesData = field(default_factory=SyntheticData)
+    """Data set."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Network."""
+    method: MethodConfig = field(default_factory=MethodConfig)
+    """Training method."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Length, batches, hardware."""
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Evaluation."""
+
+    def __post_init__(self) -> None:
+        read_ahead = BATCHES_AHEAD * self.train.workers
+        if self.method.name == "ael":
+            require(self.method.donor_lead > read_ahead, "method.donor_lead",
+                     f"> {read_ahead}, the batches that train.workers read ahead", self.method.donor_lead)  # fmt: skip

@@ -1,0 +1,145 @@
+"""Augmentation, network, optimiser, length and hardware of a run, and its evaluation."""
+
+from typing import Literal
+
+from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
+
+__all__ = ["AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+
+
+@config_class
+class AugmentConfig:
+    """Random flip, scale and crop, the same for labelled and unlabelled images."""
+
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of a training crop, pixels; smaller images are padded, centred."""
+    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
+    """Factors of image size that are drawn from uniformly (CPS has no 1.25)."""
+    scale_range: tuple[float, float] | None = None
+    """Range of continuous scales, half of them below and half above 1, that replaces ``scales``; 0.5 to 2 in AEL."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    pad_label: Literal["ignore", "zero"] = "ignore"
+    """Label of padding: none, or class 0 as in the public code of AEL, which so trains "road" or "background" on it."""
+
+    def __post_init__(self) -> None:
+        require(min(self.crop) >= 1, "augment.crop", ">= 1 pixel on either side", self.crop)
+        require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
+        if self.scale_range is not None:
+            check_scale_range(self.scale_range, "augment.scale_range")
+        require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
+
+
+@config_class
+class ModelConfig:
+    """A backbone of any kind that timm knows, under the DeepLabv3+ head of CPS or of AEL."""
+
+    backbone: str = "resnet50"
+    """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
+    head: Literal["cps", "ael"] = "cps"
+    """Decoder: that of CPS (made for output stride 16), or that of AEL with its auxiliary head and dropout (for 8)."""
+    output_stride: int | None = 16
+    """Image size over size of the deepest features; null is the backbone's own, for those that cannot be dilated."""
+    head_channels: int = 256
+    """Channels of the head's features."""
+    low_channels: int = 48
+    """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
+    pretrained: bool = False
+    """Whether timm downloads its ImageNet weights."""
+    weights_file: str | None = None
+    """File of backbone weights (a state dict) to start from instead; names that do not fit are reported."""
+
+    def __post_init__(self) -> None:
+        for name in ("head_channels", "low_channels"):
+            require(getattr(self, name) >= 1, f"model.{name}", ">= 1", getattr(self, name))
+        if self.pretrained and self.weights_file is not None:
+            raise ValueError("model.weights_file must be null when model.pretrained is true: they exclude each other")
+
+
+@config_class
+class OptimConfig:
+    """SGD with momentum under lr(step) = lr * (1 - step / steps) ** power."""
+
+    lr: float = 0.0025
+    """Learning rate at the first step, for 8 labelled images a step. The published 0.01 and 0.02 act as 0.0025: the
+    public code divides its loss by the number of processes once more than it shows."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 4e-4
+    """Weight decay, of convolution and linear weights only; 1e-4 times the number of processes of the public code."""
+    decay_all: bool = False
+    """Whether biases and normalisation decay as well, as in the public code of AEL."""
+    head_lr_scale: float = 1.0
+    """Learning rate of all that is not the backbone, over the backbone's; 10 in AEL."""
+    power: float = 0.9
+    """Exponent of the learning-rate schedule."""
+    implementation: Literal["auto", "torch", "apex"] = "auto"
+    """Fused SGD of PyTorch or of NVIDIA apex; "auto" takes apex on a GPU where it is installed from source."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "optim.lr", "> 0", self.lr)
+        require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+        require(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
+        require(self.head_lr_scale > 0, "optim.head_lr_scale", "> 0", self.head_lr_scale)
+        require(self.power >= 0, "optim.power", ">= 0", self.power)
+
+
+@config_class
+class TrainConfig:
+    """Length, batches and hardware of a run."""
+
+    steps: int = 40_000
+    """Optimiser steps."""
+    batch_labelled: int = 8
+    """Labelled images a step, over all processes."""
+    batch_unlabelled: int = 8
+    """Unlabelled images a step, over all processes; with CutMix as many mixed ones from twice as many."""
+    accumulate: int = 1
+    """Micro-batches that the images of a step pass through one after another, to need less memory. The gradient is that
+    of the whole step except for what a micro-batch has of its own: batch normalisation, dropout, and scalings that need
+    its predictions, such as method.balance."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and masks."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Kind of device."""
+    devices: int = 1
+    """Devices of one machine; under torchrun its own count holds."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of the networks; the losses always accumulate in float32."""
+    channels_last: bool = True
+    """Whether images and convolutions are laid out with the channels innermost."""
+    compile: bool = False
+    """Whether the networks go through torch.compile."""
+    workers: int = 2
+    """Loader processes of each training process and image stream; 0 loads in the training process."""
+    threads: int = 0
+    """CPU threads that a training process computes with; 0 leaves it to torch. Small networks want 1: threads that
+    wait for each other cost more than they do, many times more on a machine that has other work."""
+    log_every: int = 20
+    """Steps between log lines; the device is read at no other time."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every"):
+            require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
+        for name in ("seed", "workers", "threads"):
+            require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))
+
+
+@config_class
+class EvalConfig:
+    """When and how the network of a run (the teacher, in AEL and CutMix-Seg) is measured on the validation images."""
+
+    every: int = 2000
+    """Steps between evaluations; the last step is always evaluated."""
+    protocol: Literal["cps", "ael", "ael_crop", "whole"] = "whole"
+    """How an image is run: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
+    "ael_crop" looks at the centre alone, as AEL does while it trains, "whole" runs the image in one pass."""
+    window: tuple[int, int] = (800, 800)
+    """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
+    samples: int = 6
+    """Validation pictures kept for the report."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, "eval.every", ">= 1", self.every)
+        require(min(self.window) >= 1, "eval.window", ">= 1 pixel on either side", self.window)
+        require(self.samples >= 0, "eval.samples", ">= 0", self.samples)
