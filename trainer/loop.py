@@ -160,7 +160,7 @@ class _Trainer:
                     self._evaluate()
             if state.step < steps and self._stop_agreed(stop, log_due):
                 if (loss := state.meter.sum("loss")) is not None:
-                    self._require_finite(loss.item())
+                    self._require_finite(float(loss))
                 self._save(best=False)
                 break
         if self.log:
