@@ -255,7 +255,7 @@ def test_predict_images_and_folders(run, tmp_path, capsys):
         capsys, "predict", str(run), str(tmp_path / "in"), "--label-ids"
     )
     (tmp_path / "c.jpg").write_text("no image")
-    assert "c.jpg: must be a readable image" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
+    assert "c.jpg: the image must be readable" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
 
 
 def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path):
