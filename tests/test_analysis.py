@@ -52,8 +52,8 @@ def test_ignored_targets_have_no_score():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (torch.zeros(1, 2, 3, dtype=torch.int64), "target must be integer of shape"),
-        (torch.zeros(1, 2, 2), "target must be integer of shape"),
+        (torch.zeros(1, 2, 3, dtype=torch.int64), r"target must have shape \(N, H, W\) = \(1, 2, 2\), got \(1, 2, 3\)"),
+        (torch.zeros(1, 2, 2), "target must be uint8, int32 or int64, got torch.float32"),
         (torch.full((1, 2, 2), 4), r"target must lie in \[0, 4\) or be ignore_index=255, got 4"),
     ],
 )

@@ -17,6 +17,10 @@ GRADIENT = {
     torch.float16: {"rtol": 2**-10, "atol": 1e-5},
     torch.bfloat16: {"rtol": 2**-7, "atol": 1e-5},
 }
+# Relative error of an exponential per unit of its argument's size: it is subtracted from a rounded product.
+PER_LOGIT = 1.5e-7
+# Interpolated logits closer than this may be ranked either way.
+RANK_MARGIN = 1e-5
 # Float32 quantities of one pixel on the way: keys' logits, masses, weights, log-sum-exps.
 SINGLE = {"rtol": 1e-5, "atol": 1e-5}
 # Six printed decimals.
