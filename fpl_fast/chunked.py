@@ -15,6 +15,11 @@ from fpl_fast.reference import accumulate_dtype
 from fpl_fast.windows import GradientWindows, LogitWindows, Window
 
 
+# With upsampling, a window's logits are made for it, and should still be in cache when they are read. On two cores, the
+# compiled engine takes 2 x 19 x 512 x 512 from 128 x 128 in 46 ms with chunks of 2^14 pixels, 51 with 2^15, 75 with 2^17.
+UPSAMPLED_CHUNK_PIXELS = 1 << 14
+
+
 class PixelFunction(Protocol):
     """Evaluates the loss on one chunk; what an engine implements."""
 
@@ -100,6 +105,8 @@ def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple
     student, teacher = (LogitWindows(x[image], *upsampling) for x in (inputs.student, inputs.teacher))
     partner = None if inputs.partner is None else LogitWindows(inputs.partner[image], *upsampling)
     _, height, width = inputs.pixels
+    if inputs.size is not None:
+        chunk_pixels = min(chunk_pixels, UPSAMPLED_CHUNK_PIXELS)
     for window in windows(height, width, chunk_pixels):
         believed = teacher.columns(window)
         mixed = pixels_of(inputs.mix_mask, image, window)
