@@ -48,8 +48,8 @@ class UpsampledConfig(NamedTuple):
 def choose_upsampled_config(num_classes: int) -> UpsampledConfig:
     """The configuration of the kernel that upsamples, for a number of classes."""
     if num_classes <= 32:
-        # One column a thread: C = 19 takes 246 registers on sm_90 without spills, so that two columns would spill. Eight
-        # cell rows a strip load and store a ninth more rows than one strip would, and give 350 programs of two images
+        # One column a thread: C = 19 takes 246 registers on sm_90 without spills, so that two columns would spill.
+        # Strips of eight cell rows load an eighth more rows than a single strip, and give 350 programs of two images
         # of 200 x 200 to 800 x 800, more than an H100 runs at once.
         return UpsampledConfig(group=1, block=128, strip_cells=8, num_warps=4)
     # Tiles: one class of one column a thread and tile, because three rows and three sums of every class live at once.
