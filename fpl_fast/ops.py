@@ -48,16 +48,7 @@ def fuzzy_positive_sums(
         grad: the derivative of loss, unscaled for float16 (where 1 / pixels would underflow); empty without gradient.
     """
     sums, grad = engines.module(engine).fuzzy_positive_sums(
-        LossInputs(
-            student.detach(),  # whether it asks for a gradient is no matter of the engines, nor of their graphs
-            teacher,
-            partner,
-            mix_mask,
-            pixel_weight,
-            valid_mask,
-            None if size is None else (*size,),
-            align_corners,
-        ),
+        _inputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners),
         LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
         scale=None if scales_in_backward(student) else scale,
         with_grad=with_grad,
@@ -112,16 +103,7 @@ def fuzzy_positive_map(
 ) -> Tensor:
     """The first term of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
     losses: Tensor = engines.module(engine).fuzzy_positive_map(
-        LossInputs(
-            student.detach(),  # whether it asks for a gradient is no matter of the engines, nor of their graphs
-            teacher,
-            partner,
-            mix_mask,
-            pixel_weight,
-            valid_mask,
-            None if size is None else (*size,),
-            align_corners,
-        ),
+        _inputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners),
         LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
     )
     return losses
@@ -150,6 +132,11 @@ def _map_backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
 
 
 fuzzy_positive_map.register_autograd(_map_backward, setup_context=_save_map)
+
+
+def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_corners: bool) -> LossInputs:
+    """What the engines are given; whether the student asks for a gradient matters neither to them nor their graphs."""
+    return LossInputs(student.detach(), *others, None if size is None else (size[0], size[1]), align_corners)
 
 
 def refuse_double_backward() -> None:
