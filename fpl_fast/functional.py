@@ -28,6 +28,7 @@ class LossStats(NamedTuple):
     cross_entropy: Tensor  # () plain cross entropy with the teacher's most probable class, mean over the valid pixels
     unweighted_loss: Tensor  # () L, mean over the valid pixels
     weighted_loss: Tensor  # () w * L, mean over the valid pixels, without ``pixel_weight`` and confidence
+    weight_sum: Tensor  # () sum of b over the valid pixels: what "weighted_mean" divides by
 
 
 class LossKeywords(TypedDict, total=False):
@@ -309,4 +310,5 @@ def _stats(sums: dict[str, Tensor], pixels: tuple[int, ...]) -> LossStats:
         cross_entropy=mean["cross_entropy"],
         unweighted_loss=mean["unweighted"],
         weighted_loss=mean["weighted"],
+        weight_sum=sums["weight"],
     )

@@ -23,11 +23,17 @@ from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 
 EXACT = {"plain": {"loss": "ce", "ignore_padding": True}, "fpl": {"loss": "fpl", "balance": False, "cutmix": False}}
+"""Equal on processes and in micro-batches."""
 
-TEACHERS = {
+SCALED = {
+    "balanced": {"loss": "fpl", "weighting": "concave", "ignore_padding": True},
     "mean_teacher": {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
-    "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "ignore_padding": True},
+    "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "confidence_threshold": 0.5, "ignore_padding": True},
+    "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.5},
+    "ael": {"name": "ael", "loss": "ce", "donor_lead": 2, "bank_momentum": 0.5, "ignore_padding": True},
+    "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
+"""Equal on processes; in micro-batches, what scales a loss is that of each."""
 
 
 def config(batch=8, accumulate=1, **method):
@@ -50,7 +56,7 @@ class Double(PlainNetwork):
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: Double(num_classes)
-    train(config(accumulate=accumulate, **(EXACT | TEACHERS)[name]), folder, Quiet())
+    train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 
 
 def random(folder, stop_at=None):
@@ -122,12 +128,12 @@ if __name__ == "__main__":
         for world_size, accumulate in ((1, 1), (2, 1), (2, 2), (4, 1)):
             folder = RunFolder(parent / f"{name}_{world_size}_{accumulate}")
             launch(world_size, partial(exact, folder, name, accumulate))
-    for world_size in (1, 2):
-        for name in TEACHERS:
+    for world_size in (1, 2, 4):
+        for name in SCALED:
             launch(world_size, partial(exact, RunFolder(parent / f"{name}_{world_size}_1"), name, 1))
     launch(2, partial(random, RunFolder(parent / "random")))
     launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
     launch(2, partial(random, RunFolder(parent / "stopped")))
     launch(2, partial(real, RunFolder(parent / "real"), config()))
-    launch(2, partial(real, RunFolder(parent / "ael"), adaptive()))
+    launch(2, partial(real, RunFolder(parent / "real_ael"), adaptive()))
     launch(2, partial(refused, parent), code=2)

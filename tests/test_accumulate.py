@@ -92,3 +92,4 @@ def test_split():
     assert torch.equal(torch.cat([part.unlabelled[1].image for part in parts]), batch.unlabelled[1].image)
     assert torch.equal(parts[1].mix_mask, batch.mix_mask[2:])
     assert batch._replace(mix_mask=None).split(4)[3].mix_mask is None
+    assert len({part.seed for part in parts}) == 2

@@ -69,7 +69,7 @@ def test_boxes_are_drawn_evenly_among_the_large_components():
         box[min(rows) : max(rows) + 1, min(columns) : max(columns) + 1] = True
         expected.add(tuple(box.flatten().tolist()))
     draws = 200 * len(large)
-    boxes, found = random_component_box(masks.expand(draws, -1, -1), 0.02)
+    boxes, found = random_component_box(masks.expand(draws, -1, -1), 0.02, torch.rand(draws, 12 * 17 + 1))
     assert found.all() if large else not found.any()
     counts = Counter(tuple(box) for box in boxes.flatten(1).tolist())
     if len(expected) == len(large) > 0:
@@ -81,6 +81,6 @@ def test_no_large_component():
     masks = torch.zeros(3, 8, 8, dtype=torch.bool)
     masks[1, 2:4, 2:4] = True
     masks[2, 2:4, 2:5] = True
-    boxes, found = random_component_box(masks, 4 / 64)  # exceeds, not reaches
+    boxes, found = random_component_box(masks, 4 / 64, torch.rand(3, 65))  # exceeds, not reaches
     assert found.tolist() == [False, False, True]
     assert boxes.sum((1, 2)).tolist() == [0, 0, 6]

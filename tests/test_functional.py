@@ -210,7 +210,14 @@ def test_stats(engine, logits):
     student, teacher = logits
     valid = torch.rand(PIXELS, device=student.device) > 0.3
     _, stats = fuzzy_positive_loss(
-        student, teacher, valid_mask=valid, weighting="linear", return_stats=True, engine=engine
+        student,
+        teacher,
+        valid_mask=valid,
+        weighting="linear",
+        pixel_weight=(weight := torch.rand(PIXELS, device=student.device)),
+        confidence_power=2.0,
+        return_stats=True,
+        engine=engine,
     )
     k, _ = fuzzy_positive_assignment(teacher)
     plain = fuzzy_positive_loss(student, teacher, reduction="none", engine="eager")
@@ -224,6 +231,7 @@ def test_stats(engine, logits):
     assert_close(stats.mean_positives, k[valid].float().mean(), **LOSS)
     assert_close(stats.unweighted_loss, plain[valid].mean(), **LOSS)
     assert_close(stats.weighted_loss, weighted[valid].mean(), **LOSS)
+    assert_close(stats.weight_sum, (weight * teacher.softmax(1).amax(1) ** 2)[valid].sum(), **LOSS)
     assert not any(value.requires_grad for value in stats)
 
 

@@ -102,7 +102,8 @@ def test_what_ael_trains_with(method):
         assert (config.method.ema_decay, config.method.bank_momentum) == (0.99, 0.999)
         assert (config.method.threshold, config.method.max_positives, config.method.weighting) == (0.9, 3, "concave")
     assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (769, 769))
-    assert voc.method.confidence_threshold == (0.7 if method == "ael" else 0)
+    trusted = {data: make_recipe(f"{data}/{method}").method.confidence_threshold for data in DATA}
+    assert trusted == {data: 0.7 if method == "ael" and data != "city" else 0 for data in DATA}
     assert city.method.confidence_threshold == 0
     assert (voc.method.component_area, voc.method.bank_area, voc.method.paste_draws) == (0.03, 0.03, 1)
     assert (city.method.component_area, city.method.bank_area, city.method.paste_draws) == (0.005, 0.01, 3)

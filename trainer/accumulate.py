@@ -1,10 +1,10 @@
 """The loss and gradient of one step, computed in micro-batches on one or many processes.
 
 They are those of the whole batch at once wherever a term is a mean over images or over pixels that can be counted
-beforehand, because every micro-batch of every process counts by its pixels. Three things stay with the micro-batch:
-batch normalisation (with SyncBatchNorm, the micro-batches of all processes), the selection and scaling that need the
-networks' outputs (the balance of the fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels
-of CutMix-Seg), and random numbers: dropout, and what AEL draws.
+beforehand, because every micro-batch of every process counts by its pixels. What scales a loss and needs the networks'
+outputs (the balance of the fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels of
+CutMix-Seg) is that of all processes, but of one micro-batch at a time; so are batch normalisation (on GPUs, by
+SyncBatchNorm) and what AEL draws. Dropout is drawn in each process.
 """
 
 import torch
@@ -59,5 +59,5 @@ def _weights(fabric: Fabric, method: Method, micro_batches: list[Batch]) -> list
     if not names:
         return [{}] * len(micro_batches)
     counts = torch.stack([torch.stack([n[name] for name in names]) for n in denominators]).float()
-    mean = mean_over_processes(fabric, counts.mean(dim=0))
+    mean = mean_over_processes(counts.mean(dim=0))
     return [dict(zip(names, row, strict=True)) for row in counts / mean.clamp(min=1e-9)]  # 0 / 0: no pixel anywhere

@@ -192,7 +192,7 @@ def read_batches(
         )
         for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, same=same, paste=paste))
     ]
-    mask_seed = _seeds(config.train.seed).mask
+    seeds = _seeds(config.train.seed)
     shown = slice(rank * config.train.batch_unlabelled // world_size, None)
 
     def batches() -> Iterator[Batch]:
@@ -206,7 +206,7 @@ def read_batches(
             )
             mask = None
             if num_unlabelled_views == 2:
-                rng = np.random.default_rng([mask_seed, step])
+                rng = np.random.default_rng([seeds.mask, step])
                 masks = cutmix_masks(
                     config.train.batch_unlabelled,
                     config.augment.crop,
@@ -218,7 +218,8 @@ def read_batches(
                 if pinned:  # a copy from pageable memory would wait for the device
                     mask = mask.pin_memory()
                 mask = mask.to(device, non_blocking=True)
-            yield Batch(labelled, unlabelled, mask, sources)
+            (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
+            yield Batch(labelled, unlabelled, mask, sources, int(seed))
 
     return batches()
 
@@ -278,6 +279,7 @@ class _Seeds(NamedTuple):
     mask: int
     order_paste: int
     augment_paste: int
+    method: int
 
 
 def _seeds(seed: int) -> _Seeds:

@@ -3,7 +3,6 @@
 import math
 import signal
 from collections.abc import Mapping
-from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -171,7 +170,7 @@ class _Trainer:
     def _log_means(self, lr: float) -> None:
         """Read the device and write what it says; all processes meet here."""
         names, means = self.state.meter.means()
-        values = dict(zip(names, mean_over_processes(self.fabric, means).tolist(), strict=True))
+        values = dict(zip(names, mean_over_processes(means).tolist(), strict=True))
         self._require_finite(values["loss"])
         if self.log is None:
             return
@@ -208,7 +207,7 @@ class _Trainer:
         self.monitor.logged(self.state.step, split, scalars)
 
     def _save(self, *, best: bool) -> None:
-        self.state.meter.share(partial(mean_over_processes, self.fabric))
+        self.state.meter.share(mean_over_processes)
         states = random_states(self.fabric)
         if self.first:
             self.state.elapsed_s = self.clock.elapsed_s

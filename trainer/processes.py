@@ -4,20 +4,41 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from fpl_fast.trainer.checkpoint import random_state
 
-__all__ = ["first_decides", "mean_over_processes", "random_states", "seed_process", "share_buffers"]
+__all__ = [
+    "first_decides",
+    "mean_over_processes",
+    "random_states",
+    "rank_and_world_size",
+    "seed_process",
+    "share_buffers",
+    "weight_among_processes",
+]
 
 
-def mean_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+def rank_and_world_size() -> tuple[int, int]:
+    """Number of this process, from 0, and of all processes."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
     """The mean over all processes, in place. Nothing waits for the device, as Fabric's own reduction would."""
-    if fabric.world_size > 1:
+    _, world_size = rank_and_world_size()
+    if world_size > 1:
         distributed.all_reduce(value)
-        value /= fabric.world_size
+        value /= world_size
     return value
+
+
+def weight_among_processes(count: Tensor) -> Tensor:
+    """What a mean over ``count`` counts in the plain mean over the processes: count / mean count, 1 where all are 0."""
+    mean = mean_over_processes(count.to(torch.float32, copy=True))
+    return torch.where(mean > 0, count / mean, 1.0)
 
 
 def first_decides(fabric: Fabric, action: Callable[[], None]) -> None:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
+_SURE = 0.7  # the confidence that AEL asks of a pseudo-label on PASCAL VOC
 
 _Setting = Callable[[MethodConfig], RunConfig]
 
@@ -108,7 +109,7 @@ def _city_cps(method: MethodConfig) -> RunConfig:
 
 def _voc_ael(method: MethodConfig) -> RunConfig:
     """AEL on PASCAL VOC: eight processes of two labelled images and one mixed one; whole images to evaluate."""
-    confidence = 0.7 if method.loss == "ce" else 0.0
+    confidence = _SURE if method.loss == "ce" else 0.0
     method = dataclasses.replace(
         method, confidence_threshold=confidence, paste_draws=1, paste_exclude=(0,), component_area=0.03, bank_area=0.03
     )
@@ -151,13 +152,15 @@ def _with_numbers(
         cutmix: Weight of CPS with it.
         weighting: Pixel weight of the fuzzy positive loss outside AEL, which has its own.
         sup_loss: Supervised loss.
-        paste_exclude: Classes that AEL never pastes.
+        paste_exclude: Classes that AEL never pastes. Its cross entropy trusts confident pixels alone, as on VOC: taken
+            as labels, a young teacher's errors would teach it themselves.
     """
     changes: dict[str, Any] = {"sup_loss": sup_loss}
     if method.name == "cps":
         changes["unsup_weight"] = cutmix if method.cutmix else plain
     if method.name == "ael":
         changes["paste_exclude"] = paste_exclude
+        changes["confidence_threshold"] = _SURE if method.loss == "ce" else 0.0
     else:
         changes["weighting"] = weighting
     return dataclasses.replace(method, **changes)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from fpl_fast.trainer.processes import rank_and_world_size
+
 __all__ = ["Donor", "DonorQueue"]
 
 
@@ -61,9 +63,7 @@ class DonorQueue(nn.Module):
 
         At most ``lead`` steps beyond the last ``push`` can be asked for.
         """
-        rank, world_size = (
-            (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-        )
+        rank, world_size = rank_and_world_size()
         self._ahead = deque((donors, None) for donors in self.donors.to("cpu", copy=True))
         while True:
             assert self._ahead, "a loader reads further ahead than the donors are chosen"

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from fpl_fast.trainer.data.donors import DonorQueue
-from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank, draw
+from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank
 from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, label_engine, mix_views
 from fpl_fast.trainer.methods.components import random_component_box
-from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss
+from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.copy_paste import copy_paste, query_classes
 from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.predictions import class_confidence, predict
+from fpl_fast.trainer.methods.step_random import StepRandom, draw
+from fpl_fast.trainer.processes import weight_among_processes
 
 __all__ = ["AdaptiveEqualizationLearning"]
 
@@ -37,7 +39,8 @@ class AdaptiveEqualizationLearning(EmaMethod):
 
     What differs from the public code:
 
-    - Banks see the images of all processes (banks.py); the confidences move after the step instead of within it.
+    - Banks (banks.py) and the sum of the confidence weights see the images of all processes; the bank of confidences
+      moves after the step instead of within it.
     - Components and shares of classes are those of predictions at the resolution of the logits.
     - Donors are chosen ``donor_lead`` steps before they are used.
     - Each image has one field of random numbers for the equalisation, instead of one per class for all images.
@@ -50,6 +53,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
     bank: ConfidenceBank
     cutmix_bank: CutMixBank
     queue: DonorQueue
+    _random: StepRandom
 
     @property
     def num_unlabelled_views(self) -> int:
@@ -83,22 +87,26 @@ class AdaptiveEqualizationLearning(EmaMethod):
         self.register_buffer("paste_targets", targets, persistent=False)
         self.bank = ConfidenceBank(num_classes, config.bank_momentum)
         self.cutmix_bank = CutMixBank(num_classes, data.num_unlabelled)
-        self.queue = DonorQueue(self._choose_donors(config.donor_lead, data.batch_unlabelled))
+        self.queue = DonorQueue(self._choose_donors((config.donor_lead, data.batch_unlabelled)))
 
     def losses(self, batch: Batch, progress: float) -> Losses:
         """``loss_sup``, ``loss_labelled`` and ``loss_unsup``; telemetry of the losses and of what is adaptive."""
         x, (u, donor) = batch.labelled, batch.unlabelled
+        self._random = random = StepRandom(batch.seed, x.image.device)
         if batch.paste is not None:
-            query = query_classes(self.bank.deficit, self.paste_targets, self.config.paste_draws)
+            query = query_classes(self.bank.deficit, self.paste_targets, self.config.paste_draws, random.generator)
             x = copy_paste(x, batch.paste, query)
         logits_x, loss_sup = self.supervised(self.student, x)
+        if self.config.sup_loss == "ce":  # "ohem" is a mean over images
+            loss_sup = loss_sup * weight_among_processes(torch.count_nonzero(x.label != self.ignore_index))
         with torch.no_grad():
             target_x = Target(self.teacher(x.image))
             believed = self.teacher(torch.cat([u.image, donor.image]))
             teacher_logits, donor_logits = believed.chunk(2)
             mask, found = self._component_mask(donor_logits, donor.wanted, batch.mix_mask)
             target_u = Target(teacher_logits, donor_logits, mask)
-            self.cutmix_bank.update(torch.cat([u.index, donor.index]), believed.argmax(1), self.config.bank_area)
+            for view, logits in ((u, teacher_logits), (donor, donor_logits)):
+                self.cutmix_bank.update(view.index, logits.argmax(1), self.config.bank_area)
         mixed = mix_views(u, donor, mask)
         logits_u = self.student(mixed.image)
         self.bank.observe(
@@ -121,24 +129,25 @@ class AdaptiveEqualizationLearning(EmaMethod):
         return Losses(terms, telemetry)
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
-        """None: Copy-Paste decides on the labels, and the networks on the weights of the others."""
+        """None: Copy-Paste decides on the labels and the networks on the weights, so that ``losses`` sees to it."""
         return {}
 
     def after_step(self, step: int) -> None:
         """Move the teacher and the bank, and choose the donors of a later step."""
         super().after_step(step)
         self.bank.step()
-        self.queue.push(self._choose_donors(self.queue.batch_size))
+        self.queue.push(self._choose_donors((self.queue.batch_size,), self._random.generator))
 
-    def _choose_donors(self, *shape: int) -> Tensor:
+    def _choose_donors(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """Images to paste from and the class wanted from each, (*shape, 2)."""
-        wanted = draw(self.bank.deficit.exp().expand(*shape, -1))
-        return torch.stack([self.cutmix_bank.draw_images(wanted), wanted], dim=-1)
+        wanted = draw(self.bank.deficit.exp().expand(*shape, -1), generator)
+        return torch.stack([self.cutmix_bank.draw_images(wanted, generator), wanted], dim=-1)
 
     def _component_mask(self, donor_logits: Tensor, wanted: Tensor, random_box: Tensor) -> tuple[Tensor, Tensor]:
         """Where to paste, (N, H, W) bool: around a component of the wanted class, else the random box; and which."""
         label = donor_logits.argmax(1)
-        box, found = random_component_box(label == wanted.view(-1, 1, 1), self.config.component_area)
+        lot = self._random.rows(len(label), label[0].numel() + 1)
+        box, found = random_component_box(label == wanted.view(-1, 1, 1), self.config.component_area, lot)
         for dim in (1, 2):  # each pixel takes from the nearest logit, whose corners are aligned with the pixels'
             nearest = torch.linspace(0, box.shape[dim] - 1, random_box.shape[dim], device=box.device).round().long()
             box = box.index_select(dim, nearest)
@@ -150,18 +159,18 @@ class AdaptiveEqualizationLearning(EmaMethod):
         with torch.no_grad():
             keep_rate = (self.bank.deficit / self.bank.deficit.amax()) ** config.equalize_power
             label = predict(logits, size).label
-            sampled = (torch.rand(label.shape, device=label.device) >= 1 - keep_rate[label]).float()
+            sampled = (self._random.rows(*label.shape) >= 1 - keep_rate[label]).float()
         loss, stats = pseudo_label_loss(
             config,
             logits,
             target,
             size=size,
-            balance=config.balance,
             valid_mask=valid if config.ignore_padding else None,
             pixel_weight=sampled,
             confidence_threshold=0.0 if config.loss == "fpl" else config.confidence_threshold,
             confidence_power=config.confidence_power,
             reduction="weighted_mean",
         )
+        loss = loss * balance_factor(config, stats) * weight_among_processes(stats.weight_sum)
         shares = {"confidence": stats.mean_confidence, "selected": stats.selected_share, "sampled": sampled.mean()}
         return loss, loss_telemetry(stats) | shares

@@ -8,16 +8,9 @@ estimates the same confidence with less noise, and does not change with the numb
 import torch
 from torch import Tensor, distributed, nn
 
-__all__ = ["ConfidenceBank", "CutMixBank", "draw"]
+from fpl_fast.trainer.methods.step_random import draw
 
-
-def draw(weight: Tensor) -> Tensor:
-    """Indices (...,) drawn with probability proportional to ``weight`` (..., n) along its last axis.
-
-    The smallest of exponential variables with these rates comes first with these probabilities; unlike
-    ``torch.multinomial`` that asks the host nothing.
-    """
-    return (weight / torch.empty_like(weight).exponential_()).argmax(-1)
+__all__ = ["ConfidenceBank", "CutMixBank"]
 
 
 class ConfidenceBank(nn.Module):
@@ -92,10 +85,10 @@ class CutMixBank(nn.Module):
         later = torch.arange(len(index), device=index.device) * (index.unsqueeze(1) == index)
         self.holds[:, index] = present[later.amax(1)].T
 
-    def draw_images(self, wanted: Tensor) -> Tensor:
+    def draw_images(self, wanted: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """For each class wanted (...,), an image drawn from those that hold it, or from all where none does."""
         held = self.holds[wanted]
-        return draw((held | ~held.any(-1, keepdim=True)).float())
+        return draw((held | ~held.any(-1, keepdim=True)).float(), generator)
 
 
 def _gather(x: Tensor) -> Tensor:

@@ -37,10 +37,12 @@ class Batch(NamedTuple):
     unlabelled: tuple[View, ...] = ()  # as many as the method's num_unlabelled_views
     mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
     paste: View | None = None  # labelled images to paste from, for a method that reads_paste_sources
+    seed: int = 0  # of what the method draws; the same in all processes
 
     def split(self, num: int) -> list["Batch"]:
-        """``num`` batches of consecutive images; each view's images are a multiple of it."""
-        return [apply_to_collection(self, Tensor, lambda x, i=i: x.chunk(num)[i]) for i in range(num)]
+        """``num`` batches of consecutive images and seeds; each view's images are a multiple of it."""
+        parts = [apply_to_collection(self, Tensor, lambda x, i=i: x.chunk(num)[i]) for i in range(num)]
+        return [part._replace(seed=self.seed + i) for i, part in enumerate(parts)]
 
 
 def mix_views(view: View, partner: View, mix_mask: Tensor) -> View:

@@ -40,12 +40,13 @@ def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
     return parent[:, 1:].view(num, height, width)
 
 
-def random_component_box(mask: Tensor, min_area: float) -> tuple[Tensor, Tensor]:
+def random_component_box(mask: Tensor, min_area: float, lot: Tensor) -> tuple[Tensor, Tensor]:
     """The bounding box of a component drawn at random among the large ones of each mask.
 
     Args:
         mask: (N, h, w) bool.
         min_area: Large are components of more than this share of h * w.
+        lot: (N, h * w + 1) in [0, 1), random: each mask takes the large component with the highest number.
 
     Returns:
         The box, (N, h, w) bool, and whether there was a large component, (N,) bool; without one the box is empty.
@@ -57,8 +58,7 @@ def random_component_box(mask: Tensor, min_area: float) -> tuple[Tensor, Tensor]
     area.scatter_add_(1, flat, torch.ones_like(flat))
     area[:, 0] = 0  # the outside
     large = area > min_area * height * width
-    lot = torch.rand(large.shape, device=mask.device).masked_fill_(~large, -1)
-    chosen = lot.argmax(1).view(num, 1, 1)
+    chosen = lot.masked_fill(~large, -1).argmax(1).view(num, 1, 1)
     found = large.any(1)
     member = (root == chosen) & found.view(num, 1, 1)
     rows, columns = (_span(member.any(dim)) for dim in (2, 1))

@@ -12,9 +12,17 @@ from torch import Tensor
 from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.functional import LossStats
 from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import upsample
 
-__all__ = ["Target", "consistency_loss", "loss_telemetry", "pseudo_label_loss", "softmax_mse"]
+__all__ = [
+    "Target",
+    "balance_factor",
+    "consistency_loss",
+    "loss_telemetry",
+    "pseudo_label_loss",
+    "softmax_mse",
+]
 
 
 class Target(NamedTuple):
@@ -31,17 +39,15 @@ def pseudo_label_loss(
     target: Target,
     *,
     size: tuple[int, int],
-    balance: bool = False,
     **keywords: Any,
 ) -> tuple[Tensor, LossStats]:
-    """The loss that ``config.loss`` names, "ce" or "fpl", by the engine that ``config.engine`` names.
+    """The loss that ``config.loss`` names, "ce" or "fpl", by the engine that ``config.engine`` names; not balanced.
 
     Args:
         config: Loss, engine and the numbers of the fuzzy positive loss.
         student_logits: (N, C, h, w).
         target: What the student is to match.
         size: (H, W) of the pixels that are compared.
-        balance: "fpl": whether the loss is rescaled to the value of the plain cross entropy.
         keywords: Further ones of ``fpl_fast.pseudo_label_cross_entropy``: masks, weights, reduction.
 
     Returns:
@@ -56,8 +62,24 @@ def pseudo_label_loss(
         threshold=config.threshold,
         max_positives=config.max_positives,
         weighting=config.weighting,
-        balance=balance,
     )
+
+
+def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
+    """What brings the fuzzy positive losses of a step, taken together, to the value of the plain cross entropy.
+
+    sum(cross entropy) / sum(w * L) over the valid pixels of all processes, 0-d without gradient: the ``balance`` of
+    ``fpl_fast.fuzzy_positive_loss`` for one loss on one process. 1 where ``config`` asks for none.
+
+    Args:
+        config: Loss and balance.
+        stats: Of each loss, on the device.
+    """
+    if config.loss != "fpl" or not config.balance:
+        return 1.0
+    sums = [torch.stack([s.cross_entropy, s.weighted_loss]) * s.num_valid for s in stats]
+    cross_entropy, weighted = mean_over_processes(torch.stack(sums).sum(0))
+    return torch.where(weighted > 0, cross_entropy / weighted, 1.0)
 
 
 def consistency_loss(
@@ -74,10 +96,8 @@ def consistency_loss(
     size, valid_mask = tuple(valid.shape[-2:]), valid if config.ignore_padding else None
     if config.loss == "mse":
         return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask), {}
-    loss, stats = pseudo_label_loss(
-        config, student_logits, target, size=size, balance=config.balance, valid_mask=valid_mask
-    )
-    return loss, loss_telemetry(stats)
+    loss, stats = pseudo_label_loss(config, student_logits, target, size=size, valid_mask=valid_mask)
+    return loss * balance_factor(config, stats), loss_telemetry(stats)
 
 
 def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:

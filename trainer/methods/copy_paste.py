@@ -3,25 +3,26 @@
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.methods.banks import draw
 from fpl_fast.trainer.methods.base import View
+from fpl_fast.trainer.methods.step_random import draw
 
 __all__ = ["copy_paste", "query_classes"]
 
 
-def query_classes(deficit: Tensor, targets: Tensor, num_draws: int) -> Tensor:
+def query_classes(deficit: Tensor, targets: Tensor, num_draws: int, generator: torch.Generator | None = None) -> Tensor:
     """Draw the classes to paste, with replacement, with probability softmax(sqrt(1 - b)) among the targets.
 
     Args:
         deficit: 1 - b, (C,).
         targets: (C,) bool, the classes that may be drawn.
         num_draws: Draws; classes drawn twice count once.
+        generator: On the device; None for the default one.
 
     Returns:
         (C,) bool.
     """
     weight = deficit.sqrt().exp() * targets
-    drawn = draw(weight.expand(num_draws, -1))
+    drawn = draw(weight.expand(num_draws, -1), generator)
     return torch.zeros_like(targets).index_fill_(0, drawn, True)
 
 

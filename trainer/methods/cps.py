@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, mix_views
-from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss
+from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 
 __all__ = ["CrossPseudoSupervision"]
 
@@ -72,10 +72,6 @@ class CrossPseudoSupervision(Method):
             )
             for student, target in zip(students, reversed(targets), strict=True)
         ]
-        loss = sum(loss for loss, _ in results)
-        stats = [stats for _, stats in results]
-        if config.loss == "fpl" and config.balance:
-            # One factor for both directions, so that they keep their relative size; on the device, without gradient.
-            value = loss.detach()
-            loss = loss * torch.where(value > 0, sum(s.cross_entropy for s in stats) / value, 1.0)
-        return loss, loss_telemetry(*stats)
+        losses, stats = zip(*results, strict=True)
+        # One factor for both directions, so that they keep their relative size.
+        return sum(losses) * balance_factor(config, *stats), loss_telemetry(*stats)

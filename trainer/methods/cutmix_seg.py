@@ -9,6 +9,7 @@ from fpl_fast.trainer.methods.base import Batch, Losses, mix_views
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.predictions import confidence_map
+from fpl_fast.trainer.processes import mean_over_processes
 
 __all__ = ["CutMixSeg"]
 
@@ -45,8 +46,10 @@ class CutMixSeg(EmaMethod):
             mixed = mix_views(u, partner, mask)
             sure = confidence_map(target, tuple(mask.shape[-2:])) >= config.confidence_threshold
             counted = mixed.valid if config.ignore_padding else torch.ones_like(mixed.valid)
-            sure = (sure & counted).sum() / counted.sum().clamp(min=1)
+            counts = torch.stack([(sure & counted).sum(), counted.sum()]).float()
+            num_sure, num_counted = mean_over_processes(counts)
+            share = num_sure / num_counted.clamp(min=1e-9)  # 0 / 0: no pixel anywhere
         logits = self.student(mixed.image)
         loss, telemetry = consistency_loss(config, logits, target, mixed.valid)
-        telemetry["sure"] = sure
-        return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * sure * loss}, telemetry)
+        telemetry["sure"] = share
+        return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * share * loss}, telemetry)
