@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -78,13 +77,11 @@ class Contender(NamedTuple):
     optimizer: Optimizer
     batch: Batch
     public_style: bool
-    """Whether convolutions are chosen by trial and the host reads the losses of every step, as in the public code."""
+    """Whether the host reads the losses of every step, as in the public code."""
 
     def step(self) -> None:
         """Do one optimiser step."""
-        with _convolutions_chosen_by_trial(self.public_style):
-            values = train_step(self.fabric, self.module, self.optimizer, self.batch, 0.5)
-            self.read(values)
+        self.read(train_step(self.fabric, self.module, self.optimizer, self.batch, 0.5))
 
     def read(self, values: dict[str, Tensor]) -> None:
         """Wait for the device, value by value, where that is the style."""
@@ -98,17 +95,6 @@ class Contender(NamedTuple):
         states = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [*self.method.parameters(), *self.method.buffers(), *filter(torch.is_tensor, states)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
-
-
-@contextmanager
-def _convolutions_chosen_by_trial(wanted: bool) -> Iterator[None]:
-    """Set cuDNN's benchmark mode where it is wanted, and leave it as the trainer has it where not."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or wanted
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:

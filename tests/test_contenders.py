@@ -53,17 +53,6 @@ def test_memory_between_steps_is_weights_buffers_and_momentum(contenders) -> Non
     assert contender.static_mb == pytest.approx((8 * weights + buffers) / 2**20)
 
 
-def test_public_style_chooses_convolutions_by_trial(contenders, monkeypatch) -> None:
-    seen = []
-    monkeypatch.setattr(
-        "fpl_fast.bench.contenders.train_step", lambda *args: seen.append(torch.backends.cudnn.benchmark) or {}
-    )
-    before = torch.backends.cudnn.benchmark
-    for name in ("plain", "fpl"):
-        contenders[name].step()
-    assert seen == [True, before] and torch.backends.cudnn.benchmark == before
-
-
 def test_defaults_by_device() -> None:
     gpu = default_setup("cuda")
     assert (gpu.backbone, gpu.crop, gpu.batch, gpu.images_per_step) == ("resnet50", 512, 8, 24)

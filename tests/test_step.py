@@ -118,6 +118,18 @@ def test_step_reads_nothing_back(changes, monkeypatch) -> None:
         assert synchronisations(lambda num=num_micro_batches: step(num)) == set()
 
 
+def test_convolutions_are_chosen_by_trial_in_the_step_alone(monkeypatch) -> None:
+    """Forward and backward see the mode; what follows, such as evaluation, sees that of before."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    arguments, method = prepare({"name": "supervised"})
+    seen = []
+    method.networks[0][0].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    method.networks[0][0].weight.register_hook(lambda _: seen.append(torch.backends.cudnn.benchmark))
+    train_step(*arguments)
+    assert seen == [True, True]
+    assert not torch.backends.cudnn.benchmark
+
+
 @pytest.mark.parametrize(
     "read", [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: bool(x.any()), lambda x: x.nonzero()]
 )

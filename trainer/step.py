@@ -1,5 +1,9 @@
 """One optimiser step: what the loop repeats, and what the benchmarks time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -33,6 +37,18 @@ def train_step(
         ``loss``, its terms and the telemetry of the method: 0-d, on the device.
     """
     optimizer.zero_grad()
-    values = backward(fabric, module, batch, progress, num_micro_batches=num_micro_batches)
+    with _convolutions_chosen_by_trial():
+        values = backward(fabric, module, batch, progress, num_micro_batches=num_micro_batches)
     optimizer.step()
     return values
+
+
+@contextmanager
+def _convolutions_chosen_by_trial() -> Iterator[None]:
+    """Let cuDNN time its algorithms: crops have one size, so that the first step alone tries; evaluated images vary."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
