@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -194,6 +195,24 @@ def test_bf16(tmp_path, name):
     assert 0 <= outcome.miou <= 1
     state = load_checkpoint(RunFolder(tmp_path / "run").last)["method"]
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_networks_are_compiled_for_training_alone(tmp_path, straight, monkeypatch):
+    """The first steps make all graphs, evaluation makes none. This compiler changes no value."""
+    graphs, at_evaluation = [], set()
+
+    def compiler(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend=compiler))
+    monitor = Quiet()
+    monitor.validating = lambda done, total: at_evaluation.add(len(graphs))
+    config = tiny_run()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=True))
+    outcome = train(config, RunFolder(tmp_path / "run"), monitor)
+    assert graphs and at_evaluation == {len(graphs)}
+    assert outcome == straight[1]
 
 
 def test_a_diverging_run_stops_with_an_explanation(tmp_path):

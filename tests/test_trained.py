@@ -40,7 +40,9 @@ def test_settings_can_be_changed(folder):
         load_trained(folder, changes=["--model.head_channels", "5"])
 
 
-@pytest.mark.parametrize("train", [{"devices": 4}, {"batch_labelled": 1}, {"accumulate": 8}, {"precision": "16-mixed"}])
+@pytest.mark.parametrize(
+    "train", [{"devices": 4}, {"batch_labelled": 1}, {"accumulate": 8}, {"precision": "16-mixed"}, {"compile": True}]
+)
 def test_a_run_of_other_hardware(folder, tmp_path, train):
     """Neither its processes nor the batches and the precision that it was trained with matter to its network."""
     config = folder.load_config()
@@ -50,5 +52,6 @@ def test_a_run_of_other_hardware(folder, tmp_path, train):
     run = load_trained(other, checkpoint="last")
     assert run.fabric.world_size == 1
     assert run.config.train.precision == "32-true"
+    assert not run.config.train.compile
     stored = torch.load(folder.last, weights_only=False)["method"]
     assert all(torch.equal(value, stored[f"networks.0.{name}"]) for name, value in run.network.state_dict().items())

@@ -155,7 +155,8 @@ class _Trainer:
             if log_due:
                 self._log_means(poly_lr(config.optim, state.step - 1, steps))
             if evaluation_due:
-                with self.clock.paused():
+                # Images of many sizes would each be compiled for.
+                with self.clock.paused(), torch.compiler.set_stance("force_eager"):
                     self._evaluate()
             if state.step < steps and self._stop_agreed(stop, log_due):
                 if (loss := state.meter.sum("loss")) is not None:
