@@ -8,10 +8,12 @@ import math
 import numpy as np
 from PIL import Image
 
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.data.sample import index_palette
 
 NUM_TRAIN = 33  # parts 1/32 ... 1/2 hold 2, 3, 5, 9, 17 images
 NUM_VAL = 3
+VOID_LABEL_IDS = (*range(7), 9, 10, 14, 15, 16, 18, 29, 30, 255)  # of Cityscapes; 255 is the stored licence plate
 
 
 def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, seed=None):
@@ -51,7 +53,7 @@ def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, 
     return train
 
 
-def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, lists=True, seed=None):
+def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, lists=True, label_ids=False, seed=None):
     """Cityscapes in the layout of CPS, or in that of the official download.
 
     Args:
@@ -60,6 +62,7 @@ def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, 
         partitions: Denominators that list files are written for.
         official: Whether files lie in leftImg8bit and gtFine.
         lists: Whether config_new and its lists are written, in the format of CPS in either layout.
+        label_ids: Whether labels hold label ids, with all those of no class among the void; otherwise train ids.
         seed: Of everything drawn, None for another tree each time.
 
     Returns:
@@ -73,10 +76,13 @@ def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, 
         for name in members:
             if official:
                 place = f"{split}/{name.split('_')[0]}/{name}"
-                image, label = f"leftImg8bit/{place}_leftImg8bit.png", f"gtFine/{place}_gtFine_labelTrainIds.png"
+                image = f"leftImg8bit/{place}_leftImg8bit.png"
+                label = f"gtFine/{place}_gtFine_{'labelIds' if label_ids else 'labelTrainIds'}.png"
             else:
                 image, label = f"images/{split}/{name}.png", f"segmentation/{split}/{name}_gtFine.png"
             _save_pair(root / image, root / label, size, 19, rng)
+            if label_ids:
+                _replace_train_ids(root / label)
     if lists:
         for split, members in splits.items():
             _write(root / f"config_new/{split}.txt", _city_lines(split, members))
@@ -86,6 +92,14 @@ def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, 
                 path = root / f"config_new/subset_train/train_aug_{kind}_1-{denominator}.txt"
                 _write(path, _city_lines("train", members))
     return splits["train"]
+
+
+def _replace_train_ids(label):
+    """Store the label ids in place of the train ids, and every id of no class in turn in place of void."""
+    indices = np.array(Image.open(label))
+    ids = np.take(np.array([*CITYSCAPES_LABEL_IDS, *[0] * 237], dtype=np.uint8), indices)
+    ids[indices == 255] = np.resize(VOID_LABEL_IDS, (indices == 255).sum())
+    Image.fromarray(ids).save(label)
 
 
 def _nested_parts(names, denominators, rng):

@@ -1,4 +1,4 @@
-from fpl_fast.trainer.data.cityscapes import CITYSCAPES
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.lists import Pair
 
 LISTED = [
@@ -34,6 +34,14 @@ def test_lists_of_one_layout_name_the_images_of_the_other(tmp_path):
     (tmp_path / "leftImg8bit").mkdir()
     assert CITYSCAPES.locate(tmp_path, LISTED, "train.txt") == OFFICIAL
     assert CITYSCAPES.locate(tmp_path, OFFICIAL, "train.txt") == OFFICIAL
+
+
+def test_label_ids_lie_in_files_of_their_own_in_the_download(tmp_path):
+    assert CITYSCAPES_WITH_LABEL_IDS.locate(tmp_path, LISTED, "train.txt") == LISTED
+    (tmp_path / "leftImg8bit").mkdir()
+    expected = [Pair(image, label.replace("labelTrainIds", "labelIds")) for image, label in OFFICIAL]
+    assert CITYSCAPES_WITH_LABEL_IDS.locate(tmp_path, LISTED, "train.txt") == expected
+    assert CITYSCAPES_WITH_LABEL_IDS.locate(tmp_path, OFFICIAL, "train.txt") == expected
 
 
 def test_the_files_of_a_split_are_its_list(tmp_path):

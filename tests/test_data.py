@@ -5,7 +5,6 @@ from data_trees import city_tree, voc_tree
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.commands import progress
-from fpl_fast.trainer.commands.data_tables import _ranges
 from fpl_fast.trainer.commands.progress import counting
 
 
@@ -67,6 +66,19 @@ def test_pack_lists_bad_files(tmp_path, capsys):
     assert f"wrong: {bad}: the file must exist, but is missing\nwrong in all: 1\n" in shown
 
 
+def test_cityscapes_as_downloaded(tmp_path, capsys):
+    """Without lists and without train ids, which both commands say what to do about."""
+    city_tree(tmp_path / "city", size=(20, 30), official=True, lists=False, label_ids=True)
+    arguments = ["city/supervised", "--data.root", tmp_path / "city", "--data.packed", tmp_path / "pack"]
+    code, shown, _ = run(capsys, "pack", *arguments)
+    assert (code, shown.count("; --data.label_ids true reads the _labelIds.png beside it\n")) == (1, 8)  # 5 + 3
+    assert run(capsys, "pack", *arguments, "--data.label_ids", "true")[0] == 0
+    code, shown, _ = run(capsys, "check", *arguments, "--data.label_ids", "true")
+    assert (code, shown.endswith("nothing is wrong\n")) == (0, True)
+    code, _, err = run(capsys, "check", *arguments)
+    assert (code, "the pack must hold all labels of" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,12 +101,6 @@ def test_user_errors_are_one_line(capsys, arguments, message):
 def test_pack_needs_a_folder(tmp_path, capsys):
     voc_tree(tmp_path)
     assert "data.packed must name the folder to pack into" in run(capsys, "pack", "voc/cps", "--data.root", tmp_path)[2]
-
-
-def test_ranges():
-    assert _ranges([]) == ""
-    assert _ranges([3]) == "3"
-    assert _ranges([0, 1, 2, 5, 7, 8, 255]) == "0-2, 5, 7-8, 255"
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):

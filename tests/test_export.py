@@ -9,9 +9,10 @@ from PIL import Image
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.config import CityscapesData
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.data.sample import index_palette
 from fpl_fast.trainer.data.synthetic import SyntheticScenes
-from fpl_fast.trainer.export import CITYSCAPES_LABEL_IDS, Exporter, save_index_png, save_label_ids, save_overlay
+from fpl_fast.trainer.export import Exporter, save_index_png, save_label_ids, save_overlay
 from fpl_fast.trainer.inputs import build_val_dataset
 
 

@@ -61,6 +61,18 @@ def test_further_ignored_values_become_the_ignore_index(tree):
     assert dataset[0].label.tolist() == [[0, 4, 200], [200, 200, 1]]
 
 
+def test_stored_values_stand_for_classes(tree):
+    Image.new("RGB", (3, 2)).save(tree / "images/a.png")
+    Image.fromarray(np.array([[7, 8, 11], [12, 13, 0]], dtype=np.uint8)).save(tree / "labels/a.png")
+    class_of_stored = {0: None, 7: 0, 8: 1, 11: 2, 12: 3, 13: 4}
+    dataset = open_tree(tree, class_of_stored=class_of_stored, ignore_index=13)  # which is a class in the file
+    assert dataset[0].label.tolist() == [[0, 1, 2], [3, 4, 13]]
+    Image.fromarray(np.array([[7, 8, 11], [200, 9, 7]], dtype=np.uint8)).save(tree / "labels/a.png")
+    dataset = open_tree(tree, class_of_stored=class_of_stored, ignore_index=200)
+    with pytest.raises(ValueError, match=r"labels/a\.png: labels must be one of 0, 7-8, 11-13, got 200"):
+        dataset[0]
+
+
 def spoil(tree, what):
     """Break the tree in one way; returns what the message must say."""
     image, label = tree / "images/b.png", tree / "labels/b.png"

@@ -10,6 +10,7 @@ from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
 from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.sample import index_palette
 from fpl_fast.trainer.inputs import (
@@ -226,7 +227,7 @@ def test_packed_batches_are_those_of_the_files(tmp_path):
     splits = read_splits(files, unlabelled=True)
     pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
     pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
-    assert write_pack(tmp_path / "pack", tmp_path / "voc", pictures) == []
+    assert write_pack(tmp_path / "pack", FileStore(tmp_path / "voc"), pictures) == []
     packed = dataclasses.replace(files, packed=str(tmp_path / "pack"))
     for ours, theirs in zip(*(batches(dataclasses.replace(tiny_run(), data=d)) for d in (packed, files)), strict=True):
         assert_equal(ours, theirs)

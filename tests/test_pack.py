@@ -19,7 +19,7 @@ def packed(tmp_path):
     voc_tree(root)
     pictures = [("image", path.relative_to(root).as_posix()) for path in sorted(root.glob("*/image/*.jpg"))]
     pictures += [("label", path.relative_to(root).as_posix()) for path in sorted(root.glob("val/label/*.png"))]
-    assert write_pack(pack, root, pictures) == []
+    assert write_pack(pack, FileStore(root), pictures) == []
     return root, pack, pictures
 
 

@@ -36,30 +36,31 @@ def assert_whole(pack, root, pictures):
 def test_progress_and_repetition(tree, tmp_path):
     root, pictures = tree
     seen = []
-    assert write_pack(tmp_path / "pack", root, pictures, progress=lambda *counts: seen.append(counts)) == []
+    assert write_pack(tmp_path / "pack", FileStore(root), pictures, progress=lambda *counts: seen.append(counts)) == []
     assert seen == [(done, len(pictures)) for done in range(1, len(pictures) + 1)]
     assert_whole(tmp_path / "pack", root, pictures)
     before = data_file(tmp_path / "pack").read_bytes()
-    assert write_pack(tmp_path / "pack", root, pictures * 2, progress=lambda *counts: pytest.fail("packed again")) == []
+    never = {"progress": lambda *counts: pytest.fail("packed again")}
+    assert write_pack(tmp_path / "pack", FileStore(root), pictures * 2, **never) == []
     assert data_file(tmp_path / "pack").read_bytes() == before
 
 
 def test_more_pictures_are_added(tree, tmp_path):
     root, pictures = tree
     seen = []
-    write_pack(tmp_path / "pack", root, pictures[:5])
-    write_pack(tmp_path / "pack", root, pictures, progress=lambda *counts: seen.append(counts))
+    write_pack(tmp_path / "pack", FileStore(root), pictures[:5])
+    write_pack(tmp_path / "pack", FileStore(root), pictures, progress=lambda *counts: seen.append(counts))
     assert seen[0] == (6, len(pictures))
     assert_whole(tmp_path / "pack", root, pictures)
 
 
 def test_changed_files_are_packed_again(tree, tmp_path):
     root, pictures = tree
-    write_pack(tmp_path / "pack", root, pictures)
+    write_pack(tmp_path / "pack", FileStore(root), pictures)
     name = pictures[3][1]
     pixels = np.random.default_rng().integers(256, size=(9, 7, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / name)
-    write_pack(tmp_path / "pack", root, pictures)
+    write_pack(tmp_path / "pack", FileStore(root), pictures)
     assert torch.equal(PackStore(tmp_path / "pack", root).image(name), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
@@ -67,7 +68,7 @@ def test_changed_files_are_packed_again(tree, tmp_path):
 def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
     root, pictures = tree
     pack = tmp_path / "pack"
-    write_pack(pack, root, pictures[:7])
+    write_pack(pack, FileStore(root), pictures[:7])
     if "index" in cut:
         with index_file(pack).open("ab") as file:
             file.write(b'{"kind": "image", "name": "im')
@@ -78,7 +79,7 @@ def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
         index_file(pack).write_text('{"format": "fpl-f')
     else:
         assert len(read_index(pack)) == 7  # readable before it is repaired
-    write_pack(pack, root, pictures)
+    write_pack(pack, FileStore(root), pictures)
     assert_whole(pack, root, pictures)
 
 
@@ -86,11 +87,11 @@ def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
 def test_what_a_shortened_file_has_lost_is_packed_anew(tree, tmp_path, kept):
     root, pictures = tree
     pack = tmp_path / "pack"
-    write_pack(pack, root, pictures)
+    write_pack(pack, FileStore(root), pictures)
     lost = read_index(pack)[pictures[kept]]
     os.truncate(data_file(pack), np.random.default_rng().integers(lost.offset, lost.end))
     seen = []
-    write_pack(pack, root, pictures, progress=lambda *counts: seen.append(counts))
+    write_pack(pack, FileStore(root), pictures, progress=lambda *counts: seen.append(counts))
     assert seen[0] == (kept + 1, len(pictures))  # the whole ones stay
     assert_whole(pack, root, pictures)
 
@@ -103,7 +104,7 @@ def test_sigkill(tree, tmp_path, monkeypatch):
     for kill in range(3):
         slowly = {"progress": lambda done, total: time.sleep(0.03)}
         process = multiprocessing.get_context("fork").Process(
-            target=write_pack, args=(pack, root, pictures), kwargs=slowly
+            target=write_pack, args=(pack, FileStore(root), pictures), kwargs=slowly
         )
         process.start()
         while not index_file(pack).is_file() or index_file(pack).read_bytes().count(b"\n") < 4 + 5 * kill:
@@ -116,7 +117,7 @@ def test_sigkill(tree, tmp_path, monkeypatch):
         assert 3 + 5 * kill <= len(packed) < len(pictures)
         assert all(torch.equal(store.image(name), FileStore(root).image(name)) for _, name in packed)
     seen = []
-    write_pack(pack, root, pictures, progress=lambda *counts: seen.append(counts))
+    write_pack(pack, FileStore(root), pictures, progress=lambda *counts: seen.append(counts))
     assert seen[0] == (len(packed) + 1, len(pictures))  # what was packed stays packed
     assert_whole(pack, root, pictures)
 
@@ -125,7 +126,7 @@ def test_bad_files_are_listed_and_the_others_packed(tree, tmp_path):
     root, pictures = tree
     (root / pictures[2][1]).unlink()
     (root / pictures[4][1]).write_text("hello")
-    problems = write_pack(tmp_path / "pack", root, [*pictures, ("label", pictures[0][1])])
+    problems = write_pack(tmp_path / "pack", FileStore(root), [*pictures, ("label", pictures[0][1])])
     assert len(problems) == 3
     assert problems[0] == f"{root / pictures[2][1]}: the file must exist, but is missing"
     assert "the image must be readable" in problems[1]
@@ -141,9 +142,9 @@ def test_an_interrupted_call_keeps_what_it_has(tree, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_pack(tmp_path / "pack", root, pictures, progress=interrupt)
+        write_pack(tmp_path / "pack", FileStore(root), pictures, progress=interrupt)
     assert len(read_index(tmp_path / "pack")) == 4
-    write_pack(tmp_path / "pack", root, pictures)
+    write_pack(tmp_path / "pack", FileStore(root), pictures)
     assert_whole(tmp_path / "pack", root, pictures)
 
 
@@ -153,14 +154,14 @@ def test_one_writer_at_a_time(tree, tmp_path):
         pack_writer._Writer.open(tmp_path / "pack"),
         pytest.raises(ValueError, match="must be written by one process at a time, got a second one"),
     ):
-        write_pack(tmp_path / "pack", root, pictures)
+        write_pack(tmp_path / "pack", FileStore(root), pictures)
 
 
 def test_nothing_else_is_written_over(tree, tmp_path):
     root, pictures = tree
     for path in (root, root / pictures[0][1]):
         with pytest.raises(ValueError, match="must be a pack, a new or an empty folder, got something else"):
-            write_pack(path, root, pictures)
+            write_pack(path, FileStore(root), pictures)
 
 
 def test_decoding_does_not_run_far_ahead():

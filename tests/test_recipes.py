@@ -10,7 +10,7 @@ from PIL import Image
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, load_config
-from fpl_fast.trainer.export import CITYSCAPES_LABEL_IDS
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.published import BACKBONES, BASELINES, PARTITIONS, find_published
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, published_number, recipe_names
 
@@ -173,9 +173,9 @@ def test_unknown_names_are_answered_with_the_nearest(name, nearest):
         make_recipe(name)
 
 
-def train_cell(folder, data, method):
+def train_cell(folder, data, method, *options, **tree):
     """Two steps of the recipe itself on a small tree, shrunk in size alone."""
-    {"voc": voc_tree, "city": city_tree}[data](folder / "data")
+    {"voc": voc_tree, "city": city_tree}[data](folder / "data", **tree)
     small = [
         "--model.pretrained", "false", "--model.head_channels", "8", "--model.low_channels", "4", "--augment.crop",
         "[32,32]", "--eval.window", "[32,32]", "--eval.samples", "1", "--train.steps", "2", "--train.workers", "0",
@@ -183,7 +183,7 @@ def train_cell(folder, data, method):
         "--method.confidence_threshold", "0",
     ]  # fmt: skip
     cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(folder / "data")]
-    assert main(["train", f"{data}/{method}", *cell, *small, "--out", str(folder / "run")]) == 0
+    assert main(["train", f"{data}/{method}", *cell, *small, *options, "--out", str(folder / "run")]) == 0
     return folder / "run"
 
 
@@ -197,6 +197,20 @@ def test_a_cell_trains(tmp_path, data, method):
     assert records[0].get("loss_unsup") != 0
     config = load_config(run / "config.yaml")
     assert (config.recipe, config.data.partition, config.model.backbone) == (f"{data}/{method}", "1/4", "test_resnet")
+
+
+def test_label_ids_train_and_evaluate_like_train_ids(tmp_path):
+    tree = {"official": True, "seed": int(np.random.default_rng().integers(2**31))}
+    runs = [
+        train_cell(tmp_path / "train_ids", "city", "supervised", **tree),
+        train_cell(tmp_path / "label_ids", "city", "supervised", "--data.label_ids", "true", label_ids=True, **tree),
+    ]
+    losses = [json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["loss"] for run in runs]
+    assert losses[0] == losses[1]
+    for run in runs:
+        assert main(["eval", str(run), "--split", "train"]) == 0
+    confusions = [(run / "evaluations" / "train-cps" / "confusion.csv").read_text() for run in runs]
+    assert confusions[0] == confusions[1]
 
 
 def test_predictions_for_the_cityscapes_benchmark(tmp_path):

@@ -1,11 +1,16 @@
 import dataclasses
 
+import numpy as np
 import pytest
+import torch
 from data_trees import NUM_VAL, city_tree, voc_tree
+from PIL import Image
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.public import image_id
-from fpl_fast.trainer.data.sources import labelled_split, make_dataset, unlabelled_split, val_split
+from fpl_fast.trainer.data.sources import file_store, labelled_split, make_dataset, unlabelled_split, val_split
+from fpl_fast.trainer.export import save_label_ids
 
 
 def test_voc(tmp_path):
@@ -34,6 +39,71 @@ def test_cityscapes(tmp_path, options):
         dataset = make_dataset(data, part)
         dataset.check()
     assert (dataset.num_classes, dataset.class_names[10], dataset.palette[10]) == (19, "sky", (70, 130, 180))
+
+
+def packed(data, path):
+    """The same data set from a pack of its labelled and its validation images."""
+    pairs = labelled_split(data).pairs + val_split(data).pairs
+    pictures = [(kind, getattr(pair, kind)) for pair in pairs for kind in ("image", "label")]
+    assert write_pack(path, file_store(data), pictures) == []
+    return dataclasses.replace(data, packed=str(path))
+
+
+@pytest.mark.parametrize("in_pack", [False, True])
+@pytest.mark.parametrize("options", [{}, {"official": True}, {"official": True, "lists": False}])
+def test_label_ids_give_the_samples_of_train_ids(tmp_path, options, in_pack):
+    seed = int(np.random.default_rng().integers(2**31))
+    data = {}
+    for label_ids in (False, True):
+        root = tmp_path / f"{label_ids}"
+        city_tree(root, label_ids=label_ids, seed=seed, **options)
+        data[label_ids] = CityscapesData(root=str(root), label_ids=label_ids, ignore_index=254 if label_ids else 255)
+        if in_pack:
+            data[label_ids] = packed(data[label_ids], tmp_path / f"{label_ids}.pack")
+    for read_split in (labelled_split, val_split):
+        splits = [read_split(data[label_ids]) for label_ids in (False, True)]
+        assert splits[0].sha256 == splits[1].sha256  # both name the same images
+        expected, ours = (make_dataset(data[i], split) for i, split in enumerate(splits))
+        ours.check()
+        for index in range(len(expected)):
+            assert torch.equal(ours[index].image, expected[index].image)
+            label = expected[index].label
+            assert torch.equal(ours[index].label, label.where(label != 255, 254))
+
+
+def test_label_ids_are_those_of_the_export(tmp_path):
+    city_tree(tmp_path, official=True, label_ids=True)
+    data = CityscapesData(root=str(tmp_path), label_ids=True)
+    split = val_split(data)
+    prediction = np.resize(np.arange(19, dtype=np.uint8), (40, 80))
+    save_label_ids(prediction, tmp_path / split.pairs[1].label)
+    assert np.array_equal(make_dataset(data, split)[1].label, prediction)
+
+
+@pytest.mark.parametrize("value", [34, 100, 254])
+def test_a_value_that_is_no_label_id(tmp_path, value):
+    city_tree(tmp_path, label_ids=True)
+    data = CityscapesData(root=str(tmp_path), label_ids=True, ignore_index=100)
+    dataset = make_dataset(data, val_split(data))
+    path = tmp_path / val_split(data).pairs[0].label
+    stored = np.array(Image.open(path))
+    stored[3, 7] = value
+    Image.fromarray(stored).save(path)
+    with pytest.raises(ValueError, match=rf"{path.name}: labels must be one of 0-33, 255, got {value}"):
+        dataset.check()
+    with pytest.raises(ValueError, match="labels must be below num_classes = 19 or an ignored value, got"):
+        make_dataset(dataclasses.replace(data, label_ids=False), val_split(data)).check()
+
+
+def test_missing_train_ids_are_told_apart_from_missing_labels(tmp_path):
+    city_tree(tmp_path, official=True, label_ids=True)
+    data = CityscapesData(root=str(tmp_path))
+    split = val_split(data)
+    (tmp_path / split.pairs[1].label.replace("labelTrainIds", "labelIds")).unlink()
+    first, second, _ = make_dataset(data, split).inspect().problems
+    missing = "_gtFine_labelTrainIds.png: the file must exist, but is missing"
+    assert first.endswith(f"{missing}; --data.label_ids true reads the _labelIds.png beside it")
+    assert second.endswith(missing)
 
 
 def test_lists_instead_of_a_partition(tmp_path):

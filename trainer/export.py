@@ -8,13 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.data.sample import Palette, SegmentationDataset
 from fpl_fast.trainer.protocol import named_protocol
 
-__all__ = ["CITYSCAPES_LABEL_IDS", "Exporter", "save_index_png", "save_label_ids", "save_overlay"]
-
-# Official label id of each of the 19 train ids.
-CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+__all__ = ["Exporter", "save_index_png", "save_label_ids", "save_overlay"]
 
 
 def save_index_png(prediction: np.ndarray, palette: Palette, path: Path) -> None:

@@ -48,6 +48,7 @@ def _check(config: RunConfig) -> int:
 def _pack(config: RunConfig) -> int:
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.data.pack_writer import write_pack
+    from fpl_fast.trainer.data.sources import file_store
     from fpl_fast.trainer.data_check import read_file_splits
 
     splits = read_file_splits(config)
@@ -57,7 +58,7 @@ def _pack(config: RunConfig) -> int:
     pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
     pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
     with counting() as progress:
-        problems = write_pack(path, Path(config.data.root), pictures, progress=progress("pictures"))
+        problems = write_pack(path, file_store(config.data), pictures, progress=progress("pictures"))
     total = len(set(pictures))
     size = sum(file.stat().st_size for file in path.iterdir())
     out_console().print(f"{path}: {total - len(problems)} of {total} pictures, {size / 1e9:.2f} GB")

@@ -1,12 +1,12 @@
 """What ``fpl-fast data check`` shows."""
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from fpl_fast.trainer.clock import available_memory_bytes
+from fpl_fast.trainer.data.sample import value_ranges
 from fpl_fast.trainer.data_check import DataReport
 
 __all__ = ["class_shares", "memory_line", "parts_table"]
@@ -18,20 +18,9 @@ def parts_table(report: DataReport) -> Table:
     for name, part in report.parts.items():
         sizes = sorted(part.found.sizes, key=lambda size: (size[0] * size[1], size))
         smallest_and_largest = dict.fromkeys(f"{width} x {height}" for height, width in (*sizes[:1], *sizes[-1:]))
-        values = _ranges(part.found.label_pixels.nonzero().flatten().tolist())
+        values = value_ranges(part.found.label_pixels.nonzero().flatten().tolist())
         table.add_row(name, str(len(part.split.pairs)), " ... ".join(smallest_and_largest), values)
     return table
-
-
-def _ranges(values: Sequence[int]) -> str:
-    """Ascending numbers in short: 0-18, 255."""
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def class_shares(report: DataReport) -> Table:

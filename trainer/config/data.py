@@ -149,6 +149,9 @@ class CityscapesData(PublicData):
     """Names the kind of data set; fixed by the recipe."""
     root: str = "data/city"
     """Folder that all other paths of the data set start from."""
+    label_ids: bool = False
+    """Whether label files hold the data set's label ids (7 is road), as downloaded, instead of train ids (0 is road).
+    In the official layout NAME_gtFine_labelIds.png is read then."""
 
 
 DATA_KINDS: dict[str, type[DataConfig]] = {

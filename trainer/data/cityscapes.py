@@ -1,5 +1,6 @@
 """Cityscapes: 19 classes, 2 975 finely labelled training images, 500 validation images of 1024 x 2048."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -7,7 +8,14 @@ from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.public import PublicDataset, image_id
 from fpl_fast.trainer.data.sample import Palette
 
-__all__ = ["CITYSCAPES"]
+__all__ = ["CITYSCAPES", "CITYSCAPES_LABEL_IDS", "CITYSCAPES_WITH_LABEL_IDS"]
+
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Official label id of each of the 19 train ids."""
+
+# The other ids have no class; the licence plate's, -1, is stored as 255.
+_CLASS_OF_LABEL_ID: dict[int, int | None] = dict.fromkeys((*range(34), 255))
+_CLASS_OF_LABEL_ID.update({label_id: index for index, label_id in enumerate(CITYSCAPES_LABEL_IDS)})
 
 _CLASS_NAMES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
@@ -20,6 +28,7 @@ _PALETTE: Palette = (
 )  # fmt: skip
 
 _OFFICIAL = "leftImg8bit"  # a folder of the official download; the layout of the public lists has "images" instead
+_TRAIN_IDS, _LABEL_IDS = "_labelTrainIds.png", "_labelIds.png"  # the download itself holds the latter alone
 
 
 def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
@@ -34,7 +43,19 @@ def _official(pair: Pair) -> Pair:
     split, name = PurePosixPath(pair.image).parts[1], image_id(pair.image)
     place = f"{split}/{name.partition('_')[0]}/{name}"
     kind = "gtCoarse" if split == "train_extra" else "gtFine"
-    return Pair(f"{_OFFICIAL}/{place}_leftImg8bit.png", f"{kind}/{place}_{kind}_labelTrainIds.png")
+    return Pair(f"{_OFFICIAL}/{place}_leftImg8bit.png", f"{kind}/{place}_{kind}{_TRAIN_IDS}")
+
+
+def _locate_label_ids(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
+    """The same, with the files of label ids in place of those that only train ids can be in."""
+    located = _locate(root, pairs, list_name)
+    return [pair._replace(label=pair.label.replace(_TRAIN_IDS, _LABEL_IDS)) for pair in located]
+
+
+def _where_missing(file: Path) -> str:
+    """What to do without a file of train ids, where there is one of label ids."""
+    found = file.name.endswith(_TRAIN_IDS) and file.with_name(file.name.replace(_TRAIN_IDS, _LABEL_IDS)).is_file()
+    return f"; --data.label_ids true reads the {_LABEL_IDS} beside it" if found else ""
 
 
 def _scan(root: Path, list_name: str) -> list[Pair]:
@@ -56,4 +77,11 @@ CITYSCAPES = PublicDataset(
     partitions="config_new/subset_train/train_aug_{}_1-{}.txt",
     locate=_locate,
     scan=_scan,
+    where_missing=_where_missing,
 )
+"""Label files hold train ids."""
+
+CITYSCAPES_WITH_LABEL_IDS = dataclasses.replace(
+    CITYSCAPES, locate=_locate_label_ids, class_of_stored=_CLASS_OF_LABEL_ID
+)
+"""Label files hold label ids, as downloaded."""

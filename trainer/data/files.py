@@ -19,10 +19,11 @@ class FileStore:
 
     Args:
         root: The folder.
+        where_missing: From a missing file to what the message about it adds.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, *, where_missing: Callable[[Path], str] | None = None) -> None:
+        self.root, self._where_missing = root, where_missing
 
     def where(self, name: str) -> str:
         """What messages call a file."""
@@ -34,7 +35,7 @@ class FileStore:
         Raises:
             ValueError: The file is missing, unreadable, or has more than 8 bits a channel.
         """
-        pixels = _open(self.root / name, _decode_image)
+        pixels = self._open(self.root / name, _decode_image)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     def label(self, name: str) -> Tensor:
@@ -43,20 +44,20 @@ class FileStore:
         Raises:
             ValueError: The file is missing, unreadable, or no 8-bit index PNG.
         """
-        return torch.from_numpy(_open(self.root / name, _decode_label))
+        return torch.from_numpy(self._open(self.root / name, _decode_label))
 
-
-def _open(path: Path, decode: Callable[[Image.Image], T]) -> T:
-    """Decode a picture, with every failure as one line that names the file."""
-    try:
-        with Image.open(path) as picture:
-            return decode(picture)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: the file must exist, but is missing") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for broken files
-        raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    def _open(self, path: Path, decode: Callable[[Image.Image], T]) -> T:
+        """Decode a picture, with every failure as one line that names the file."""
+        try:
+            with Image.open(path) as picture:
+                return decode(picture)
+        except FileNotFoundError:
+            advice = "" if self._where_missing is None else self._where_missing(path)
+            raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for broken files
+            raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def _decode_image(picture: Image.Image) -> np.ndarray:

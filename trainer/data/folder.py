@@ -1,7 +1,7 @@
 """Images and labels named by lists, in files."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.public import image_id
-from fpl_fast.trainer.data.sample import Palette, Sample, index_palette
+from fpl_fast.trainer.data.sample import Palette, Sample, index_palette, value_ranges
 
 __all__ = ["FolderDataset", "Inspection", "Store"]
 
@@ -55,6 +55,8 @@ class FolderDataset:
         num_classes: Labels are 0 ... num_classes - 1.
         ignore_index: Label of pixels that do not count.
         label_ignore: Further stored values that mean the same; they become ``ignore_index``.
+        class_of_stored: Class of each value that files may hold, None for no label, where that is not the value itself.
+            It then says all: ``ignore_index`` and ``label_ignore`` are not looked for in files.
         class_names: For reports, default the indices.
         palette: Colours of the classes, default those of PASCAL VOC's rule.
 
@@ -81,6 +83,7 @@ class FolderDataset:
         num_classes: int,
         ignore_index: int = 255,
         label_ignore: Sequence[int] = (),
+        class_of_stored: Mapping[int, int | None] | None = None,
         class_names: Sequence[str] = (),
         palette: Palette | None = None,
     ) -> None:
@@ -99,10 +102,16 @@ class FolderDataset:
         self.ignore_index = ignore_index
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         self.palette = palette or index_palette(num_classes)
+        if class_of_stored is None:
+            class_of_stored = {i: i for i in range(num_classes)} | dict.fromkeys((ignore_index, *label_ignore))
+            self._rule = f"below num_classes = {num_classes} or an ignored value"
+        else:
+            self._rule = f"one of {value_ranges(sorted(class_of_stored))}"
         self._allowed = np.zeros(256, dtype=bool)
-        self._class_of = np.full(256, ignore_index, dtype=np.uint8)  # of a stored value
-        self._class_of[:num_classes] = range(num_classes)
-        self._allowed[[*range(num_classes), ignore_index, *label_ignore]] = True
+        self._class_of = np.zeros(256, dtype=np.uint8)  # of a stored value
+        for value, index in class_of_stored.items():
+            self._allowed[value] = True
+            self._class_of[value] = ignore_index if index is None else index
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -127,10 +136,7 @@ class FolderDataset:
             )
         wrong = np.flatnonzero(torch.bincount(stored.flatten(), minlength=256).numpy() * ~self._allowed)
         if len(wrong):
-            raise ValueError(
-                f"{self.store.where(name)}: labels must be below num_classes = {self.num_classes} or an ignored "
-                f"value, got {wrong[-1]}"
-            )
+            raise ValueError(f"{self.store.where(name)}: labels must be {self._rule}, got {wrong[-1]}")
         return torch.from_numpy(np.take(self._class_of, stored.numpy()))
 
     def name(self, index: int) -> str:

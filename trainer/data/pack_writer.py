@@ -27,7 +27,7 @@ _BYTES_PER_COMMIT = 256 << 20  # what a killed writer loses at most; a commit wa
 
 def write_pack(
     path: Path,
-    root: Path,
+    store: FileStore,
     pictures: Iterable[tuple[Kind, str]],
     *,
     num_threads: int = 8,
@@ -40,7 +40,7 @@ def write_pack(
 
     Args:
         path: Folder of the pack.
-        root: Folder that names start from.
+        store: Where the pictures are.
         pictures: Kind and name of each.
         num_threads: Files decoded at a time.
         progress: Called with (pictures done, pictures in all).
@@ -52,11 +52,10 @@ def write_pack(
         ValueError: The folder holds something else, or another process is writing to the pack.
     """
     pictures = list(dict.fromkeys(pictures))
-    store = FileStore(root)
 
     def source(name: str) -> tuple[int, int]:
         try:
-            status = (root / name).stat()
+            status = (store.root / name).stat()
         except OSError:
             return -1, -1  # decoding says what is wrong
         return status.st_size, status.st_mtime_ns

@@ -1,6 +1,6 @@
 """What the public data sets have in common: lists of public names, partitions, and files that follow a layout."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +26,8 @@ class PublicDataset:
         locate: From the root, the entries of a list and its name to paths below the root.
         scan: From the root and the name of ``train`` or ``val`` to the entries that it would hold, where the files
             alone tell; otherwise none.
+        class_of_stored: Class of each value that label files hold, None for no label; default the value itself.
+        where_missing: From a missing file to what the message about it adds.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +37,8 @@ class PublicDataset:
     partitions: str
     locate: Callable[[Path, Sequence[Pair], str], list[Pair]]
     scan: Callable[[Path, str], list[Pair]]
+    class_of_stored: Mapping[int, int | None] | None = None
+    where_missing: Callable[[Path], str] | None = None
 
 
 def image_id(image: str) -> str:

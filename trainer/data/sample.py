@@ -1,5 +1,6 @@
 """What a data set yields, and the names and colours that go with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -59,3 +60,19 @@ def index_palette(num_classes: int) -> Palette:
         tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
         for index in range(num_classes)
     )  # type: ignore[return-value]
+
+
+def value_ranges(values: Sequence[int]) -> str:
+    """Ascending numbers in short.
+
+    Example:
+        >>> value_ranges([0, 1, 2, 255])
+        '0-2, 255'
+    """
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

@@ -2,19 +2,17 @@
 
 from pathlib import Path
 
-from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData, VocData
-from fpl_fast.trainer.data.cityscapes import CITYSCAPES
+from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.folder import FolderDataset, Store
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
-from fpl_fast.trainer.data.public import PublicLists
+from fpl_fast.trainer.data.public import PublicDataset, PublicLists
 from fpl_fast.trainer.data.sample import ClassTable, index_palette
 from fpl_fast.trainer.data.voc import VOC
 
-__all__ = ["class_table", "labelled_split", "make_dataset", "unlabelled_split", "val_split"]
-
-_PUBLIC = {VocData: VOC, CityscapesData: CITYSCAPES}
+__all__ = ["class_table", "file_store", "labelled_split", "make_dataset", "unlabelled_split", "val_split"]
 
 
 def labelled_split(data: FileData) -> Split:
@@ -42,7 +40,7 @@ def unlabelled_split(data: FileData) -> Split:
 def val_split(data: FileData) -> Split:
     """The images evaluated on."""
     if isinstance(data, PublicData):
-        return _lists(data).read(data.val or _PUBLIC[type(data)].val)
+        return _lists(data).read(data.val or _public(data).val)
     return _folder_split(data, data.val, data.val_images, data.val_labels)
 
 
@@ -50,7 +48,7 @@ def class_table(data: FileData) -> ClassTable:
     """Names and colours of the classes; none of the files need be there."""
     if isinstance(data, FolderData):
         return ClassTable(data.class_names or tuple(map(str, range(data.num_classes))), index_palette(data.num_classes))
-    public = _PUBLIC[type(data)]
+    public = _public(data)
     return ClassTable(public.class_names, public.palette)
 
 
@@ -74,14 +72,21 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         num_classes=len(classes.names),
         ignore_index=data.ignore_index,
         label_ignore=data.label_ignore if isinstance(data, FolderData) else (),
+        class_of_stored=_public(data).class_of_stored if isinstance(data, PublicData) else None,
         class_names=classes.names,
         palette=classes.palette,
     )
 
 
+def file_store(data: FileData) -> FileStore:
+    """The pictures of a data set in their files."""
+    where_missing = _public(data).where_missing if isinstance(data, PublicData) else None
+    return FileStore(Path(data.root), where_missing=where_missing)
+
+
 def _store(data: FileData, split: Split, labelled: bool) -> Store:
     if data.packed is None:
-        return FileStore(Path(data.root))
+        return file_store(data)
     store = PackStore(Path(data.packed), Path(data.root))
     store.require("image", (pair.image for pair in split.pairs), split.origin)
     if labelled:
@@ -90,7 +95,13 @@ def _store(data: FileData, split: Split, labelled: bool) -> Store:
 
 
 def _lists(data: PublicData) -> PublicLists:
-    return PublicLists(_PUBLIC[type(data)], Path(data.root), train=data.train)
+    return PublicLists(_public(data), Path(data.root), train=data.train)
+
+
+def _public(data: PublicData) -> PublicDataset:
+    if isinstance(data, CityscapesData):
+        return CITYSCAPES_WITH_LABEL_IDS if data.label_ids else CITYSCAPES
+    return VOC
 
 
 def _denominator(data: PublicData) -> int:
