@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from fpl_fast.trainer.schedule import num_labelled, num_steps
@@ -27,3 +30,22 @@ def test_parts_without_a_documented_length_keep_the_total():
 def test_labelled_images_are_those_of_the_lists():
     assert [num_labelled("voc", f"1/{d}") for d in (16, 8, 4, 2)] == [662, 1323, 2646, 5291]
     assert [num_labelled("city", f"1/{d}") for d in (32, 16, 8, 4, 2)] == [93, 186, 372, 744, 1488]
+
+
+PARTS = {"VOC": ("1/16", "1/8", "1/4"), "Cityscapes": ("1/32", "1/16", "1/8", "1/4", "1/2")}
+DOCUMENTED = re.findall(
+    r"^\| (VOC|Cityscapes), (.+?) \| .+? \| .+? \| ([\d ]+) – ([\d ]+) \|",
+    Path(__file__).parents[1].joinpath("docs", "a100.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("data, methods, least, most", DOCUMENTED)
+def test_documented_steps(data, methods, least, most):
+    name, setting = {"VOC": "voc", "Cityscapes": "city"}[data], "ael" if "AEL" in methods else "cps"
+    steps = [num_steps(name, setting, partition) for partition in PARTS[data]]
+    assert [int(text.replace(" ", "")) for text in (least, most)] == [min(steps), max(steps)]
+
+
+def test_all_cells_are_documented():
+    assert len(DOCUMENTED) == 8

@@ -66,7 +66,8 @@ class OptimConfig:
     momentum: float = 0.9
     """Momentum of SGD."""
     weight_decay: float = 4e-4
-    """Weight decay, of convolution and linear weights only; 1e-4 times the number of processes of the public code."""
+    """Weight decay, of tensors of two or more dimensions only (no biases, no normalisation); 1e-4 times the number
+    of processes of the public code."""
     decay_all: bool = False
     """Whether biases and normalisation decay as well, as in the public code of AEL."""
     head_lr_scale: float = 1.0
