@@ -1,11 +1,17 @@
+import dataclasses
 import re
 
 import pytest
 from data_trees import city_tree, voc_tree
+from trainer_runs import tiny_run
 
+from fpl_fast.trainer import dry_run
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.commands import progress
+from fpl_fast.trainer.commands.data_tables import step_line
 from fpl_fast.trainer.commands.progress import counting
+
+SMALL = ["--backbone", "test_resnet"]
 
 
 def run(capsys, *arguments):
@@ -17,14 +23,58 @@ def run(capsys, *arguments):
 
 def test_check_tells_what_there_is(tmp_path, capsys):
     city_tree(tmp_path, size=(20, 30), partitions=(16,))
-    code, shown, _ = run(capsys, "check", "city/fpl_cps_cutmix", "--data.root", tmp_path, "--data.partition", "1/32")
+    arguments = ["city/fpl_cps_cutmix", "--data.root", tmp_path, "--data.partition", "1/32", *SMALL]
+    code, shown, _ = run(capsys, "check", *arguments)
     assert code == 0
     assert re.search(r"labelled +│ 2 +│ 30 x 20 +│ [0-9, -]*255 ", shown)
     assert re.search(r"unlabelled +│ 31 +│ 30 x 20 ", shown)
     assert re.search(r"labelled: 1/32 of the training images, .*_1-16\.txt, seed 0, SHA-256 [0-9a-f]{64}\n", shown)
     assert re.search(r"│ traffic light +│ +\d+\.\d\d │", shown)
     assert re.search(r"packed: 0\.00 GB, disk free [\d.]+ GB; .* estimated: [\d.]+ GB", shown)
+    assert re.search(
+        r"\na step on one device, predicted: [\d.]+ GB at least: .* momentum, [\d.]+ GB activations", shown
+    )
     assert shown.endswith("nothing is wrong\n")
+
+
+@pytest.mark.parametrize("available, fits", [(10**9, "; fits in the 1.0 GB"), (10**5, "; does not fit in the 0.0 GB")])
+@pytest.mark.parametrize("accelerator", ["auto", "cpu"])
+def test_a_step_against_the_memory_here(monkeypatch, available, fits, accelerator):
+    monkeypatch.setattr(dry_run, "available_memory_bytes", lambda: available)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = tiny_run()
+    shown = step_line(dataclasses.replace(config, train=dataclasses.replace(config.train, accelerator=accelerator)))
+    assert shown.endswith(f"{fits} free on CPU")
+    assert ("; there is no GPU here to compare with; " in shown) == (accelerator == "auto")
+
+
+def test_a_step_where_the_system_does_not_tell_its_memory(monkeypatch):
+    monkeypatch.setattr(dry_run, "available_memory_bytes", lambda: None)
+    assert step_line(tiny_run()).endswith(" GB activations")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (["--train.precision", "16-mixed"], "train.precision must be '32-true' or 'bf16-mixed' on a CPU"),
+        (["--backbone", "resnet_18"], "backbone must be"),
+        (["--train.batch_labelled", "1"], "train.batch_labelled must give batch normalisation 2 images, got 1"),
+    ],
+)
+def test_files_are_checked_where_no_step_can_be_predicted(tmp_path, capsys, option, reason):
+    voc_tree(tmp_path)
+    arguments = ["voc/cps", "--data.root", tmp_path, "--train.accelerator", "cpu", *option]
+    code, shown, _ = run(capsys, "check", *arguments)
+    assert f"\na step on one device cannot be predicted here: {reason}" in shown
+    assert (code, shown.endswith("nothing is wrong\n")) == (0, True)
+
+
+def test_words_of_a_device_are_one_line(monkeypatch):
+    def refuse(*arguments, **options):
+        raise RuntimeError("no bfloat16\n  on this device")
+
+    monkeypatch.setattr(dry_run, "predict_memory", refuse)
+    assert step_line(tiny_run()) == "a step on one device cannot be predicted here: no bfloat16 on this device"
 
 
 def test_check_fails_on_what_is_wrong(tmp_path, capsys):
@@ -32,7 +82,7 @@ def test_check_fails_on_what_is_wrong(tmp_path, capsys):
     labels = sorted(tmp_path.glob("val/label/*.png"))
     labels[0].unlink()
     labels[2].write_text("hello")
-    code, shown, _ = run(capsys, "check", "voc/cps", "--data.root", tmp_path)
+    code, shown, _ = run(capsys, "check", "voc/cps", "--data.root", tmp_path, *SMALL)
     assert code == 1
     wrong = [line for line in shown.splitlines() if line.startswith("wrong: ")]
     assert len(wrong) == 2
@@ -43,7 +93,7 @@ def test_check_fails_on_what_is_wrong(tmp_path, capsys):
 
 def test_pack_check_and_add(tmp_path, capsys):
     voc_tree(tmp_path / "voc")
-    where = ["--data.root", tmp_path / "voc", "--data.packed", tmp_path / "pack"]
+    where = ["--data.root", tmp_path / "voc", "--data.packed", tmp_path / "pack", *SMALL]
     code, _, err = run(capsys, "check", "voc/cps", *where)
     assert (code, "must be a pack that fpl-fast data pack wrote" in err) == (2, True)
     code, shown, _ = run(capsys, "pack", "voc/cps", *where)
@@ -69,7 +119,7 @@ def test_pack_lists_bad_files(tmp_path, capsys):
 def test_cityscapes_as_downloaded(tmp_path, capsys):
     """Without lists and without train ids, which both commands say what to do about."""
     city_tree(tmp_path / "city", size=(20, 30), official=True, lists=False, label_ids=True)
-    arguments = ["city/supervised", "--data.root", tmp_path / "city", "--data.packed", tmp_path / "pack"]
+    arguments = ["city/supervised", "--data.root", tmp_path / "city", "--data.packed", tmp_path / "pack", *SMALL]
     code, shown, _ = run(capsys, "pack", *arguments)
     assert (code, shown.count("; --data.label_ids true reads the _labelIds.png beside it\n")) == (1, 8)  # 5 + 3
     assert run(capsys, "pack", *arguments, "--data.label_ids", "true")[0] == 0

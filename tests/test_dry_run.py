@@ -13,6 +13,7 @@ from fpl_fast.trainer.dry_run import (
     _saved_bytes,
     dry_run,
     predict_memory,
+    prepare_run,
     prepared_method,
 )
 from fpl_fast.trainer.inputs import class_table
@@ -42,6 +43,39 @@ def test_prediction_is_what_a_step_of_the_real_size_keeps(method):
     trained = [p for p in networks.parameters() if p.requires_grad]
     assert predicted.state == sum(t.nbytes for t in tensors) + 2 * sum(p.nbytes for p in trained)
     assert predicted.total == predicted.state + predicted.activations
+
+
+def on_devices(config, num_devices):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, devices=num_devices))
+
+
+def test_a_prepared_run_is_predicted_like_its_method():
+    config = dataclasses.replace(tiny_run(), data=VocData(root="/nonexistent"))
+    model = dataclasses.replace(config.model, weights_file="/nonexistent.pth")
+    prepared = prepare_run(dataclasses.replace(config, model=model))
+    assert prepared.method.training
+    assert prepared.device == "CPU"
+    assert prepared.fits
+    assert prepared.predicted == predict_memory(config, *made(config))
+
+
+def test_one_device_is_predicted_for_all(monkeypatch):
+    """No process is started and no launcher asked, but the images are shared out."""
+    config = tiny_run()
+    config = dataclasses.replace(
+        config,
+        augment=dataclasses.replace(config.augment, crop=(256, 256)),
+        train=dataclasses.replace(config.train, batch_labelled=8, batch_unlabelled=8),
+    )
+    one, four = (prepare_run(on_devices(config, number), alone=True) for number in (1, 4))
+    assert four.fabric.world_size == 1
+    assert four.predicted.state == one.predicted.state
+    assert 0.2 * one.predicted.activations < four.predicted.activations < 0.3 * one.predicted.activations
+    for name, value in {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NAME": "tables"}.items():
+        monkeypatch.setenv(name, value)
+    launched = prepare_run(config, alone=True)
+    assert launched.fabric.world_size == 1
+    assert launched.predicted == four.predicted
 
 
 def test_half_precision_keeps_less():

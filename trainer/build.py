@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -27,14 +27,18 @@ __all__ = [
 ]
 
 
-def make_fabric(config: TrainConfig) -> Fabric:
+def make_fabric(config: TrainConfig, *, alone: bool = False) -> Fabric:
     """Launch device, precision and processes; under torchrun or srun, which have started them, those decide.
+
+    Args:
+        config: Hardware of the run.
+        alone: Whether this is one process on one device, whatever launcher or configuration say.
 
     Raises:
         ValueError: The device cannot run the precision, there are too few devices, or srun's tasks are not known.
     """
     cuda = uses_cuda(config)
-    devices, num_nodes = count_devices(config)
+    devices, num_nodes = (1, 1) if alone else count_devices(config)
     if cuda and torch.cuda.device_count() < devices:
         raise ValueError(f"train.devices must be at most the {torch.cuda.device_count()} GPUs here, got {devices}")
     if not cuda and config.precision == "16-mixed":
@@ -49,6 +53,7 @@ def make_fabric(config: TrainConfig) -> Fabric:
         num_nodes=num_nodes,
         precision=config.precision,
         strategy=DDPStrategy(gradient_as_bucket_view=True) if devices * num_nodes > 1 else "auto",
+        plugins=LightningEnvironment() if alone else None,
     )
     fabric.launch()
     if not fabric.is_global_zero:

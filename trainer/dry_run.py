@@ -14,7 +14,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
+from fpl_fast.trainer.build import (
+    build_method_networks,
+    check_batches,
+    count_devices,
+    make_fabric,
+    without_pretraining,
+)
 from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb
 from fpl_fast.trainer.config import RunConfig, TrainConfig
 from fpl_fast.trainer.data.sample import ClassTable, Sample
@@ -23,7 +29,7 @@ from fpl_fast.trainer.methods import Batch, Method, TrainingSet, View
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
-__all__ = ["DryRun", "Prediction", "dry_run", "predict_memory"]
+__all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]
 
 _STEPS = 2
 _PROBE_CROPS = (64, 128)
@@ -40,6 +46,26 @@ class Prediction(NamedTuple):
     def total(self) -> int:
         """Both."""
         return self.state + self.activations
+
+
+class PreparedRun(NamedTuple):
+    """A run that could begin."""
+
+    fabric: Fabric
+    method: Method  # on the device, in train mode
+    predicted: Prediction
+    available: int | None  # bytes free on the device before the networks; None where the system does not tell
+
+    @property
+    def device(self) -> str:
+        """What the device is called."""
+        device = self.fabric.device
+        return "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the prediction is not above what is free, as far as that is known."""
+        return self.available is None or self.predicted.total <= self.available
 
 
 class DryRun(NamedTuple):
@@ -92,15 +118,11 @@ def dry_run(config: RunConfig) -> DryRun:
     Raises:
         ValueError: The configuration breaks a rule, or the run does not fit into the memory of this machine.
     """
-    config = without_pretraining(config)
-    fabric = make_fabric(config.train)
-    fabric.seed_everything(config.train.seed, verbose=False)
-    method = prepared_method(config, fabric)
+    prepared = prepare_run(config)
+    _require_fit(prepared)
+    fabric, method = prepared.fabric, prepared.method
     optimizer = build_optimizer(method, config.optim, fabric.device)
     module, optimizer = fabric.setup(method, optimizer)
-    module.train()
-    predicted = predict_memory(config, method, fabric)
-    _require_fit(predicted, fabric.device)
 
     durations = []
     for step, batch in enumerate(_random_batches(config, method, fabric)):
@@ -111,16 +133,34 @@ def dry_run(config: RunConfig) -> DryRun:
         float(losses["loss"])  # waits for the device
         durations.append(time.perf_counter() - begin)
     return DryRun(
-        device="CPU" if fabric.device.type == "cpu" else torch.cuda.get_device_name(fabric.device),
+        device=prepared.device,
         num_unlabelled_views=method.num_unlabelled_views,
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        predicted=predicted,
+        predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],
         peak_memory_mb=peak_memory_mb(fabric.device),
         is_first=fabric.is_global_zero,
     )
+
+
+def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
+    """Make device, networks and the prediction of memory; the data and the weights to start from need not be there.
+
+    Args:
+        config: The run.
+        alone: Whether one device is prepared in place of all that the run would have; the prediction is the same.
+
+    Raises:
+        ValueError: The configuration breaks a rule.
+    """
+    config = without_pretraining(config)
+    fabric = make_fabric(config.train, alone=alone)
+    available = _available_memory(fabric.device)
+    fabric.seed_everything(config.train.seed, verbose=False)
+    method = fabric.to_device(prepared_method(config, fabric)).train()
+    return PreparedRun(fabric, method, predict_memory(config, method, fabric), available)
 
 
 def prepared_method(config: RunConfig, fabric: Fabric) -> Method:
@@ -162,7 +202,8 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
     of_both = (wide - base) / (large**2 - small**2)
     of_unlabelled = (of_both - few * of_labelled) / unlabelled
     images = of_labelled * train.batch_labelled + of_unlabelled * train.batch_unlabelled
-    share = images / (fabric.world_size * train.accumulate)
+    num_devices = math.prod(count_devices(train))  # of the run, of which fabric may be one alone
+    share = images / (num_devices * train.accumulate)
     activations = base - of_both * small**2 + share * math.prod(config.augment.crop)
 
     state = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
@@ -212,8 +253,12 @@ def _random_batches(config: RunConfig, method: Method, fabric: Fabric) -> Iterat
     )
 
 
-def _require_fit(predicted: Prediction, device: torch.device) -> None:
-    available = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
-    if available is not None and predicted.total > available:
-        need, free = (f"{size / 1e9:.1f} GB" for size in (predicted.total, available))
+def _available_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device; None where the system does not tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
+
+
+def _require_fit(prepared: PreparedRun) -> None:
+    if not prepared.fits:
+        need, free = (f"{size / 1e9:.1f} GB" for size in (prepared.predicted.total, prepared.available))
         raise ValueError(f"augment.crop and train.batch_* must be such that a step fits into {free}, got about {need}")

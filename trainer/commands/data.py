@@ -11,6 +11,7 @@ __all__ = ["main"]
 _PROG = "fpl-fast data check|pack RECIPE|CONFIG.yaml"
 _DESCRIPTION = """
 check reads every image and label that the run would read and tells what they are; exit code 1 when something is wrong.
+It also predicts the memory of a step, and whether the device here has that much.
 pack decodes them once into the folder --data.packed, from which a run with the same option then trains; a call that was
 interrupted is repeated, and another partition is added to the same folder.
 """
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(config: RunConfig) -> int:
-    from fpl_fast.trainer.commands.data_tables import class_shares, memory_line, parts_table
+    from fpl_fast.trainer.commands.data_tables import class_shares, memory_line, parts_table, step_line
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.data_check import examine_data
 
@@ -40,6 +41,7 @@ def _check(config: RunConfig) -> int:
         console.print(f"{name}: {part.split.origin}, SHA-256 {part.split.sha256}")
     console.print(class_shares(report))
     console.print(memory_line(report, Path(config.data.packed or config.data.root)))
+    console.print(step_line(config))
     for remark in report.remarks:
         console.print(f"note: {remark}")
     return _tell(report.problems)

@@ -6,10 +6,13 @@ from pathlib import Path
 from rich.table import Table
 
 from fpl_fast.trainer.clock import available_memory_bytes
+from fpl_fast.trainer.commands.tables import prediction_text
+from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.data.sample import value_ranges
 from fpl_fast.trainer.data_check import DataReport
+from fpl_fast.trainer.dry_run import prepare_run
 
-__all__ = ["class_shares", "memory_line", "parts_table"]
+__all__ = ["class_shares", "memory_line", "parts_table", "step_line"]
 
 
 def parts_table(report: DataReport) -> Table:
@@ -56,3 +59,22 @@ def memory_line(report: DataReport, path: Path) -> str:
         return text
     fits = report.packed_bytes + report.loader_bytes < available
     return f"{text}; {'both fit' if fits else 'both do not fit'} in the {available / 1e9:.1f} GB of free memory"
+
+
+def step_line(config: RunConfig) -> str:
+    """Predicted memory of a step on one device, against what is free on the one that is here.
+
+    Args:
+        config: The run; on several devices, its share of one.
+    """
+    try:
+        prepared = prepare_run(config, alone=True)
+    except Exception as error:  # devices refuse in words of their own, and no data set is wrong because of that
+        return f"a step on one device cannot be predicted here: {' '.join(str(error).split())}"
+    text = f"a step on one device, predicted: {prediction_text(prepared.predicted)}"
+    if prepared.device == "CPU" and config.train.accelerator == "auto":
+        text += "; there is no GPU here to compare with"
+    if prepared.available is None:
+        return text
+    fits = "fits" if prepared.fits else "does not fit"
+    return f"{text}; {fits} in the {prepared.available / 1e9:.1f} GB free on {prepared.device}"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 
 from fpl_fast.trainer.config import RunConfig
-from fpl_fast.trainer.dry_run import DryRun
+from fpl_fast.trainer.dry_run import DryRun, Prediction
 
-__all__ = ["class_table", "dry_run_table"]
+__all__ = ["class_table", "dry_run_table", "prediction_text"]
 
 
 def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Table:
@@ -33,7 +33,6 @@ def dry_run_table(config: RunConfig, result: DryRun) -> Table:
     views = result.num_unlabelled_views
     unlabelled = f" + {views} x {train.batch_unlabelled} unlabelled" if views else ""
     evaluations = -(-train.steps // config.eval.every)
-    predicted = result.predicted
     counted = "the whole process" if result.device == "CPU" else "all tensors"
     table = Table(show_header=False, box=None)
     for name, text in {
@@ -46,11 +45,18 @@ def dry_run_table(config: RunConfig, result: DryRun) -> Table:
         "seconds a step": f"{result.step_s:.3g}; the first, with compilation, {result.first_step_s:.3g}",
         "expected": f"{_duration(train.steps * result.step_s)}, besides reading images and {evaluations} evaluations",
         "memory": f"{result.peak_memory_mb / 1e3:.2f} GB at most, {counted}",
-        "predicted": f"{predicted.total / 1e9:.2f} GB at least: {predicted.state / 1e9:.2f} GB weights, gradients and "
-        f"momentum, {predicted.activations / 1e9:.2f} GB activations",
+        "predicted": prediction_text(result.predicted),
     }.items():
         table.add_row(name, text)
     return table
+
+
+def prediction_text(predicted: Prediction) -> str:
+    """Memory of a step on one device, and what needs it."""
+    return (
+        f"{predicted.total / 1e9:.2f} GB at least: {predicted.state / 1e9:.2f} GB weights, gradients and momentum, "
+        f"{predicted.activations / 1e9:.2f} GB activations"
+    )
 
 
 def _duration(seconds: float) -> str:
