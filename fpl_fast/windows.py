@@ -80,12 +80,18 @@ class GradientWindows:
         else:
             touched = slice(self.first_row[window.rows.start], self.last_row[window.rows.stop - 1] + 1)
             weights = self.row_weights[window.rows, touched]
-            self.rows[:, touched, window.columns] += weights.t() @ chunk.to(weights.dtype)
+            self.rows[:, touched, window.columns] += _product(weights.t(), chunk.to(weights.dtype))
 
     def finish(self) -> None:
         """Write what is still missing once all windows are in."""
         if self.size is not None:
-            self.grad.copy_(self.rows @ self.column_weights)
+            self.grad.copy_(_product(self.rows, self.column_weights))
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in the dtype of its factors, which autocast would round to 16 bits."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def _weights(

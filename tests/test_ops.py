@@ -11,7 +11,16 @@ from torch.testing import assert_close
 
 from fpl_fast import fuzzy_positive_loss, ops, planes
 
+pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE = (2, 5, 5, 7)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def tensors_lie_on_the_device():
+    """Where the operators' fastest engine runs."""
+    with torch.device(DEVICE):
+        yield
 
 
 def draw(dtype=torch.float32, layout=torch.contiguous_format):
@@ -59,7 +68,8 @@ def test_fullgraph_compile(reduction):
 
 @pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
 def test_fullgraph_compile_where_the_compiled_engine_runs():
-    student, teacher = torch.randn(1, 2, 384, 384, requires_grad=True), torch.randn(1, 2, 384, 384)
+    student, teacher = (torch.randn(1, 2, 384, 384, device="cpu") for _ in range(2))
+    student.requires_grad_()
     step = torch.compile(lambda z, t: fuzzy_positive_loss(z, t, engine="auto"), fullgraph=True)
     assert_close(step(student, teacher), fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
 
@@ -134,12 +144,22 @@ def test_float16_gradients_survive_many_pixels_and_a_scaler():
 def test_autocast_leaves_the_loss_in_float32():
     student, teacher = draw()
     convolution = torch.nn.Conv2d(5, 5, 1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         logits = convolution(student)
         loss = fuzzy_positive_loss(logits, teacher)
     assert logits.dtype == torch.bfloat16 and loss.dtype == torch.float32
     loss.backward()
     assert convolution.weight.grad.isfinite().all() and convolution.weight.grad.abs().sum() > 0
+
+
+def test_autocast_leaves_the_adjoint_of_upsampling_in_float32():
+    student, teacher = draw()
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16, enabled=enabled):
+            loss = fuzzy_positive_loss(student, teacher, size=(9, 11), engine="eager")
+        gradients.append(torch.autograd.grad(loss, student)[0])
+    assert torch.equal(*gradients)
 
 
 def test_no_gradient_is_computed_where_none_is_asked():
