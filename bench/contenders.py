@@ -138,7 +138,7 @@ def _contender(
         given = iter(networks if networks is not None else method.networks)
         build = build_method if method_class is None else method_class
         method = build(config.method, given.__next__, ignore_index=config.data.ignore_index)
-    optimizer = build_optimizer(method, config.optim, fabric.device)
+    optimizer = build_optimizer(fabric.to_device(method), config.optim, fabric.device)
     module, wrapped = fabric.setup(method, optimizer)
     module.train()
     batch = _random_batch(setup, fabric.device, channels_last=config.train.channels_last)

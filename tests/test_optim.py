@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import sys
 from types import ModuleType
@@ -61,6 +62,22 @@ def test_sgd_equals_the_literal_rule(implementation):
             p.sub_(lr * (1 if ours is method.weight else 10) * v)
         optimizer.step()
     torch.testing.assert_close([method.weight.data, method.bias.data], expected)
+
+
+def test_a_skipped_first_step_leaves_no_trace():
+    """float16: the scaler skips steps until its factor is small enough. Memory that nothing wrote is NaN in tests."""
+    method = Method()
+    optimizer = build_optimizer(method, OptimConfig(lr=0.1), CPU)
+    before = copy.deepcopy(method.state_dict())
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for gradient in (float("inf"), 2.0):
+        optimizer.zero_grad()
+        scaler.scale(sum(gradient * parameter.sum() for parameter in method.parameters())).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        moved = [not torch.equal(value, before[name]) for name, value in method.state_dict().items()]
+        assert moved == [gradient == 2.0] * 2
+    assert all(parameter.isfinite().all() for parameter in method.parameters())
 
 
 def test_apex_is_taken_on_a_gpu_where_it_is_installed(apex):

@@ -73,7 +73,7 @@ def prepare(changes, device="cpu"):
     method.prepare(TrainingSet(C, NUM_UNLABELLED, NUM))
     fabric = Fabric(accelerator=device, devices=1)
     batch = make_batch(method, fabric.device)
-    module, optimizer = fabric.setup(method, build_optimizer(method, config.optim, fabric.device))
+    module, optimizer = fabric.setup(method, build_optimizer(fabric.to_device(method), config.optim, fabric.device))
     module.train()
     if method.donors is not None:
         next(method.donors.steps())  # a loader reads, so that donors cross to the host

@@ -95,7 +95,7 @@ class _Trainer:
             self.method.prepare(
                 TrainingSet(self.val.num_classes, len(self.datasets.unlabelled), config.train.batch_unlabelled)
             )
-        optimizer = build_optimizer(self.method, config.optim, fabric.device)
+        optimizer = build_optimizer(fabric.to_device(self.method), config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
         seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike

@@ -16,6 +16,11 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
 
     Two networks with an optimiser each, as CPS has it, move exactly alike.
 
+    Args:
+        method: Its networks, on the device.
+        config: The numbers.
+        device: Decides which implementations there are.
+
     Raises:
         ValueError: apex is asked for and not there, or the device is no GPU.
     """
@@ -30,7 +35,11 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
             f"repository (the package called apex on the Python package index is another one), got {reason}"
         )
     # torch's own kernel over all parameters at once
-    return SGD(groups, lr=config.lr, momentum=config.momentum, fused=device.type in ("cpu", "cuda"))
+    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=device.type in ("cpu", "cuda"))
+    # The fused kernel takes the first step's momentum from memory that a skipped step (float16) would leave unwritten.
+    for parameter in (p for group in optimizer.param_groups for p in group["params"] if config.momentum):
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _apex_sgd() -> Any | None:
