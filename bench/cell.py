@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fpl_fast.bench.cases import Case, Op, make_inputs
 from fpl_fast.bench.examine import examine
-from fpl_fast.bench.measure import flush_cache
+from fpl_fast.bench.measure import flush_cache, hold_device
 from fpl_fast.bench.provider import Provider
 from fpl_fast.bench.traffic import minimum_bytes
 
@@ -60,6 +60,7 @@ def time_cell(
     def prepare() -> tuple[tuple[Tensor, ...], dict[str, object]]:
         arguments = (loss_of(student),) if op == "backward" else ()
         flush_cache(device)
+        hold_device(device)
         return arguments, {}
 
     run = {

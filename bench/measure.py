@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["DeviceClock", "copy_gbps", "flush_cache", "peak_memory_mb", "synchronize"]
+__all__ = ["DeviceClock", "copy_gbps", "flush_cache", "hold_device", "peak_memory_mb", "synchronize"]
 
 
 class DeviceClock:
     """A timer for pytest-benchmark that counts device time between two events of the current stream.
 
-    It is called in pairs. The first call only records an event, so that the work queues up behind it without a gap;
-    the second waits for the device and advances the clock by the time between the events.
+    It is called in pairs. The first call only records an event, behind which the work queues up without a gap where the
+    device is still busy then (``hold_device``); the second waits for the device and advances the clock by the time
+    between the events.
     """
 
     __name__ = "DeviceClock"
@@ -46,10 +47,23 @@ def synchronize(device: torch.device) -> None:
 
 
 def flush_cache(device: torch.device) -> None:
-    """Overwrite the caches of a GPU, so that no round finds the inputs of the round before; a CPU is left alone."""
+    """Fill the caches of a GPU with other data, so that no round finds the inputs of the round before.
+
+    The data are read: caches full of what was written would be written back in the time of the round. A CPU is left
+    alone.
+    """
     if device.type == "cuda":
         size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
-        torch.empty(size, dtype=torch.int8, device=device).zero_()
+        torch.empty(size, dtype=torch.int8, device=device).sum()
+
+
+def hold_device(device: torch.device, seconds: float = 2e-3) -> None:
+    """Keep a GPU busy for about this long, so that the host is done with queuing up a round when the round begins.
+
+    Otherwise a round of a few small kernels would take as long as Python needs to launch them. A CPU is left alone.
+    """
+    if device.type == "cuda":
+        torch.cuda._sleep(int(seconds * 2e9))  # clock cycles
 
 
 def copy_gbps(device: torch.device, *, rounds: int = 7) -> float:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fpl_fast.bench.cards import matrix_tflops
 from fpl_fast.bench.contenders import NAMES, Contender, Setup, make_contenders
 from fpl_fast.bench.loss_replay import LossReplay
-from fpl_fast.bench.measure import peak_memory_mb, synchronize
+from fpl_fast.bench.measure import DeviceClock, hold_device, peak_memory_mb, synchronize
 from fpl_fast.bench.results import RESULTS, describe_machine, results_path
 from fpl_fast.bench.training_report import training_report
 
@@ -23,6 +23,7 @@ __all__ = ["measure_training", "write_training_benchmark"]
 
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 30
 _LOSS_REPEATS = 5
+_HOLD_S = 0.04  # longer than the host takes to launch the repeats
 
 
 def write_training_benchmark(
@@ -120,18 +121,28 @@ def _rounds(
     for _ in range(rounds):
         for name, contender in contenders.items():
             steps[name].append(_seconds(contender.step, device))
-            losses[name].append(_seconds(replays[name].step, device, repeats=_LOSS_REPEATS))
+            losses[name].append(_device_seconds(replays[name].step, device))
     return steps, losses
 
 
-def _seconds(function: Callable[[], None], device: torch.device, *, repeats: int = 1) -> float:
+def _seconds(function: Callable[[], None], device: torch.device) -> float:
     """Seconds of a call, as training feels them: until the device is done."""
     synchronize(device)
     start = time.perf_counter()
-    for _ in range(repeats):
-        function()
+    function()
     synchronize(device)
-    return (time.perf_counter() - start) / repeats
+    return time.perf_counter() - start
+
+
+def _device_seconds(function: Callable[[], None], device: torch.device) -> float:
+    """Seconds that the device spends on a call: within a step, the host queues the losses up behind the networks."""
+    clock = DeviceClock() if device.type == "cuda" else time.perf_counter
+    synchronize(device)
+    hold_device(device, _HOLD_S)
+    start = clock()
+    for _ in range(_LOSS_REPEATS):
+        function()
+    return (clock() - start) / _LOSS_REPEATS
 
 
 def _iqr(values: list[float]) -> float:
