@@ -22,7 +22,7 @@ test: install lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2  # a thread each for two workers
 
 test-gpu:  ## in the current environment, on a machine with a GPU
-	$(PYTHON) -m pytest -m gpu
+	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels
 
 lint: install
 	$(BIN)/ruff check .

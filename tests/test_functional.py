@@ -9,6 +9,7 @@ from torch.testing import assert_close
 import fpl_fast
 from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, planes, pseudo_label_cross_entropy
 
+pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 # 5 x 13 pixels: no block divides it.
 SHAPE = (2, 5, 5, 13)
 PIXELS = (2, 5, 13)

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from fpl_fast import cross_entropy, label_ops, ohem_cross_entropy
 
+pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 IGNORE = 255
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

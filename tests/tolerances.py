@@ -17,7 +17,8 @@ GRADIENT = {
     torch.float16: {"rtol": 2**-10, "atol": 1e-5},
     torch.bfloat16: {"rtol": 2**-7, "atol": 1e-5},
 }
-# Relative error of an exponential per unit of its argument's size: it is subtracted from a rounded product.
+# Relative error of an exponential per unit of its argument's size: it is subtracted from a rounded product. A device
+# fuses the other product with the subtraction, so that even the largest logit's exponential is not exactly 1.
 PER_LOGIT = 1.5e-7
 # Interpolated logits closer than this may be ranked either way.
 RANK_MARGIN = 1e-5
@@ -29,3 +30,9 @@ PUBLISHED = {"rtol": 0.0, "atol": 6e-7}
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 # Identities that hold in exact arithmetic, in float32: sums over classes and shifts of the logits.
 INVARIANT = {"rtol": 1e-4, "atol": 2e-6}
+
+
+def widened(tolerance: dict[str, float], logits: torch.Tensor, *, count: int = 1) -> dict[str, float]:
+    """With room for what exponentials of logits of this size lose, in each of ``count`` terms."""
+    largest = 0.0 if logits.numel() == 0 else logits.abs().max().item()
+    return {**tolerance, "atol": tolerance["atol"] + count * PER_LOGIT * largest}
