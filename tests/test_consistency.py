@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from method_cases import CLOSE
@@ -5,7 +7,7 @@ from torch.nn import functional as F
 
 from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import MethodConfig
-from fpl_fast.trainer.methods.consistency import Target, loss_telemetry, pseudo_label_loss, softmax_mse
+from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss, softmax_mse
 
 SIZE = (13, 22)
 
@@ -27,20 +29,29 @@ def test_every_number_reaches_the_loss(logits, mask, loss):
     valid, weight = torch.rand(2, *SIZE) < 0.8, torch.rand(2, *SIZE)
     config = MethodConfig(loss=loss, threshold=0.8, max_positives=2, weighting="linear")
     ours, stats = pseudo_label_loss(
-        config, student, Target(*teachers, mask), size=SIZE, balance=True,
-        valid_mask=valid, pixel_weight=weight, reduction="sum",
+        config, student, Target(*teachers, mask), size=SIZE, valid_mask=valid, pixel_weight=weight, reduction="sum"
     )  # fmt: skip
     places = {"size": SIZE, "partner_logits": teachers[1], "mix_mask": mask, "valid_mask": valid,
               "pixel_weight": weight, "reduction": "sum", "return_stats": True}  # fmt: skip
     expected, expected_stats = (
         pseudo_label_cross_entropy(student, teachers[0], **places)
         if loss == "ce"
-        else fuzzy_positive_loss(
-            student, teachers[0], **places, threshold=0.8, max_positives=2, weighting="linear", balance=True
-        )
+        else fuzzy_positive_loss(student, teachers[0], **places, threshold=0.8, max_positives=2, weighting="linear")
     )
     assert ours == expected
     assert all(torch.equal(a, b) for a, b in zip(stats, expected_stats, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["ce", "fpl"])
+def test_balance_is_that_of_the_loss(logits, mask, loss):
+    student, *teachers = logits
+    places = {"size": SIZE, "valid_mask": torch.rand(2, *SIZE) < 0.8}
+    config = MethodConfig(loss=loss, max_positives=2, weighting="linear")
+    ours, stats = pseudo_label_loss(config, student, Target(*teachers, mask), **places)
+    places |= {"partner_logits": teachers[1], "mix_mask": mask, "max_positives": 2, "weighting": "linear"}
+    expected = fuzzy_positive_loss(student, teachers[0], **places, balance=True) if loss == "fpl" else ours
+    torch.testing.assert_close(ours * balance_factor(config, stats), expected)
+    assert balance_factor(dataclasses.replace(config, balance=False), stats) == 1
 
 
 @pytest.mark.parametrize("mixed", [False, True])
