@@ -90,6 +90,8 @@ class GradientWindows:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product in the dtype of its factors, which autocast would round to 16 bits."""
+    if not torch.amp.is_autocast_available(a.device.type):
+        return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
 

@@ -22,15 +22,27 @@ from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 
-EXACT = {"plain": {"loss": "ce", "ignore_padding": True}, "fpl": {"loss": "fpl", "balance": False, "cutmix": False}}
+EXACT = {
+    "supervised": {"name": "supervised"},
+    "plain": {"loss": "ce", "ignore_padding": True},
+    "fpl": {"loss": "fpl", "balance": False, "cutmix": False},
+}
 """Equal on processes and in micro-batches."""
 
 SCALED = {
     "balanced": {"loss": "fpl", "weighting": "concave", "ignore_padding": True},
     "mean_teacher": {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
-    "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "confidence_threshold": 0.5, "ignore_padding": True},
-    "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.5},
-    "ael": {"name": "ael", "loss": "ce", "donor_lead": 2, "bank_momentum": 0.5, "ignore_padding": True},
+    "fpl_mean_teacher": {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
+    "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "confidence_threshold": 0.15, "ignore_padding": True},
+    "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "ael": {
+        "name": "ael",
+        "loss": "ce",
+        "confidence_threshold": 0.25,
+        "donor_lead": 2,
+        "bank_momentum": 0.5,
+        "ignore_padding": True,
+    },
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
 """Equal on processes; in micro-batches, what scales a loss is that of each."""

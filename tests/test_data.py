@@ -59,6 +59,7 @@ def test_a_step_where_the_system_does_not_tell_its_memory(monkeypatch):
         (["--train.precision", "16-mixed"], "train.precision must be '32-true' or 'bf16-mixed' on a CPU"),
         (["--backbone", "resnet_18"], "backbone must be"),
         (["--train.batch_labelled", "1"], "train.batch_labelled must give batch normalisation 2 images, got 1"),
+        (["--train.devices", "3"], "train.batch_labelled must be a multiple of 3 processes x 1 micro-batches"),
     ],
 )
 def test_files_are_checked_where_no_step_can_be_predicted(tmp_path, capsys, option, reason):

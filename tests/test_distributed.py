@@ -42,6 +42,8 @@ def test_processes_and_micro_batches_equal_one_process(runs, name, processes):
     for ours, theirs in zip(metrics(many), metrics(one), strict=True):
         for key in theirs.keys() & LOGGED:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
+        assert all(theirs[key] > 0 for key in theirs.keys() & LOGGED if key.startswith("loss"))
+        assert all(0 < theirs[key] < 1 for key in theirs.keys() & {"sure"})
 
 
 def test_processes_draw_on_their_own(runs):

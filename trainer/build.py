@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 from functools import partial
 
@@ -128,18 +129,17 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     return method
 
 
-def check_batches(config: TrainConfig, fabric: Fabric, *, unlabelled: bool) -> None:
+def check_batches(config: TrainConfig, *, unlabelled: bool) -> None:
     """Check that the images of a step can be shared out to train on.
 
     Args:
-        config: Batches and micro-batches.
-        fabric: The processes.
+        config: Batches, micro-batches and hardware.
         unlabelled: Whether unlabelled images are read.
 
     Raises:
         ValueError: A batch does not divide among processes and micro-batches, or is too small to normalise.
     """
-    processes, accumulate = fabric.world_size, config.accumulate
+    processes, accumulate = math.prod(count_devices(config)), config.accumulate
     for name in ("batch_labelled", "batch_unlabelled") if unlabelled else ("batch_labelled",):
         images = getattr(config, name)
         if images % (processes * accumulate):
@@ -147,7 +147,7 @@ def check_batches(config: TrainConfig, fabric: Fabric, *, unlabelled: bool) -> N
                 f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
                 f"(train.accumulate), got {images}"
             )
-        if images // accumulate < (2 if _synchronised(fabric) else 2 * processes):
+        if images // accumulate < (2 if uses_cuda(config) else 2 * processes):  # as _synchronised
             raise ValueError(
                 f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
                 f"{accumulate} micro-batches"

@@ -150,7 +150,7 @@ def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
 
     Args:
         config: The run.
-        alone: Whether one device is prepared in place of all that the run would have; the prediction is the same.
+        alone: Whether one device is prepared in place of all that the run would have; predicted is nearly the same.
 
     Raises:
         ValueError: The configuration breaks a rule.
@@ -167,7 +167,7 @@ def prepared_method(config: RunConfig, fabric: Fabric) -> Method:
     """The method of a run with its networks, and with banks for as many images as two batches have."""
     num_classes = len(class_table(config.data).names)
     method = build_method_networks(config, num_classes, fabric)
-    check_batches(config.train, fabric, unlabelled=method.num_unlabelled_views > 0)
+    check_batches(config.train, unlabelled=method.num_unlabelled_views > 0)
     method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
     return method
 

@@ -89,7 +89,7 @@ class _Trainer:
             without_pretraining(config) if continued else config, self.val.num_classes, fabric
         )
         self.num_views = self.method.num_unlabelled_views
-        check_batches(config.train, fabric, unlabelled=self.num_views > 0)
+        check_batches(config.train, unlabelled=self.num_views > 0)
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
         if self.datasets.unlabelled is not None:
             self.method.prepare(

@@ -33,7 +33,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     """Build the network that a run evaluates and load its weights; no image is needed for it.
 
     Whatever the run was trained on, this is one process on one device, unless torchrun or srun has started more, a
-    CPU computes in float32 what was trained in float16, and nothing is compiled: images differ in size.
+    CPU computes in float32 what was trained in float16, and nothing is compiled, as images differ in size.
 
     Args:
         folder: The run.
@@ -62,7 +62,8 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
 
 def _on_this_machine(config: RunConfig, changes: Sequence[str]) -> RunConfig:
     """The run with its changes and, where these leave it open, with hardware that this machine has."""
-    config = override_config(replace(config, train=replace(config.train, devices=1, compile=False)), changes)
+    config = override_config(replace(config, train=replace(config.train, devices=1)), changes)
+    config = replace(config, train=replace(config.train, compile=False))
     if config.train.precision == "16-mixed" and not uses_cuda(config.train):
         return replace(config, train=replace(config.train, precision="32-true"))
     return config

@@ -46,7 +46,7 @@ class MethodConfig:
     """Decay of a teacher's moving average, a step."""
     confidence_threshold: float = 0.0
     """Probability from which a teacher's pixel counts as sure. "cutmix_seg": the share of sure pixels weighs the whole
-    loss (0.97 in the public code). "ael" with "ce": others are left out (0.7 on PASCAL VOC, 0 on Cityscapes)."""
+    loss (0.97 in the public code). "ael" with "ce": others are left out (0 on Cityscapes, 0.7 elsewhere)."""
     confidence_power: float = 2.0
     """"ael": exponent of the teacher's confidence as a pixel weight."""
     equalize_power: float = 1.0
@@ -75,7 +75,7 @@ class MethodConfig:
     weighting: Literal["none", "linear", "convex", "concave"] = "none"
     """"fpl": pixel weight from the margin to the first rejected class."""
     balance: bool = True
-    """"fpl": whether both directions are rescaled by one factor to the value of the plain pseudo-label loss."""
+    """"fpl": whether the losses of a step are rescaled by one factor to the value of the plain pseudo-label loss."""
     ignore_padding: bool = False
     """Whether pixels outside the image are left out of the unsupervised loss; CPS counts them."""
 

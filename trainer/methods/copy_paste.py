@@ -9,14 +9,14 @@ from fpl_fast.trainer.methods.step_random import draw
 __all__ = ["copy_paste", "query_classes"]
 
 
-def query_classes(deficit: Tensor, targets: Tensor, num_draws: int, generator: torch.Generator | None = None) -> Tensor:
+def query_classes(deficit: Tensor, targets: Tensor, num_draws: int, generator: torch.Generator) -> Tensor:
     """Draw the classes to paste, with replacement, with probability softmax(sqrt(1 - b)) among the targets.
 
     Args:
         deficit: 1 - b, (C,).
         targets: (C,) bool, the classes that may be drawn.
         num_draws: Draws; classes drawn twice count once.
-        generator: On the device; None for the default one.
+        generator: On the device, alike in all processes.
 
     Returns:
         (C,) bool.
