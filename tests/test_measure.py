@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fpl_fast.bench.measure import DeviceClock, copy_gbps, peak_memory_mb
+from fpl_fast.bench.measure import DeviceClock, copy_gbps, flush_cache, hold_device, peak_memory_mb
 
 CPU = torch.device("cpu")
 
@@ -63,3 +63,21 @@ def test_device_clock_sees_the_device() -> None:
     x.add_(1)
     elapsed = clock() - start
     assert 2**31 / 20e12 < elapsed < 1  # 2 GB moved: no card does it in less than 0.1 ms
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_what_is_queued_up_behind_a_held_device_waits() -> None:
+    device = torch.device("cuda")
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    hold_device(device, 0.05)
+    end.record()
+    assert not end.query()
+    end.synchronize()
+    assert 10 < begin.elapsed_time(end) < 500  # milliseconds; clocks differ
+
+
+@pytest.mark.parametrize("act", [flush_cache, hold_device])
+def test_a_cpu_is_left_alone(act) -> None:
+    act(torch.device("cpu"))  # on a GPU it would ask CUDA
