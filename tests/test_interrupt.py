@@ -16,7 +16,15 @@ def test_first_signal_is_noted_and_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_second_signal_acts_at_once():
+@pytest.fixture
+def python_listens():
+    """A shell that starts a process in the background may have told it to ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_signal_acts_at_once(python_listens):
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
