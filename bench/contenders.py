@@ -133,7 +133,7 @@ def _contender(
 ) -> Contender:
     fabric = make_fabric(config.train)
     fabric.seed_everything(0, verbose=False)
-    method = None if networks is not None else build_method_networks(config, setup.num_classes, fabric)
+    method = None if networks is not None else build_method_networks(config, setup.num_classes)
     if networks is not None or method_class is not None:
         given = iter(networks if networks is not None else method.networks)
         build = build_method if method_class is None else method_class

@@ -27,7 +27,7 @@ def test_every_weight_gets_a_gradient(method, head):
     """DDP waits for each of them, and is not asked to look for those it would wait for in vain."""
     config = tiny_run(**method)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, head=head))
-    built = build_method_networks(config, 11, make_fabric(config.train)).train()
+    built = build_method_networks(config, 11).train()
     views = built.num_unlabelled_views
     datasets = build_train_datasets(config.data, unlabelled=views > 0)
     if views:

@@ -24,7 +24,7 @@ METHODS = [{"name": "supervised"}, {"cutmix": False}, {}, {"name": "cutmix_seg",
 def made(config):
     """The method of a run, in train mode."""
     fabric = make_fabric(config.train)
-    return prepared_method(config, fabric).train(), fabric
+    return prepared_method(config).train(), fabric
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -110,7 +110,7 @@ def without_pretraining(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, model=model)
 
 
-def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -> Method:
+def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     """The method of a run with its networks, laid out, synchronised and compiled as the configuration says.
 
     Raises:
@@ -119,7 +119,7 @@ def build_method_networks(config: RunConfig, num_classes: int, fabric: Fabric) -
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
-    if _synchronised(fabric):
+    if _synchronised(config.train):
         method = convert_sync_batchnorm(method)
     if config.train.channels_last:
         method = method.to(memory_format=torch.channels_last)
@@ -147,13 +147,13 @@ def check_batches(config: TrainConfig, *, unlabelled: bool) -> None:
                 f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
                 f"(train.accumulate), got {images}"
             )
-        if images // accumulate < (2 if uses_cuda(config) else 2 * processes):  # as _synchronised
+        if images // accumulate < (2 if _synchronised(config) else 2 * processes):
             raise ValueError(
                 f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
                 f"{accumulate} micro-batches"
             )
 
 
-def _synchronised(fabric: Fabric) -> bool:
+def _synchronised(config: TrainConfig) -> bool:
     """Whether batch normalisation sees the images of all processes."""
-    return fabric.world_size > 1 and fabric.device.type == "cuda"
+    return math.prod(count_devices(config)) > 1 and uses_cuda(config)

@@ -159,14 +159,14 @@ def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
     fabric = make_fabric(config.train, alone=alone)
     available = _available_memory(fabric.device)
     fabric.seed_everything(config.train.seed, verbose=False)
-    method = fabric.to_device(prepared_method(config, fabric)).train()
+    method = fabric.to_device(prepared_method(config)).train()
     return PreparedRun(fabric, method, predict_memory(config, method, fabric), available)
 
 
-def prepared_method(config: RunConfig, fabric: Fabric) -> Method:
+def prepared_method(config: RunConfig) -> Method:
     """The method of a run with its networks, and with banks for as many images as two batches have."""
     num_classes = len(class_table(config.data).names)
-    method = build_method_networks(config, num_classes, fabric)
+    method = build_method_networks(config, num_classes)
     check_batches(config.train, unlabelled=method.num_unlabelled_views > 0)
     method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
     return method

@@ -85,9 +85,7 @@ class _Trainer:
 
         continued = resume and folder.last.is_file()
         self.val = build_val_dataset(config.data)
-        self.method = build_method_networks(
-            without_pretraining(config) if continued else config, self.val.num_classes, fabric
-        )
+        self.method = build_method_networks(without_pretraining(config) if continued else config, self.val.num_classes)
         self.num_views = self.method.num_unlabelled_views
         check_batches(config.train, unlabelled=self.num_views > 0)
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)

@@ -48,7 +48,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     state = load_checkpoint(path)
     fabric = make_fabric(config.train)
     classes = class_table(config.data)
-    method = build_method_networks(without_pretraining(config), len(classes.names), fabric)
+    method = build_method_networks(without_pretraining(config), len(classes.names))
     try:
         # The networks alone: banks are as large as a data set that need not be here.
         prefix = "networks."
