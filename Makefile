@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-gpu lint format types bench bench-gpu audit clean
+.PHONY: install quickstart test test-everywhere test-gpu lint format types bench bench-gpu audit clean
 
 install: $(STAMP)
 
@@ -20,6 +20,9 @@ quickstart: install  ## supervised and FPL+CPS on the same few labels, then the 
 
 test: install lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2  # a thread each for two workers
+
+test-everywhere: install  ## the suite as other processors, threads, seeds and orders see it: hours; ARGS=--short, minutes
+	$(BIN)/python tests/everywhere.py $(ARGS)
 
 test-gpu:  ## in the current environment, on a machine with a GPU
 	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels

@@ -1,4 +1,5 @@
 import os
+import zlib
 
 import torch
 
@@ -6,6 +7,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: kernels run on the CPU
 
 import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A test's random inputs follow from the seed that the run prints and its own name, not from the tests before."""
+    torch.manual_seed(zlib.crc32(f"{item.config.getoption('randomly_seed', 0)} {item.nodeid}".encode()))
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"])

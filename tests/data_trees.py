@@ -5,6 +5,7 @@
 
 import math
 
+import fresh
 import numpy as np
 from PIL import Image
 
@@ -31,7 +32,7 @@ def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, 
     Returns:
         The ids of all training images.
     """
-    rng = np.random.default_rng(seed)
+    rng = fresh.rng() if seed is None else np.random.default_rng(seed)
     numbers = rng.choice(10**6, NUM_TRAIN + NUM_VAL, replace=False)
     ids = [f"2099_{number:06d}" for number in numbers]
     train, val = sorted(ids[:NUM_TRAIN]), sorted(ids[NUM_TRAIN:])
@@ -68,7 +69,7 @@ def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, 
     Returns:
         The names of all training images.
     """
-    rng = np.random.default_rng(seed)
+    rng = fresh.rng() if seed is None else np.random.default_rng(seed)
     numbers = rng.choice(10**6, NUM_TRAIN + NUM_VAL, replace=False)
     names = [f"{rng.choice(['springfield', 'bad-hill', 'ulm'])}_{number:06d}_000019" for number in numbers]
     splits = {"train": sorted(names[:NUM_TRAIN]), "val": sorted(names[NUM_TRAIN:])}

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 
+import fresh
 import numpy as np
 import pytest
 from PIL import Image
-from trainer_runs import STEPS, tiny_run
+from trainer_runs import HANGS, STEPS, tiny_run
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config_io import load_config, save_config
@@ -240,7 +241,7 @@ def test_predict_images_and_folders(run, tmp_path, capsys):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / "notes.txt").write_text("no image")
     for name, size in sizes.items():
-        pixels = np.random.default_rng().integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        pixels = fresh.rng().integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / name)
     assert main(["predict", str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
     assert "3 predictions in" in capsys.readouterr().out
@@ -263,21 +264,19 @@ def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "fpl_fast.trainer.cli", "train"]
     process = subprocess.Popen(
-        [*command, config_file, "--train.steps", "500", "--out", str(run)],
+        [*command, config_file, "--train.steps", "100000", "--out", str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 128 + signal.SIGTERM, err
-    assert re.search(rf"stopped after step \d+ of 500; continue with: fpl-fast train --resume {run}\n", out)
+    assert re.search(rf"stopped after step \d+ of 100000; continue with: fpl-fast train --resume {run}\n", out)
     assert "Traceback" not in err
     assert (run / "checkpoints" / "last.ckpt").exists()
 

@@ -6,7 +6,7 @@ from fpl_fast.trainer.methods.copy_paste import copy_paste, query_classes
 
 def test_query_classes_follow_the_deficit():
     deficit, targets = torch.tensor([0.9, 0.04, 0.5, 0.25]), torch.tensor([False, True, True, True])
-    generator = torch.Generator().manual_seed(torch.seed() % 2**31)
+    generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
     expected = deficit.sqrt().exp() * targets
     expected = expected / expected.sum()
     drawn = torch.stack([query_classes(deficit, targets, 1, generator) for _ in range(4000)]).float().mean(0)
@@ -17,7 +17,7 @@ def test_query_classes_follow_the_deficit():
 
 
 def test_pasting_equals_the_literal_version():
-    generator = torch.Generator().manual_seed(torch.seed() % 2**31)
+    generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
     view, source = (make_view(generator, num=2, labelled=True) for _ in range(2))
     query = torch.tensor([True, False, False, True, False, False])
     ours = copy_paste(view, source, query)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from distributed_runs import EXACT, SCALED, config
 from test_loop import assert_same_state, metrics
+from trainer_runs import HANGS
 
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.config_io import save_config
@@ -24,7 +25,7 @@ def runs(tmp_path_factory):
     """All runs of distributed_runs.py."""
     parent = tmp_path_factory.mktemp("distributed")
     command = [sys.executable, str(Path(__file__).with_name("distributed_runs.py")), str(parent)]
-    subprocess.run(command, check=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, timeout=HANGS, env=os.environ | {"OMP_NUM_THREADS": "1"})
     return parent
 
 
@@ -86,7 +87,7 @@ def test_torchrun_restarts_from_the_last_checkpoint(runs):
     ]
     # Otherwise the processes of the second attempt may read the addresses of the first one's.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, env=environment)
     assert done.returncode == 0, done.stderr
     assert "exitcode: -9" in done.stderr
     assert_same_state(folder.last, RunFolder(runs / "real").last)

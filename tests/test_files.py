@@ -1,3 +1,4 @@
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from fpl_fast.trainer.data.sample import index_palette
 @pytest.fixture
 def label(tmp_path):
     """Indices of VOC with void, 8-bit, to be stored in one way or another."""
-    indices = np.random.default_rng().integers(21, size=(9, 14), dtype=np.uint8)
+    indices = fresh.rng().integers(21, size=(9, 14), dtype=np.uint8)
     indices[0] = 255
     return indices
 
@@ -58,7 +59,7 @@ def test_colour_coded_labels_are_named(tmp_path, label, mode):
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
 def test_any_8_bit_image_becomes_rgb(tmp_path, mode):
-    picture = Image.fromarray(np.random.default_rng().integers(256, size=(9, 14, 3), dtype=np.uint8)).convert(mode)
+    picture = Image.fromarray(fresh.rng().integers(256, size=(9, 14, 3), dtype=np.uint8)).convert(mode)
     picture.save(tmp_path / "x.tif")
     image = FileStore(tmp_path).image("x.tif")
     assert image.is_contiguous()

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ CAMVID = Path(os.environ.get("FPL_FAST_CAMVID", Path(__file__).parents[2] / "sha
 @pytest.fixture
 def tree(tmp_path):
     """Three images of different sizes with labels; the ids are a, b, c."""
-    rng = np.random.default_rng()
+    rng = fresh.rng()
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for name, size in (("a", (13, 17)), ("b", (8, 30)), ("c", (21, 5))):

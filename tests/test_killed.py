@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_loop import assert_same_state, metrics
-from trainer_runs import Quiet, tiny_run
+from trainer_runs import HANGS, Quiet, tiny_run
 
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.loop import train
@@ -19,7 +19,7 @@ def runs(tmp_path_factory):
     """Killed runs and one that nothing interrupts."""
     parent = tmp_path_factory.mktemp("killed")
     command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(parent)]
-    subprocess.run(command, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, timeout=HANGS, env=os.environ | {"OMP_NUM_THREADS": "1"})
     train(tiny_run(), RunFolder(parent / "straight"), Quiet())
     return parent
 

@@ -11,7 +11,7 @@ from data_trees import voc_tree
 from trainer_runs import STEPS, Quiet, tiny_run
 
 from fpl_fast.trainer.checkpoint import load_checkpoint
-from fpl_fast.trainer.config import VocData
+from fpl_fast.trainer.config import AugmentConfig, VocData
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.trained import load_trained
@@ -174,17 +174,20 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
     ],
 )
 def test_every_method_learns(tmp_path, method):
-    """On the same few images, the supervised loss falls."""
+    """Shown the same two images 40 times, a network fits them: the supervised loss falls far, whatever the rounding."""
     config = tiny_run(**method)
     config = dataclasses.replace(
         config,
-        train=dataclasses.replace(config.train, steps=16, log_every=4),
+        data=dataclasses.replace(config.data, num_labelled=2, num_unlabelled=2),
+        augment=AugmentConfig(crop=config.data.size, scales=(1.0,), flip=0.0),
+        optim=dataclasses.replace(config.optim, lr=0.05),
+        train=dataclasses.replace(config.train, steps=40, log_every=4),
         eval=dataclasses.replace(config.eval, every=100),
     )
     monitor = Quiet()
     train(config, RunFolder(tmp_path / "run"), monitor)
     losses = [scalars["loss_sup"] for _, split, scalars in monitor.records if split == "train"]
-    assert losses[-1] < 0.95 * losses[0]  # 0.79 to 0.92 over five seeds of five methods
+    assert losses[-1] < 0.8 * losses[0]  # 0.22 to 0.61 in three seeds of all nine
 
 
 @pytest.mark.parametrize("name", ["cps", "ael"])

@@ -2,7 +2,7 @@ import json
 import pickle
 import warnings
 
-import numpy as np
+import fresh
 import pytest
 import torch
 from data_trees import voc_tree
@@ -57,7 +57,7 @@ def test_a_pack_does_without_the_files(packed):
 
 def test_a_damaged_picture_is_named(packed):
     root, pack, pictures = packed
-    kind, name = pictures[np.random.default_rng().integers(len(pictures))]
+    kind, name = pictures[fresh.rng().integers(len(pictures))]
     record = read_index(pack)[kind, name]
     with data_file(pack).open("r+b") as file:
         file.seek(record.offset + (record.end - record.offset) // 2)

@@ -3,6 +3,7 @@ import os
 import signal
 import time
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_changed_files_are_packed_again(tree, tmp_path):
     root, pictures = tree
     write_pack(tmp_path / "pack", FileStore(root), pictures)
     name = pictures[3][1]
-    pixels = np.random.default_rng().integers(256, size=(9, 7, 3), dtype=np.uint8)
+    pixels = fresh.rng().integers(256, size=(9, 7, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / name)
     write_pack(tmp_path / "pack", FileStore(root), pictures)
     assert torch.equal(PackStore(tmp_path / "pack", root).image(name), torch.from_numpy(pixels).permute(2, 0, 1))
@@ -89,7 +90,7 @@ def test_what_a_shortened_file_has_lost_is_packed_anew(tree, tmp_path, kept):
     pack = tmp_path / "pack"
     write_pack(pack, FileStore(root), pictures)
     lost = read_index(pack)[pictures[kept]]
-    os.truncate(data_file(pack), np.random.default_rng().integers(lost.offset, lost.end))
+    os.truncate(data_file(pack), fresh.rng().integers(lost.offset, lost.end))
     seen = []
     write_pack(pack, FileStore(root), pictures, progress=lambda *counts: seen.append(counts))
     assert seen[0] == (kept + 1, len(pictures))  # the whole ones stay
@@ -101,17 +102,22 @@ def test_sigkill(tree, tmp_path, monkeypatch):
     root, pictures = tree
     pack = tmp_path / "pack"
     monkeypatch.setattr(pack_writer, "_BYTES_PER_COMMIT", 1)  # a commit for each picture
+
+    def progress(done, total):
+        time.sleep(0.01)
+        while done == total - 1:  # the kill comes before the end, however busy the machine is
+            time.sleep(0.01)
+
     for kill in range(3):
-        slowly = {"progress": lambda done, total: time.sleep(0.03)}
         process = multiprocessing.get_context("fork").Process(
-            target=write_pack, args=(pack, FileStore(root), pictures), kwargs=slowly
+            target=write_pack, args=(pack, FileStore(root), pictures), kwargs={"progress": progress}
         )
         process.start()
         while not index_file(pack).is_file() or index_file(pack).read_bytes().count(b"\n") < 4 + 5 * kill:
             assert process.is_alive()
-        time.sleep(np.random.default_rng().uniform(0, 0.05))
+        time.sleep(fresh.rng().uniform(0, 0.05))
         process.kill()
-        process.join(timeout=60)
+        process.join()
         assert process.exitcode == -signal.SIGKILL
         store, packed = PackStore(pack, root), read_index(pack)
         assert 3 + 5 * kill <= len(packed) < len(pictures)

@@ -1,6 +1,7 @@
 import re
 from pathlib import Path
 
+import fresh
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +11,7 @@ from fpl_fast.trainer.predict import find_images, read_image
 
 def draw(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng().integers(0, 256, (3, 4, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(fresh.rng().integers(0, 256, (3, 4, 3), dtype=np.uint8)).save(path)
 
 
 def test_files_and_folders_in_order(tmp_path):
@@ -39,7 +40,7 @@ def test_wrong_paths(tmp_path, paths, message):
 
 def test_the_rules_of_training_images_hold(tmp_path):
     """Converted to 8 bits, deeper pixels would be cut off at 255."""
-    deep = np.random.default_rng().integers(0, 65536, (5, 6), dtype=np.uint16)
+    deep = fresh.rng().integers(0, 65536, (5, 6), dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png: an image must have 8 bits a channel, got Pillow mode I"):
         read_image(tmp_path / "deep.png")
@@ -53,6 +54,6 @@ def test_a_huge_image_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_grey_image_becomes_rgb(tmp_path):
-    grey = np.random.default_rng().integers(0, 256, (5, 6), dtype=np.uint8)
+    grey = fresh.rng().integers(0, 256, (5, 6), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))

@@ -1,5 +1,6 @@
 import dataclasses
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -52,7 +53,7 @@ def packed(data, path):
 @pytest.mark.parametrize("in_pack", [False, True])
 @pytest.mark.parametrize("options", [{}, {"official": True}, {"official": True, "lists": False}])
 def test_label_ids_give_the_samples_of_train_ids(tmp_path, options, in_pack):
-    seed = int(np.random.default_rng().integers(2**31))
+    seed = int(fresh.rng().integers(2**31))
     data = {}
     for label_ids in (False, True):
         root = tmp_path / f"{label_ids}"

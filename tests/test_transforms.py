@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_resizing_as_the_published_code():
 @pytest.mark.parametrize("size", [(64, 96), (75, 50), (61, 97), (60, 45)])  # divisible, some, prime, some
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5, 1.75, 2.0])
 def test_a_crop_is_cut_from_the_whole_resized_image(size, scale):
-    rng = np.random.default_rng()
+    rng = fresh.rng()
     pixels, label = (torch.from_numpy(rng.integers(256, size=(n, *size), dtype=np.uint8)) for n in (3, 1))
     resized = [math.floor(side * scale) for side in size]
     whole_image = tv.resize(pixels, resized, InterpolationMode.BILINEAR, antialias=False).int()

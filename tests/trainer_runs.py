@@ -14,6 +14,7 @@ from fpl_fast.trainer.config import (
 )
 
 STEPS = 6
+HANGS = 1800  # seconds after which a process must be stuck, however busy the machine is
 
 
 def tiny_run(**method):
