@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import yaml
 
+from fpl_fast.trainer.data.cityscapes import CITYSCAPES
+from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.report import comparison_rows, read_run, write_report
-from fpl_fast.trainer.report.figures import count_colors
+from fpl_fast.trainer.report.figures import count_colors, outside_color
+from fpl_fast.trainer.report.summary import num_networks
+from fpl_fast.trainer.report.text import duration
 
 CLASS_NAMES = ["road", "sky", "car", "person", "pole", "sign", "fence"]
 PALETTE = np.array(
@@ -215,3 +220,36 @@ def test_folder_that_is_no_run(tmp_path: Path) -> None:
 def test_count_colors_differ(largest: int) -> None:
     colors = count_colors(largest)
     assert colors.shape == (largest, 3) and len(np.unique(colors, axis=0)) == largest
+
+
+@pytest.mark.parametrize("palette", [index_palette(21), index_palette(256), CITYSCAPES.palette, PALETTE])
+def test_ignored_pixels_have_no_class_s_colour(palette) -> None:
+    """VOC's rule gives class 7 a grey, class 0 and Cityscapes' unlabelled pixels black."""
+    palette = np.array(palette, dtype=np.uint8)
+    assert np.abs(palette.astype(int) - outside_color(palette)).sum(1).min() > 60
+
+
+def test_losses_of_two_networks_are_drawn_per_network(run: Path, tmp_path: Path) -> None:
+    """So that they can be compared with those of one network."""
+    both = []
+    for path, name in ((run, "cps"), (write_run(tmp_path / "supervised", seed=1), "supervised")):
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        (path / "config.yaml").write_text(yaml.safe_dump(config | {"method": {"name": name}}))
+        both.append(path)
+    _, values = read_run(run).series("loss_sup")
+    shown = re.search(
+        r'aria-label="Supervised loss per network: ([^"]*)"', write_report(*both[:1], both[1:]).read_text()
+    )
+    assert f"fpl_cps_cutmix {values[-1] / 2:.4g} at" in shown[1] and f"supervised {values[-1]:.4g} at" in shown[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_networks_are_counted_as_the_methods_have_them(name: str, run: Path) -> None:
+    (run / "config.yaml").write_text(yaml.safe_dump({"method": {"name": name}}))
+    assert num_networks(read_run(run)) == METHODS[name].num_networks
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(9, "9 s"), (69, "1 min 09 s"), (45_296, "12 h 34 min")])
+def test_durations_break_between_units_alone(seconds: float, shown: str) -> None:
+    text = duration(seconds)
+    assert text.replace("&nbsp;", " ") == shown and text.count(" ") == shown.count(" ") // 2

@@ -13,6 +13,7 @@ from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 
 __all__ = [
+    "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
     "CrossPseudoSupervision",
@@ -26,13 +27,14 @@ __all__ = [
     "build_method",
 ]
 
-_METHODS: dict[str, type[Method]] = {
+METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "cps": CrossPseudoSupervision,
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
     "ael": AdaptiveEqualizationLearning,
 }
+"""Class of each ``method.name``."""
 
 
 def build_method(config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int = 255) -> Method:
@@ -43,4 +45,4 @@ def build_method(config: MethodConfig, make_network: Callable[[], nn.Module], *,
         make_network: Makes a network (N, 3, H, W) -> (N, C, h, w) of logits; called once for each that is needed.
         ignore_index: Label of pixels that the supervised loss leaves out.
     """
-    return _METHODS[config.name](config, make_network, ignore_index=ignore_index)
+    return METHODS[config.name](config, make_network, ignore_index=ignore_index)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fpl_fast.trainer.report.figures import OUTSIDE_COLOR, count_colors, index_uri, jpeg_uri
+from fpl_fast.trainer.report.figures import count_colors, index_uri, jpeg_uri, outside_color
 from fpl_fast.trainer.report.run import Run, Sample
 from fpl_fast.trainer.report.text import css_color, legend, missing
 
@@ -28,7 +28,7 @@ def pictures(run: Run) -> str:
         if index in present
     ]
     if any(index >= len(run.palette) for index in present):
-        shown_classes.append((css_color(OUTSIDE_COLOR), "ignored"))
+        shown_classes.append((css_color(outside_color(run.palette)), "ignored"))
     return f"<section><h2>Pictures</h2>{legend(shown_classes)}{_scale(maps, largest) if maps else ''}{shown}</section>"
 
 
@@ -49,8 +49,7 @@ def _sample(sample: Sample, palette: np.ndarray, largest: int) -> str:
         ("prediction", f"<img class=map src='{index_uri(sample.prediction, palette)}' alt='prediction'>"),
     ]
     if sample.num_positives is not None:
-        # Index 0 of the palette is never drawn: K starts at 1.
-        scale = np.concatenate([np.array([OUTSIDE_COLOR], dtype=np.uint8), count_colors(largest)])
+        scale = np.concatenate([np.zeros((1, 3), dtype=np.uint8), count_colors(largest)])  # K starts at 1
         views.append(("K", f"<img class=map src='{index_uri(sample.num_positives, scale)}' alt='map of K'>"))
     figures = "".join(f"<figure>{image}<figcaption>{caption}</figcaption></figure>" for caption, image in views)
     return f"<div class=sample>{figures}</div>"

@@ -36,7 +36,7 @@ section { margin-top: 2.5rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: .75rem;
   margin-top: 1.25rem; }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; }
-.tile b { display: block; font-size: 1.25rem; line-height: 1.4; white-space: nowrap;
+.tile b { display: block; font-size: 1.25rem; line-height: 1.4;
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--muted); font-size: .8rem; display: block; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20.5rem), 1fr)); gap: .75rem; }
@@ -81,5 +81,9 @@ dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
   .sample { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .optional { display: none; }
 }
-@media print { body { background: none; } section { break-inside: avoid; } }
+@media print {
+  body { background: none; }
+  h2, h3, .note, .legend { break-after: avoid; }
+  .tile, .plots > .card, .sample, tr { break-inside: avoid; }
+}
 """

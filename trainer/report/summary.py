@@ -9,7 +9,7 @@ from fpl_fast.trainer.report.figures import Curve, curves_svg
 from fpl_fast.trainer.report.run import Run, comparison_rows
 from fpl_fast.trainer.report.text import delta, duration, legend, missing, percent
 
-__all__ = ["comparison", "curves", "header"]
+__all__ = ["comparison", "curves", "header", "num_networks"]
 
 # Title, unit and factor of the scalars that training logs; any other scalar is drawn under its own name.
 _SCALARS = {
@@ -35,6 +35,10 @@ _SCALARS = {
     "peak_memory_mb": ("Peak memory", " MB", 1),
 }
 _NOT_DRAWN = {"step", "epoch", "elapsed_s"}
+
+# Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
+_SUMMED = {"loss", "loss_sup", "loss_unsup"}
+_NUM_NETWORKS = {"cps": 2}
 
 
 def header(run: Run) -> str:
@@ -105,6 +109,11 @@ def comparison(run: Run, others: Sequence[Run]) -> str:
     )
 
 
+def num_networks(run: Run) -> int:
+    """Networks that a run trains side by side and sums the losses of."""
+    return _NUM_NETWORKS.get((run.config.get("method") or {}).get("name"), 1)
+
+
 def curves(run: Run, others: Sequence[Run]) -> str:
     """One small plot a scalar, all runs in it."""
     runs = [run, *others]
@@ -116,7 +125,10 @@ def curves(run: Run, others: Sequence[Run]) -> str:
         for color, one in reversed(list(enumerate(runs))):  # this run comes last, on top
             steps, values = one.series(key)
             if steps:
-                drawn.append(Curve(one.name, steps, [value * factor for value in values], color))
+                share = factor / (num_networks(one) if key in _SUMMED else 1)
+                drawn.append(Curve(one.name, steps, [value * share for value in values], color))
+        if key in _SUMMED and any(num_networks(one) > 1 for one in runs):
+            title = f"{title} per network"
         heading = f"{title}, %" if unit == "%" else title
         plots.append(f"<div class=card><h3>{html.escape(heading)}</h3>{curves_svg(title, drawn, unit=unit)}</div>")
     body = f"<div class=plots>{''.join(plots)}</div>" if plots else missing("No scalar has been logged yet.")

@@ -25,12 +25,12 @@ def delta(fraction: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds with the two largest units."""
+    """Format seconds with the two largest units, between which alone a line may break."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+        return f"{hours}&nbsp;h {minutes:02d}&nbsp;min"
+    return f"{minutes}&nbsp;min {rest:02d}&nbsp;s" if minutes else f"{rest}&nbsp;s"
 
 
 def missing(text: str) -> str:
