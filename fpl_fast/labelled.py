@@ -92,16 +92,18 @@ def ohem_cross_entropy(
     *,
     min_kept: int,
     threshold: float = 0.7,
+    group_size: int = 1,
     ignore_index: int = 255,
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
     engine: LabelEngine = "auto",
 ) -> Tensor:
-    """Cross entropy on the hard pixels of each image (online hard example mining).
+    """Cross entropy on the hard pixels of each image, or of a few together (online hard example mining).
 
-    With p the probability of the true class (1 where ignored), an image keeps its labelled pixels with
-    p <= max(threshold, the min_kept-th smallest p), or all of them when fewer than ``min_kept`` are labelled.
-    Source: Cross Pseudo Supervision (CVPR 2021) on Cityscapes, where each GPU held one image.
+    With p the probability of the true class (1 where ignored), a group of ``group_size`` consecutive images keeps its
+    labelled pixels with p <= max(threshold, the min_kept-th smallest p), or all of them when fewer than ``min_kept``
+    are labelled. Source: Cross Pseudo Supervision (CVPR 2021) on Cityscapes, where each GPU mined its one image, and
+    Adaptive Equalization Learning (NeurIPS 2021), where each mined its two together.
 
     Two passes over the low-resolution logits, one for p and one for the loss with its gradient; between them lives
     one number a pixel.
@@ -109,18 +111,19 @@ def ohem_cross_entropy(
     Args:
         logits: As in :func:`cross_entropy`.
         target: As in :func:`cross_entropy`.
-        min_kept: Pixels kept per image at least.
+        min_kept: Pixels kept per group at least.
         threshold: Probability in (0, 1] up to which a pixel is hard in any case.
+        group_size: Consecutive images that are mined together, a divisor of N; 1 mines every image alone.
         ignore_index: As in :func:`cross_entropy`.
         size: As in :func:`cross_entropy`.
         align_corners: As in :func:`cross_entropy`.
         engine: As in :func:`cross_entropy`.
 
     Returns:
-        0-d, the mean over images of the mean over kept pixels; an image without a labelled pixel counts as 0.
+        0-d, the mean over groups of the mean over kept pixels; a group without a labelled pixel counts as 0.
 
     Raises:
-        ValueError: As in :func:`cross_entropy`, or if ``min_kept`` or ``threshold`` breaks its rule.
+        ValueError: As in :func:`cross_entropy`, or if ``min_kept``, ``threshold`` or ``group_size`` breaks its rule.
 
     Example:
         >>> logits, target = torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128))
@@ -130,12 +133,15 @@ def ohem_cross_entropy(
         raise ValueError(f"min_kept must be at least 1, got {min_kept}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    if group_size < 1 or len(logits) % group_size:
+        raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}")
     if target.numel() == 0:
         return cross_entropy(logits, target, ignore_index=ignore_index, size=size, engine=engine)
     keywords = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners, "engine": engine}
     with torch.no_grad():
-        losses = cross_entropy(logits.detach(), target, reduction="none", **keywords).flatten(1)  # type: ignore[arg-type]
-        labelled = is_labelled(target, ignore_index).flatten(1)
+        losses = cross_entropy(logits.detach(), target, reduction="none", **keywords)  # type: ignore[arg-type]
+        losses = losses.reshape(len(target) // group_size, -1)
+        labelled = is_labelled(target, ignore_index).view_as(losses)
         p = (-losses).exp()  # 1 where ignored, as their loss is 0
         kth_smallest = p.kthvalue(min(min_kept, p.shape[1]), dim=1, keepdim=True).values
         too_few = labelled.sum(dim=1, keepdim=True) < min_kept

@@ -15,11 +15,12 @@ def shifted(**changes):
     return method
 
 
-@pytest.mark.parametrize("ignore_padding", [False, True])
+@pytest.mark.parametrize(("ignore_padding", "divide_by_all"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("loss", ["mse", "ce", "fpl"])
-def test_equals_the_literal_version(loss, ignore_padding):
+def test_equals_the_literal_version(loss, ignore_padding, divide_by_all):
     """spec/methods.md section 3.4, the passes in its order; with "fpl" the slot of the squared difference."""
-    method = shifted(loss=loss, unsup_weight=2.0, confidence_threshold=0.6, ignore_padding=ignore_padding)
+    padding = {"ignore_padding": ignore_padding, "divide_by_all": divide_by_all}
+    method = shifted(loss=loss, unsup_weight=2.0, confidence_threshold=0.6, **padding)
     literal, batch = copy.deepcopy(method), make_batch(2)
     losses = method(batch, 0.0)
     total = sum(losses.terms.values())
@@ -31,8 +32,8 @@ def test_equals_the_literal_version(loss, ignore_padding):
         t = upsample(literal.teacher(u0.image)) * (1 - m) + upsample(literal.teacher(u1.image)) * m
     z = upsample(literal.student(u0.image * (1 - m) + u1.image * m))
     valid = torch.where(batch.mix_mask, u1.valid, u0.valid) | (not ignore_padding)
+    sure = (t.softmax(1).amax(1) >= 0.6)[valid | divide_by_all].float().mean()
     z, t = (y.movedim(1, -1)[valid] for y in (z, t))
-    sure = (t.softmax(1).amax(1) >= 0.6).float().mean()
     if loss == "mse":
         unsup = (z.softmax(1) - t.softmax(1)).square().sum(1).mean()
     else:
@@ -41,6 +42,8 @@ def test_equals_the_literal_version(loss, ignore_padding):
             pixels, weights = literal_fpl(z, t, 0.9, "concave")
             raw = (pixels * weights).mean()
             unsup = raw * (unsup / raw).detach()
+    if divide_by_all:
+        unsup = unsup * valid.float().mean()
     expected = sup + 2 * sure * unsup
     expected.backward()
 

@@ -1,5 +1,7 @@
 """Losses with labels: what each engine promises."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -142,10 +144,11 @@ def test_bad_arguments_are_named(arguments, message):
         cross_entropy(**(good | arguments))
 
 
-def literal_ohem(logits, target, min_kept, threshold):
-    """Image by image, as the spec reads."""
+def literal_ohem(logits, target, min_kept, threshold, group_size=1):
+    """Group by group, as the spec reads; the images of a group side by side."""
     losses = []
-    for z, y in zip(logits, target, strict=True):
+    for z, y in zip(logits.split(group_size), target.split(group_size), strict=True):
+        z, y = torch.cat(z.unbind(), dim=-1), torch.cat(y.unbind(), dim=-1)
         valid = y != IGNORE
         p = z.softmax(0).gather(0, y.where(valid, 0)[None])[0].where(valid, 1.0)
         kept = valid
@@ -156,15 +159,35 @@ def literal_ohem(logits, target, min_kept, threshold):
     return sum(losses) / len(losses)
 
 
+@pytest.mark.parametrize("group_size", [1, 2])
 @pytest.mark.parametrize("min_kept", [1, 20, 60, 1000])  # few, some, nearly all, more than there are
-def test_ohem_is_the_literal_version(min_kept):
+def test_ohem_is_the_literal_version(min_kept, group_size):
     logits, target = draw(5, (6, 7), (9, 11))
     exact = logits.detach().double().requires_grad_()
-    loss = ohem_cross_entropy(exact, target, min_kept=min_kept, size=(9, 11))
+    loss = ohem_cross_entropy(exact, target, min_kept=min_kept, size=(9, 11), group_size=group_size)
     upsampled = F.interpolate(exact, (9, 11), mode="bilinear", align_corners=True)
-    expected = literal_ohem(upsampled, target, min_kept, 0.7)
+    expected = literal_ohem(upsampled, target, min_kept, 0.7, group_size)
     assert_close(loss, expected, **EXACT)
     assert_close(gradient(loss, exact), gradient(expected, exact), **EXACT)
+
+
+def test_ohem_of_an_easy_and_a_hard_image():
+    """Mined together, all pixels kept are the hard image's; mined alone, either image gives half."""
+    target = torch.randint(19, (2, 300, 300))
+    margin = torch.tensor([9.0, 2.0]).view(2, 1, 1, 1)
+    logits = margin * F.one_hot(target, 19).movedim(-1, 1)
+    easy, hard = (math.log(1 + 18 * math.exp(-m)) for m in (9, 2))
+    together = ohem_cross_entropy(logits, target, min_kept=90_000, group_size=2)
+    alone = ohem_cross_entropy(logits, target, min_kept=45_000)
+    assert_close(together, torch.tensor(hard), rtol=1e-5, atol=0)
+    assert_close(alone, torch.tensor((easy + hard) / 2), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("group_size", [0, 3])
+def test_ohem_groups_divide_the_images(group_size):
+    logits, target = draw()
+    with pytest.raises(ValueError, match=f"group_size must be a divisor of the 2 images, got {group_size}"):
+        ohem_cross_entropy(logits, target, min_kept=3, group_size=group_size)
 
 
 def test_ohem_in_float16_survives_a_scaler():

@@ -100,6 +100,7 @@ def test_what_ael_trains_with(method):
         assert (config.train.batch_labelled, config.train.batch_unlabelled) == (16, 8)
         assert (config.model.head, config.model.output_stride) == ("ael", 8)
         assert (config.method.sup_loss, config.method.aux_weight, config.method.unsup_weight) == ("ohem", 0.4, 1.0)
+        assert (config.method.ohem_min_kept, config.method.ohem_group) == (100_000, 2)  # spec/ael.md section 5
         assert (config.method.ema_decay, config.method.bank_momentum) == (0.99, 0.999)
         assert (config.method.threshold, config.method.max_positives, config.method.weighting) == (0.9, 3, "concave")
     assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (769, 769))
@@ -128,6 +129,7 @@ def test_methods_differ_as_their_names_say():
         assert made[method].name == method.removeprefix("fpl_")
         assert made[method].loss == ("fpl" if "fpl" in method else "ce" if method == "ael" else "mse")
     assert made["mean_teacher"].unsup_weight == 100
+    assert (made["cutmix_seg"].ignore_padding, made["cutmix_seg"].divide_by_all) == (True, True)
     assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))
     assert made["fpl_ael"].weighting == "concave"
     assert make_recipe("synthetic/ael").method.paste_exclude == (0, 1, 3, 4, 5)

@@ -129,29 +129,36 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     return method
 
 
-def check_batches(config: TrainConfig, *, unlabelled: bool) -> None:
+def check_batches(config: RunConfig, *, unlabelled: bool) -> None:
     """Check that the images of a step can be shared out to train on.
 
     Args:
-        config: Batches, micro-batches and hardware.
+        config: Batches, micro-batches and hardware; images that the supervised loss takes together.
         unlabelled: Whether unlabelled images are read.
 
     Raises:
         ValueError: A batch does not divide among processes and micro-batches, or is too small to normalise.
     """
-    processes, accumulate = math.prod(count_devices(config)), config.accumulate
+    train, method = config.train, config.method
+    processes, accumulate = math.prod(count_devices(train)), train.accumulate
     for name in ("batch_labelled", "batch_unlabelled") if unlabelled else ("batch_labelled",):
-        images = getattr(config, name)
+        images = getattr(train, name)
         if images % (processes * accumulate):
             raise ValueError(
                 f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
                 f"(train.accumulate), got {images}"
             )
-        if images // accumulate < (2 if _synchronised(config) else 2 * processes):
+        if images // accumulate < (2 if _synchronised(train) else 2 * processes):
             raise ValueError(
                 f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
                 f"{accumulate} micro-batches"
             )
+    each = train.batch_labelled // (processes * accumulate)
+    if method.sup_loss == "ohem" and each % method.ohem_group:
+        raise ValueError(
+            f"method.ohem_group must be a divisor of the {each} labelled images of a process and micro-batch, "
+            f"got {method.ohem_group}; 1, with method.ohem_min_kept for one image, always is"
+        )
 
 
 def _synchronised(config: TrainConfig) -> bool:

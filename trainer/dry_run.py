@@ -167,7 +167,7 @@ def prepared_method(config: RunConfig) -> Method:
     """The method of a run with its networks, and with banks for as many images as two batches have."""
     num_classes = len(class_table(config.data).names)
     method = build_method_networks(config, num_classes)
-    check_batches(config.train, unlabelled=method.num_unlabelled_views > 0)
+    check_batches(config, unlabelled=method.num_unlabelled_views > 0)
     method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
     return method
 

@@ -87,7 +87,7 @@ class _Trainer:
         self.val = build_val_dataset(config.data)
         self.method = build_method_networks(without_pretraining(config) if continued else config, self.val.num_classes)
         self.num_views = self.method.num_unlabelled_views
-        check_batches(config.train, unlabelled=self.num_views > 0)
+        check_batches(config, unlabelled=self.num_views > 0)
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
         if self.datasets.unlabelled is not None:
             self.method.prepare(

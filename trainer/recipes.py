@@ -129,7 +129,7 @@ def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
     return RunConfig(
         augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0)),
         model=ModelConfig(head="ael", output_stride=8, pretrained=True),
-        method=dataclasses.replace(method, sup_loss="ohem"),
+        method=dataclasses.replace(method, sup_loss="ohem", ohem_min_kept=100_000, ohem_group=2),
         optim=OptimConfig(lr=0.00125, head_lr_scale=10.0, weight_decay=8e-4, decay_all=True),
         train=TrainConfig(batch_labelled=16, batch_unlabelled=8, precision="bf16-mixed", workers=workers),
     )
@@ -176,8 +176,15 @@ _DATA = {
 _MT: dict[str, Any] = {"name": "mean_teacher", "cutmix": False}
 _CUTMIX_SEG: dict[str, Any] = {
     "name": "cutmix_seg", "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97,
+    "ignore_padding": True, "divide_by_all": True,
 }  # fmt: skip
-_AEL: dict[str, Any] = {"name": "ael", "mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave"}
+_AEL: dict[str, Any] = {
+    "name": "ael",
+    "mix_boxes": 1,
+    "mix_area": (0.5, 0.5),
+    "weighting": "concave",
+    "convex_scale": 4.0,
+}
 
 _METHODS = {
     "supervised": _MethodRecipe("labelled images only", MethodConfig(name="supervised")),

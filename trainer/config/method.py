@@ -11,8 +11,8 @@ __all__ = ["MethodConfig"]
 class MethodConfig:
     """What is minimised.
 
-    ``supervised`` reads ``sup_loss``, ``ohem_min_kept``, ``aux_weight`` and ``engine``; reports take ``threshold`` and
-    ``max_positives`` of any method for their maps of K.
+    ``supervised`` reads ``sup_loss``, ``ohem_min_kept``, ``ohem_group``, ``aux_weight`` and ``engine``; reports take
+    ``threshold`` and ``max_positives`` of any method for their maps of K.
     """
 
     name: Literal["supervised", "cps", "mean_teacher", "cutmix_seg", "ael"] = "cps"
@@ -20,7 +20,9 @@ class MethodConfig:
     sup_loss: Literal["ce", "ohem"] = "ce"
     """Supervised loss: cross entropy over labelled pixels, or over the hard ones of each image only."""
     ohem_min_kept: int = 50_000
-    """"ohem": pixels kept per image at least (CPS: 50 000 of 800 x 800)."""
+    """"ohem": pixels kept per group of ohem_group images at least (CPS: 50 000 of 800 x 800; AEL: 100 000 of two)."""
+    ohem_group: int = 1
+    """"ohem": images mined together, a divisor of each process's labelled images: 1 in CPS, 2 in AEL."""
     aux_weight: float = 0.4
     """Factor of the supervised loss of an auxiliary head, where the network has one."""
     loss: Literal["ce", "fpl", "mse"] = "fpl"
@@ -74,14 +76,22 @@ class MethodConfig:
     """"fpl": cap on the number of fuzzy positives; 3 made the published tables, null is the paper's rule."""
     weighting: Literal["none", "linear", "convex", "concave"] = "none"
     """"fpl": pixel weight from the margin to the first rejected class."""
+    convex_scale: float = 1.0
+    """"fpl" with "convex": factor of the first rejected probability; 1 in the code of CPS, 4 in the one of AEL."""
+    form: Literal["smooth", "hinge"] = "smooth"
+    """"fpl": log-sum-exp on both sides, or the hinge between the lowest positive and the highest negative."""
     balance: bool = True
     """"fpl": whether the losses of a step are rescaled by one factor to the value of the plain pseudo-label loss."""
     ignore_padding: bool = False
     """Whether pixels outside the image are left out of the unsupervised loss; CPS counts them."""
+    divide_by_all: bool = False
+    """"mean_teacher" and "cutmix_seg" with ignore_padding: whether the loss is still divided by all pixels, padding
+    included, as in the public code of CutMix-Seg."""
 
     def __post_init__(self) -> None:
         require(self.ohem_min_kept >= 1, "method.ohem_min_kept", ">= 1 pixel", self.ohem_min_kept)
-        for name in ("aux_weight", "unsup_weight", "confidence_power", "equalize_power"):
+        require(self.ohem_group >= 1, "method.ohem_group", ">= 1 image", self.ohem_group)
+        for name in ("aux_weight", "unsup_weight", "confidence_power", "equalize_power", "convex_scale"):
             require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
         require(self.loss != "mse" or self.name in ("mean_teacher", "cutmix_seg"), "method.loss",
                  f"'ce' or 'fpl' with {self.name}", self.loss)  # fmt: skip

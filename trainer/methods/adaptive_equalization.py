@@ -44,7 +44,6 @@ class AdaptiveEqualizationLearning(EmaMethod):
     - Components and shares of classes are those of predictions at the resolution of the logits.
     - Donors are chosen ``donor_lead`` steps before they are used.
     - Each image has one field of random numbers for the equalisation, instead of one per class for all images.
-    - OHEM keeps ohem_min_kept pixels of each image (50 000), instead of 100 000 of a process's two.
 
     As in the public code, "fpl" leaves confidence_threshold out, and its balance leaves the pixel weights out.
     """
@@ -97,7 +96,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
             query = query_classes(self.bank.deficit, self.paste_targets, self.config.paste_draws, random.generator)
             x = copy_paste(x, batch.paste, query)
         logits_x, loss_sup = self.supervised(self.student, x)
-        if self.config.sup_loss == "ce":  # "ohem" is a mean over images
+        if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
             loss_sup = loss_sup * weight_among_processes(torch.count_nonzero(x.label != self.ignore_index))
         with torch.no_grad():
             target_x = Target(self.teacher(x.image))

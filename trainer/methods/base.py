@@ -131,9 +131,9 @@ class Method(nn.Module, ABC):
         other terms are means over as many images or pixels in each of them, or normalised by what the networks say.
         """
         counts = {}
-        if self.config.sup_loss == "ce":  # "ohem" is a mean over images
+        if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
             counts["loss_sup"] = torch.count_nonzero(batch.labelled.label != self.ignore_index)
-        if self.config.ignore_padding and batch.unlabelled:
+        if self.config.ignore_padding and not self.config.divide_by_all and batch.unlabelled:
             if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
                 valid = mix_views(*batch.unlabelled, batch.mix_mask).valid
             else:
@@ -190,5 +190,8 @@ class Method(nn.Module, ABC):
             "engine": label_engine(self.config),
         }
         if self.config.sup_loss == "ohem":
-            return ohem_cross_entropy(logits, label, min_kept=self.config.ohem_min_kept, **keywords)
+            config = self.config
+            return ohem_cross_entropy(
+                logits, label, min_kept=config.ohem_min_kept, group_size=config.ohem_group, **keywords
+            )
         return cross_entropy(logits, label, **keywords)

@@ -62,6 +62,8 @@ def pseudo_label_loss(
         threshold=config.threshold,
         max_positives=config.max_positives,
         weighting=config.weighting,
+        convex_scale=config.convex_scale,
+        form=config.form,
     )
 
 
@@ -88,16 +90,18 @@ def consistency_loss(
     """The loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
 
     Args:
-        config: The method's numbers; ``ignore_padding`` decides which pixels count.
+        config: The method's numbers; ``ignore_padding`` decides which pixels count, ``divide_by_all`` by how many the
+            sum is divided.
         student_logits: (N, C, h, w).
         target: What the student is to match.
         valid: (N, H, W) bool, False on padding.
     """
     size, valid_mask = tuple(valid.shape[-2:]), valid if config.ignore_padding else None
+    part = valid.float().mean() if config.ignore_padding and config.divide_by_all else 1.0
     if config.loss == "mse":
-        return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask), {}
+        return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask) * part, {}
     loss, stats = pseudo_label_loss(config, student_logits, target, size=size, valid_mask=valid_mask)
-    return loss * balance_factor(config, stats), loss_telemetry(stats)
+    return loss * balance_factor(config, stats) * part, loss_telemetry(stats)
 
 
 def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:

@@ -22,8 +22,8 @@ class CutMixSeg(EmaMethod):
     L is the squared difference of probabilities, summed over classes, a mean over pixels ("mse"), or the pseudo-label
     cross entropy or the fuzzy positive loss in its place. c is one number: the share of the batch's mixed pixels that
     the teacher is sure of (confidence_threshold, 0.97 in the public code); no pixel is gated. With ignore_padding both
-    are means over the pixels inside of images; the public code leaves padding out of the sum of squares alone and
-    divides by all pixels. The student sees the labelled images before the mixture. The decay is constant, over
+    are means over the pixels inside of images; with divide_by_all, too, as in the public code, padding is left out of
+    the sum of L alone. The student sees the labelled images before the mixture. The decay is constant, over
     parameters and running statistics; the teacher is evaluated.
 
     The public code further jitters the student's colours and freezes the encoder's batch normalisation, in a recipe of
@@ -45,7 +45,8 @@ class CutMixSeg(EmaMethod):
             target = Target(self.teacher(u.image), self.teacher(partner.image), mask)
             mixed = mix_views(u, partner, mask)
             sure = confidence_map(target, tuple(mask.shape[-2:])) >= config.confidence_threshold
-            counted = mixed.valid if config.ignore_padding else torch.ones_like(mixed.valid)
+            inside = config.ignore_padding and not config.divide_by_all
+            counted = mixed.valid if inside else torch.ones_like(mixed.valid)
             counts = torch.stack([(sure & counted).sum(), counted.sum()]).float()
             num_sure, num_counted = mean_over_processes(counts)
             share = num_sure / num_counted.clamp(min=1e-9)  # 0 / 0: no pixel anywhere
