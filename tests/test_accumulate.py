@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import pytest
@@ -47,11 +48,16 @@ EXACT = [
     {"loss": "fpl", "balance": False, "cutmix": False, "ignore_padding": True},
     {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "fpl", "balance": False, "ignore_padding": True},
+    {"name": "cutmix_seg", "loss": "mse", "ignore_padding": True, "divide_by_all": True},
 ]
 
 
-@pytest.mark.parametrize("num_micro_batches", [1, 2, 4])
-@pytest.mark.parametrize("changes", EXACT)
+PAIRS = {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_group": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product([PAIRS], [1, 2])]
+)
 def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
     method = build_method(MethodConfig(**changes), partial(PlainNetwork, C))
     batch = make_batch(method)

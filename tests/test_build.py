@@ -4,7 +4,7 @@ import pytest
 import torch
 from trainer_runs import tiny_run
 
-from fpl_fast.trainer.build import build_method_networks, count_devices, make_fabric
+from fpl_fast.trainer.build import build_method_networks, check_batches, count_devices, make_fabric
 from fpl_fast.trainer.config import TrainConfig
 from fpl_fast.trainer.inputs import build_train_datasets, read_batches
 from fpl_fast.trainer.methods import TrainingSet
@@ -74,3 +74,12 @@ def test_srun_must_say_how_many_tasks_a_machine_has(monkeypatch):
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
     with pytest.raises(ValueError, match="srun must be given --ntasks-per-node, got 16 tasks without it"):
         make_fabric(TrainConfig())
+
+
+def test_images_mined_together_come_together():
+    config = tiny_run(name="supervised", sup_loss="ohem", ohem_group=2)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_labelled=6))
+    check_batches(config, unlabelled=False)
+    parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=2))
+    with pytest.raises(ValueError, match=r"method\.ohem_group must be a divisor of the 3 labelled images .*, got 2; 1"):
+        check_batches(parts, unlabelled=False)
