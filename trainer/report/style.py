@@ -66,7 +66,7 @@ tfoot > tr > * { font-weight: 600; color: var(--ink); border-top: 2px solid var(
 .sample { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .5rem; margin-top: .75rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; border-radius: .35rem; background: var(--line); }
-figure img.map { image-rendering: pixelated; }
+figure img.map { image-rendering: pixelated; outline: 1px solid var(--line); outline-offset: -1px; }
 figcaption { color: var(--muted); font-size: .8rem; margin-top: .15rem; }
 details > summary { cursor: pointer; color: var(--muted); }
 details[open] > summary { margin-bottom: .5rem; }
@@ -85,5 +85,6 @@ dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
   body { background: none; }
   h2, h3, .note, .legend { break-after: avoid; }
   .tile, .plots > .card, .sample, tr { break-inside: avoid; }
+  tfoot { display: table-row-group; }
 }
 """
