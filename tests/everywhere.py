@@ -51,9 +51,8 @@ def plan(seeds: int) -> list[tuple[Setting, int]]:
 
 def run_suite(setting: Setting, seed: int, tests: list[str]) -> tuple[bool, str, str]:
     """Run tests in a process of their own; returns whether they passed, pytest's last line, and its whole output."""
-    workers = max(
-        1, (os.cpu_count() or 1) // setting.threads
-    )  # threads that wait for each other take many times as long
+    # A core for each thread: threads that wait for each other take many times as long.
+    workers = max(1, (os.cpu_count() or 1) // setting.threads)
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), f"--randomly-seed={seed}", *tests]
     inherited = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
     done = subprocess.run(command, capture_output=True, text=True, env=inherited | setting.environment)
