@@ -3,6 +3,7 @@
 from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
 from fpl_fast.functional import (
     LossStats,
+    balance_factor,
     fuzzy_positive_assignment,
     fuzzy_positive_loss,
     pseudo_label_cross_entropy,
@@ -16,6 +17,7 @@ __all__ = [
     "FuzzyPositiveLoss",
     "LossStats",
     "PositiveGradientScore",
+    "balance_factor",
     "cross_entropy",
     "fuzzy_positive_assignment",
     "fuzzy_positive_loss",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.labels import is_labelled
+from fpl_fast.labels import comparable, is_labelled
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
 
@@ -65,6 +65,7 @@ def positive_gradient_score(
     checks.check_options(threshold, max_positives, convex_scale=1.0)
     n, num_classes, h, w = student_logits.shape
     checks.check_target(target, (n, h, w), student_logits.device)
+    target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
     known = is_labelled(target, ignore_index)
     truth = target.long().where(known, 0)
     outside = (truth < 0) | (truth >= num_classes)

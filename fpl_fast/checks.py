@@ -4,10 +4,18 @@ They read shapes and dtypes, never what a tensor holds: that would synchronise.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def as_integer(value: object) -> int | None:
+    """An integer of Python or NumPy as Python's, anything else (a bool, a tensor, text) as None."""
+    if isinstance(value, bool | Tensor) or not hasattr(value, "__index__"):
+        return None
+    return operator.index(value)
 
 
 def check_logits(name: str, logits: Tensor) -> None:
@@ -95,6 +103,17 @@ def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -
         raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}")
     if target.device != device:
         raise ValueError(f"target must be on the logits' device ({device}), got {target.device}")
+
+
+def check_ignore_index(ignore_index: object) -> int:
+    """A label: an integer of 64 bits, as a number and not as text or a list."""
+    integer = as_integer(ignore_index)
+    if integer is None or not -(2**63) <= integer < 2**63:
+        raise ValueError(
+            f"ignore_index must be one integer of at most 64 bits, got {ignore_index!r}; "
+            "give -1 where no label is to be ignored"
+        )
+    return integer
 
 
 def check_class_weight(weight: Tensor | None, num_classes: int, device: torch.device) -> None:

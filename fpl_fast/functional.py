@@ -15,6 +15,8 @@ Form = Literal["smooth", "hinge"]
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
 
+MAX_BALANCE = 1000.0
+
 
 class LossStats(NamedTuple):
     """What a training log wants to know of a loss, from the same pass: tensors without gradient, never synchronised."""
@@ -116,7 +118,8 @@ def fuzzy_positive_loss(
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
         teacher_logits: Like ``student_logits``; the dtype and the strides may differ.
         threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop.
-        max_positives: Cap on K, at least 1; None for no cap.
+        max_positives: Cap on K, at least 1; None, the paper's rule, for no cap. The trainer's methods cap K at 3
+            (``method.max_positives``), as the code that made the published tables does.
         weighting: Confidence weight w: "none" (w = 1), "linear", "convex" or "concave".
         convex_scale: Factor of r in "convex": 1 in the paper's CPS experiments, 4 in its AEL experiments.
         pixel_weight: (N, H, W) floating point, non-negative (not checked: that would synchronise); None for 1.
@@ -128,8 +131,10 @@ def fuzzy_positive_loss(
         confidence_threshold: In [0, 1]; pixels whose teacher is less confident contribute no loss, but count in "mean".
         confidence_power: At least 0; the teacher's confidence to this power is a factor of a pixel's loss.
         balance: Rescale the loss to the value of the plain pseudo-label cross entropy: multiply it by
-            sum(cross entropy) / sum(w * L) over the valid pixels, a number without gradient. ``pixel_weight`` and the
-            confidence stay out of the ratio, as in the public code. The factor is 1 where sum(w * L) is 0.
+            min(sum(cross entropy) / sum(w * L), 1000) over the valid pixels, a number without gradient.
+            ``pixel_weight`` and the confidence stay out of the ratio, as in the public code. The factor is 1 where
+            sum(w * L) is 0; the bound is argued for at :func:`balance_factor`. The trainer's methods balance unless
+            told otherwise (``method.balance``).
         form: "smooth" or "hinge".
         reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
             pixels, "weighted_mean" by the sum of b over them. With nothing to divide by the loss is 0.
@@ -164,6 +169,7 @@ def fuzzy_positive_loss(
     checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
     checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
+    ops.refuse_forward_mode(student_logits)
 
     dtype = accumulate_dtype(student_logits, teacher_logits)
     student, teacher, partner = student_logits, teacher_logits.detach(), None
@@ -203,7 +209,7 @@ def fuzzy_positive_loss(
     if reduction == "weighted_mean":
         loss = loss * _ratio(torch.ones_like(named["weight"]), named["weight"])
     if balance:
-        loss = loss * _ratio(named["cross_entropy"], named["weighted"])
+        loss = loss * balance_factor(named["cross_entropy"], named["weighted"])
     return (loss, _stats(named, pixels)) if return_stats else loss
 
 
@@ -288,6 +294,28 @@ def _mean_scale(valid_mask: Tensor | None, pixels: tuple[int, ...], device: torc
     if valid_mask is None:
         return torch.full((), 1 / max(math.prod(pixels), 1), dtype=dtype, device=device)
     return 1 / valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype)
+
+
+def balance_factor(cross_entropy: Tensor, weighted_loss: Tensor) -> Tensor:
+    """The factor that ``balance=True`` multiplies the loss by: min(cross_entropy / weighted_loss, 1000).
+
+    Where the loss is nearly zero and its gradient is not (the hinge of a single pixel), the quotient alone has no
+    bound, and an infinite gradient follows. No published recipe meets the bound: with 21 classes, at most 3 positives
+    and the concave weight of all of them, the quotient is 1 to 10 where a teacher's logits spread by 0.1 or more, and
+    97 where they spread by 0.01.
+
+    Args:
+        cross_entropy: Sum (or mean) of the plain pseudo-label cross entropy over the valid pixels, 0-d.
+        weighted_loss: Sum (or mean) of w * L over the same pixels, 0-d.
+
+    Returns:
+        0-d, 1 where ``weighted_loss`` is 0; decided on the device.
+
+    Example:
+        >>> balance_factor(torch.tensor(1.5), torch.tensor(0.5))
+        tensor(3.)
+    """
+    return _ratio(cross_entropy, weighted_loss).clamp(max=MAX_BALANCE)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fpl_fast import engines
 from fpl_fast.kernels.arguments import NUM_LABEL_SUMS, LabelInputs
-from fpl_fast.ops import refuse_double_backward, scaled_gradient, scales_in_backward
+from fpl_fast.ops import refuse_double_backward, save_inputs, saved_inputs, scaled_gradient, scales_in_backward
 from fpl_fast.reference import accumulate_dtype
 
 
@@ -56,9 +56,12 @@ def _save_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
     ctx.save_for_backward(output[2], scale if scales_in_backward(logits) else None)
 
 
-def _sums_backward(ctx: Any, grad_loss: Tensor, _grad_sums: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
+def _sums_backward(
+    ctx: Any, grad_loss: Tensor | None, _grad_sums: Tensor | None, _grad_grad: Tensor | None
+) -> tuple[Tensor | None, ...]:
     refuse_double_backward()
-    return (scaled_gradient(ctx.saved_tensors, grad_loss), *(None,) * 9)
+    grad = None if grad_loss is None else scaled_gradient(ctx.saved_tensors, grad_loss)
+    return (grad, *(None,) * 9)
 
 
 cross_entropy_sums.register_autograd(_sums_backward, setup_context=_save_sums)
@@ -87,14 +90,18 @@ def _(logits: Tensor, target: Tensor, *arguments: Any) -> Tensor:
 
 
 def _save_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4])
+    ctx.set_materialize_grads(False)
+    save_inputs(ctx, inputs[:4])
     ctx.options = inputs[4:]
 
 
-def _map_backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
+def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, ...]:
     refuse_double_backward()
-    logits, target, class_weight, pixel_weight = ctx.saved_tensors
+    if grad_losses is None:
+        return (None,) * 8
+    logits, target, class_weight, pixel_weight = saved_inputs(ctx)
     weight = grad_losses if pixel_weight is None else grad_losses * pixel_weight
+    assert logits is not None
     _, _, grad = cross_entropy_sums(logits.detach(), target, class_weight, weight.detach(), *ctx.options, None, True)
     return (grad, *(None,) * 7)
 

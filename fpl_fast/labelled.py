@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks, engines, label_ops
-from fpl_fast.labels import is_labelled
+from fpl_fast.labels import comparable, is_labelled
+from fpl_fast.ops import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype
 
 LabelReduction = Literal["none", "sum", "mean"]
@@ -66,6 +67,8 @@ def cross_entropy(
     checks.check_target(target, pixels, logits.device)
     checks.check_class_weight(weight, num_classes, logits.device)
     checks.check_pixels("pixel_weight", pixel_weight, pixels, logits.device, boolean=False)
+    target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
+    refuse_forward_mode(logits)
 
     dtype = accumulate_dtype(logits)
     labelled = is_labelled(target, ignore_index)
@@ -133,8 +136,11 @@ def ohem_cross_entropy(
         raise ValueError(f"min_kept must be at least 1, got {min_kept}")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    checks.check_logits("logits", logits)
+    checks.check_target(target, (len(logits), *(size or logits.shape[2:])), logits.device)
     if group_size < 1 or len(logits) % group_size:
         raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}")
+    target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
     if target.numel() == 0:
         return cross_entropy(logits, target, ignore_index=ignore_index, size=size, engine=engine)
     keywords = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners, "engine": engine}

@@ -15,8 +15,21 @@ from fpl_fast.windows import GradientWindows, LogitWindows, Window
 CHUNK_PIXELS = 1 << 14
 
 
+def comparable(target: Tensor, ignore_index: int) -> tuple[Tensor, int]:
+    """The labels and an ``ignore_index`` that every engine can compare with them.
+
+    A comparison in the labels' dtype wraps: as uint8, 300 equals 44, and as int32, 2^32 equals 0. A value outside that
+    dtype ignores nothing.
+    """
+    limits = torch.iinfo(target.dtype)
+    if limits.min <= ignore_index <= limits.max:
+        return target, ignore_index
+    # Engines widen uint8 to int32, where no label is -1. An int32 that is none of the labels does not exist.
+    return (target, -1) if target.dtype == torch.uint8 else (target.long(), ignore_index)
+
+
 def is_labelled(target: Tensor, ignore_index: int) -> Tensor:
-    """Pixels whose label is not ``ignore_index``; as int32, because a uint8 comparison wraps: 44 would equal 300."""
+    """Pixels whose label is not ``ignore_index``, two values that are :func:`comparable`."""
     return (target.to(torch.int32) if target.dtype == torch.uint8 else target) != ignore_index
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fpl_fast import engines
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
@@ -74,9 +75,12 @@ def _save_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, 
     ctx.num_inputs = len(inputs)
 
 
-def _sums_backward(ctx: Any, grad_loss: Tensor, _grad_sums: Tensor, _grad_grad: Tensor) -> tuple[Tensor | None, ...]:
+def _sums_backward(
+    ctx: Any, grad_loss: Tensor | None, _grad_sums: Tensor | None, _grad_grad: Tensor | None
+) -> tuple[Tensor | None, ...]:
     refuse_double_backward()
-    return (scaled_gradient(ctx.saved_tensors, grad_loss), *(None,) * (ctx.num_inputs - 1))
+    grad = None if grad_loss is None else scaled_gradient(ctx.saved_tensors, grad_loss)
+    return (grad, *(None,) * (ctx.num_inputs - 1))
 
 
 fuzzy_positive_sums.register_autograd(_sums_backward, setup_context=_save_sums)
@@ -116,15 +120,19 @@ def _(student: Tensor, teacher: Tensor, *arguments: Any) -> Tensor:
 
 
 def _save_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:6])
+    ctx.set_materialize_grads(False)
+    save_inputs(ctx, inputs[:6])
     ctx.options = inputs[6:]
 
 
-def _map_backward(ctx: Any, grad_losses: Tensor) -> tuple[Tensor | None, ...]:
+def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, ...]:
     refuse_double_backward()
-    student, teacher, partner, mix_mask, pixel_weight, valid_mask = ctx.saved_tensors
+    if grad_losses is None:
+        return (None,) * (6 + len(ctx.options))
+    student, teacher, partner, mix_mask, pixel_weight, valid_mask = saved_inputs(ctx)
     # The gradient of each pixel scaled by grad_losses is the gradient of the sum with grad_losses as pixel weight.
     weight = grad_losses if pixel_weight is None else grad_losses * pixel_weight
+    assert student is not None
     _, _, grad = fuzzy_positive_sums(
         student.detach(), teacher, partner, mix_mask, weight.detach(), valid_mask, *ctx.options, None, True, False
     )
@@ -139,10 +147,35 @@ def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_cor
     return LossInputs(student.detach(), *others, None if size is None else (size[0], size[1]), align_corners)
 
 
+def save_inputs(ctx: Any, inputs: Sequence[Tensor | None]) -> None:
+    """Keep the inputs of an operator for its backward.
+
+    Autograd saves no tensor that was made under ``torch.inference_mode()``, to watch that nobody writes to it. A
+    teacher may be one; the backward only reads it, so that a plain reference does.
+    """
+    unwatched = [x is not None and x.is_inference() for x in inputs]
+    ctx.save_for_backward(*(None if skip else x for x, skip in zip(inputs, unwatched, strict=True)))
+    ctx.inference_inputs = {i: x for i, (x, skip) in enumerate(zip(inputs, unwatched, strict=True)) if skip}
+
+
+def saved_inputs(ctx: Any) -> list[Tensor | None]:
+    """What :func:`save_inputs` kept, in its order."""
+    return [ctx.inference_inputs.get(i, x) for i, x in enumerate(ctx.saved_tensors)]
+
+
 def refuse_double_backward() -> None:
     """A backward runs with gradients enabled only under ``create_graph=True``."""
     if torch.is_grad_enabled():
-        raise RuntimeError("the fuzzy positive loss has no double backward: create_graph=True cannot go through it")
+        raise RuntimeError("the loss has no double backward: create_graph=True cannot go through it")
+
+
+def refuse_forward_mode(logits: Tensor) -> None:
+    """The operators would drop a tangent without a word: the derivative along it would be zero."""
+    if forward_ad.unpack_dual(logits).tangent is not None:
+        raise RuntimeError(
+            "the loss has no forward-mode derivative: torch.func.jvp cannot go through it; take the gradient with "
+            "backward and its product with the tangent"
+        )
 
 
 @torch.library.custom_op("fpl_fast::scale_gradient_", mutates_args=("grad",))

@@ -207,6 +207,27 @@ def test_balance_gives_the_value_of_cross_entropy(engine, logits):
     assert_close(gradient(loss, student), factor * gradient(raw, student), **INVARIANT)
 
 
+def test_balance_is_bounded_where_the_loss_is_nearly_zero(engine):
+    """One pixel of the hinge, 5e-6 above zero, against a cross entropy of order 1, in float16."""
+    student = torch.zeros(1, 5, 5, 13, dtype=torch.float16)
+    teacher = torch.zeros(1, 5, 5, 13)
+    student[:, 0], teacher[:, 0] = 1.0, 5.0
+    student[0, :, 0, 0] = torch.tensor([0.0, 3e-4, 0.0, 0.0, 0.0])
+    student = student.to("cuda" if torch.cuda.is_available() else "cpu").requires_grad_()
+    keywords = {"form": "hinge", "balance": True, "return_stats": True, "engine": engine}
+    loss, stats = fuzzy_positive_loss(student, teacher.to(student.device), **keywords)
+    assert stats.cross_entropy > 0.5 and 4e-6 < stats.weighted_loss < 5e-6
+    assert_close(loss, 1000 * stats.weighted_loss, **LOSS)
+    g = gradient(loss, student)
+    assert_close(
+        g[0, :, 0, 0].float(), torch.tensor([-1.0, 1, 0, 0, 0], device=g.device) * 1000 / 65, rtol=1e-3, atol=0
+    )
+    for weighted in (1e-42, 0.0):  # where the quotient would be infinite, and without a loss
+        expected = 1000.0 if weighted else 1.0
+        assert fpl_fast.balance_factor(torch.tensor(1.6), torch.tensor(weighted)) == expected
+    assert fpl_fast.balance_factor(torch.tensor(float("nan")), torch.tensor(1.0)).isnan()
+
+
 def test_stats(engine, logits):
     student, teacher = logits
     valid = torch.rand(PIXELS, device=student.device) > 0.3

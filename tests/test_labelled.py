@@ -1,7 +1,9 @@
 """Losses with labels: what each engine promises."""
 
 import math
+import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from tolerances import EXACT, GRADIENT, INVARIANT, LOSS
 from torch.library import opcheck
 from torch.testing import assert_close
 
-from fpl_fast import cross_entropy, label_ops, ohem_cross_entropy
+from fpl_fast import cross_entropy, label_ops, ohem_cross_entropy, positive_gradient_score
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 IGNORE = 255
@@ -105,6 +107,46 @@ def test_labels_do_not_wrap(engine):
     expected = F.cross_entropy(logits, target)
     assert_close(cross_entropy(logits, target.to(torch.uint8), ignore_index=300, engine=engine), expected, **LOSS)
     assert cross_entropy(logits, target + 2**32, engine=engine).isnan()
+
+
+@pytest.mark.parametrize("ignore_index", [2**32, 2**32 + 3, 256, 259, -1, -(2**40), -(2**63), 2**63 - 1, -253])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize("size", [None, (3, 4)])
+def test_an_ignore_index_that_is_no_label_ignores_nothing(engine, dtype, size, ignore_index):
+    """Though it may equal one modulo 2^8 or 2^32; compiled, too."""
+    logits = torch.randn(1, 5, 3, 4, device=DEVICE)
+    target = torch.randint(0, 5, (1, 3, 4), device=DEVICE)
+    target[0, 0, :2] = torch.tensor([0, 3], device=DEVICE)
+    expected = F.cross_entropy(logits, target)
+    keywords = {"ignore_index": ignore_index, "size": size, "engine": engine}
+    assert_close(cross_entropy(logits, target.to(dtype), **keywords), expected, **LOSS)
+    if engine == "eager":
+        torch._dynamo.reset()  # each case would be one more graph of the same code
+        step = torch.compile(lambda z, y: cross_entropy(z, y, **keywords), fullgraph=True, backend="aot_eager")
+        assert_close(step(logits, target.to(dtype)), expected, **LOSS)
+        probable = positive_gradient_score(logits, logits, target.to(dtype), ignore_index=ignore_index)
+        assert (probable.case > 0).all()
+        mined = ohem_cross_entropy(logits, target.to(dtype), min_kept=12, **keywords)
+        assert_close(mined, expected, **LOSS)
+
+
+@pytest.mark.parametrize("ignore_index", [None, "255", [255], 255.0, True, 2**63, torch.tensor(255)])
+def test_an_ignore_index_is_an_integer(ignore_index):
+    logits, target = torch.randn(1, 5, 3, 4), torch.zeros(1, 3, 4, dtype=torch.uint8)
+    rule = re.escape(f"ignore_index must be one integer of at most 64 bits, got {ignore_index!r}; give -1 where")
+    for call in (
+        lambda: cross_entropy(logits, target, ignore_index=ignore_index),
+        lambda: ohem_cross_entropy(logits, target, min_kept=2, ignore_index=ignore_index),
+        lambda: positive_gradient_score(logits, logits, target, ignore_index=ignore_index),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            call()
+
+
+def test_an_ignore_index_of_numpy():
+    logits, target = draw(target_dtype=torch.uint8)
+    expected = cross_entropy(logits, target)
+    assert_close(cross_entropy(logits, target, ignore_index=np.uint8(255)), expected, **INVARIANT)
 
 
 def test_operators():

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.functional import LossStats
+import fpl_fast
+from fpl_fast import LossStats, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import upsample
@@ -70,8 +70,9 @@ def pseudo_label_loss(
 def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
     """What brings the fuzzy positive losses of a step, taken together, to the value of the plain cross entropy.
 
-    sum(cross entropy) / sum(w * L) over the valid pixels of all processes, 0-d without gradient: the ``balance`` of
-    ``fpl_fast.fuzzy_positive_loss`` for one loss on one process. 1 where ``config`` asks for none.
+    sum(cross entropy) / sum(w * L) over the valid pixels of all processes, bounded as ``fpl_fast.balance_factor`` says,
+    0-d without gradient: the ``balance`` of ``fpl_fast.fuzzy_positive_loss`` for one loss on one process. 1 where
+    ``config`` asks for none.
 
     Args:
         config: Loss and balance.
@@ -81,7 +82,7 @@ def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
         return 1.0
     sums = [torch.stack([s.cross_entropy, s.weighted_loss]) * s.num_valid for s in stats]
     cross_entropy, weighted = mean_over_processes(torch.stack(sums).sum(0))
-    return torch.where(weighted > 0, cross_entropy / weighted, 1.0)
+    return fpl_fast.balance_factor(cross_entropy, weighted)
 
 
 def consistency_loss(

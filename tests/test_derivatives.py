@@ -1,0 +1,82 @@
+"""What may differentiate the losses and what is refused; tensors that autograd treats apart."""
+
+import pytest
+import torch
+from tolerances import INVARIANT
+from torch.autograd import forward_ad
+from torch.testing import assert_close
+
+from fpl_fast import cross_entropy, fuzzy_positive_loss, ohem_cross_entropy, pseudo_label_cross_entropy
+
+pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
+SHAPE, PIXELS = (2, 5, 4, 6), (2, 4, 6)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def tensors_lie_on_the_device():
+    """Where the operators' fastest engine runs."""
+    with torch.device(DEVICE):
+        yield
+
+
+LOSSES = {
+    "fpl": lambda z, t: fuzzy_positive_loss(z, t),
+    "fpl of pixels": lambda z, t: fuzzy_positive_loss(z, t, reduction="none").sum(),
+    "fpl balanced": lambda z, t: fuzzy_positive_loss(z, t, weighting="concave", balance=True),
+    "pseudo-label": lambda z, t: pseudo_label_cross_entropy(z, t),
+    "labels": lambda z, t: cross_entropy(z, t.argmax(1)),
+    "labels of pixels": lambda z, t: cross_entropy(z, t.argmax(1), reduction="none").sum(),
+    "ohem": lambda z, t: ohem_cross_entropy(z, t.argmax(1), min_kept=3),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_forward_mode_is_refused(loss):
+    """A tangent would be dropped, and the derivative be zero without a word."""
+    student, teacher, tangent = (torch.randn(SHAPE) for _ in range(3))
+    with pytest.raises(RuntimeError, match=r"no forward-mode derivative: torch\.func\.jvp cannot go through it"):
+        torch.func.jvp(lambda z: loss(z, teacher), (student,), (tangent,))
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        loss(forward_ad.make_dual(student.requires_grad_(), tangent), teacher)
+    with forward_ad.dual_level():  # of something else: the losses run
+        assert_close(loss(student, teacher), loss(student.detach(), teacher), **INVARIANT)
+
+
+class _NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_an_undefined_gradient_stays_undefined(loss):
+    student, teacher = torch.randn(SHAPE, requires_grad=True), torch.randn(SHAPE)
+    undefined = _NoGradient.apply(loss(student, teacher))
+    assert torch.autograd.grad(undefined, student, allow_unused=True) == (None,)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_inputs_made_in_inference_mode(reduction):
+    """Every input but the student, with the gradient of equal ones that are not."""
+    student = torch.randn(SHAPE, requires_grad=True)
+    with torch.inference_mode():
+        teacher, partner, mask = torch.randn(SHAPE), torch.randn(SHAPE), torch.rand(PIXELS) > 0.4
+        weight, class_weight, target = torch.rand(PIXELS), torch.rand(5), torch.randint(0, 5, PIXELS)
+    assert teacher.is_inference()
+
+    def losses(teacher, partner, mask, weight, class_weight, target):
+        mixed = {"partner_logits": partner, "mix_mask": mask, "valid_mask": mask}
+        yield fuzzy_positive_loss(student, teacher, pixel_weight=weight, reduction=reduction, **mixed)
+        yield cross_entropy(student, target, weight=class_weight, pixel_weight=weight, reduction=reduction)
+
+    inference = (teacher, partner, mask, weight, class_weight, target)
+    for loss, expected in zip(losses(*inference), losses(*(x.clone() for x in inference)), strict=True):
+        upstream = torch.rand_like(loss)
+        actual, reference = (torch.autograd.grad((x * upstream).sum(), student)[0] for x in (loss, expected))
+        assert_close(actual, reference, **INVARIANT)
+        assert actual.abs().sum() > 0
