@@ -48,6 +48,18 @@ def test_a_missing_class_is_remarked(tmp_path):
     assert "bird" not in remark
 
 
+def test_turned_images_are_remarked(tmp_path):
+    city_tree(tmp_path, size=(20, 30))
+    exif = Image.Exif()
+    for orientation, path in zip((1, 3, 8), sorted(tmp_path.glob("images/val/*.png")), strict=True):
+        exif[0x0112] = orientation
+        picture = Image.open(path)
+        (picture.transpose(Image.Transpose.ROTATE_90) if orientation == 8 else picture).save(path, exif=exif)
+    report = examine_data(run_on(CityscapesData(root=str(tmp_path))), quiet)
+    assert report.problems == []
+    assert "2 images have an EXIF orientation, which is applied: their labels must be upright, too" in report.remarks
+
+
 def test_all_that_is_wrong_is_listed(tmp_path):
     voc_tree(tmp_path)
     data = VocData(root=str(tmp_path))

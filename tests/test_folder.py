@@ -150,6 +150,24 @@ def test_bad_files(tree, what):
     dataset[0], dataset[2]  # the others stay readable
 
 
+def test_sizes_are_those_after_orientation(tree):
+    """The picture of a camera held upright, and a label drawn on it as viewers show it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(tree / "images/a.png").transpose(Image.Transpose.ROTATE_90).save(tree / "images/a.png", exif=exif)
+    dataset = open_tree(tree)
+    dataset.check()
+    assert (dataset.inspect().turned, dataset.inspect().sizes[13, 17]) == (1, 1)
+    Image.open(tree / "labels/a.png").transpose(Image.Transpose.ROTATE_90).save(tree / "labels/a.png")
+    with pytest.raises(
+        ValueError, match=r"a\.png: .* image's size 17 x 13, got 13 x 17 \(both after EXIF orientation: "
+    ):
+        dataset.check()
+    Image.new("L", (3, 2)).save(tree / "labels/a.png")
+    with pytest.raises(ValueError, match=r"a\.png: .* image's size 17 x 13, got 3 x 2$"):
+        dataset[0]
+
+
 def test_all_bad_files_are_listed_and_progress_is_told(tree):
     (tree / "images/a.png").unlink()
     (tree / "labels/a.png").unlink()

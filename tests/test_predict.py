@@ -56,3 +56,12 @@ def test_a_grey_image_becomes_rgb(tmp_path):
     grey = np.random.default_rng().integers(0, 256, (5, 6), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))
+
+
+def test_images_are_turned_upright(tmp_path):
+    """Mask and overlay are then as the viewer shows the image."""
+    upright = np.random.default_rng().integers(256, size=(3, 5, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright)

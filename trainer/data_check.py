@@ -94,6 +94,9 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
     absent = [name for name, count in zip(labelled.dataset.class_names, pixels, strict=True) if count == 0]
     if absent:
         remarks.append(f"no labelled pixel of {', '.join(absent)}")
+    turned = sum(part.found.turned for part in parts.values())
+    if turned:
+        remarks.append(f"{turned} images have an EXIF orientation, which is applied: their labels must be upright, too")
     return DataReport(parts, tuple(leaks), tuple(remarks), _loader_bytes(config))
 
 

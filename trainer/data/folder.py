@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,21 +13,9 @@ from torch import Tensor
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sample import Palette, Sample, index_palette, value_ranges
+from fpl_fast.trainer.data.store import Store
 
-__all__ = ["FolderDataset", "Inspection", "Store"]
-
-
-class Store(Protocol):
-    """Where decoded pictures come from, by their paths below the root of the data set."""
-
-    def where(self, name: str) -> str:
-        """What messages call a picture."""
-
-    def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8, RGB."""
-
-    def label(self, name: str) -> Tensor:
-        """(H, W) uint8, the indices as they are stored."""
+__all__ = ["FolderDataset", "Inspection"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +23,14 @@ class Inspection:
     """What the files of a part hold.
 
     Attributes:
-        sizes: How many images have each height and width.
+        sizes: How many images have each height and width, upright.
+        turned: Images whose files have an EXIF orientation, which was applied.
         label_pixels: (256,) int64, pixels of each class, and of ``ignore_index``; zero without labels.
         problems: A line for each bad file, in the order of the list.
     """
 
     sizes: Counter[tuple[int, int]]
+    turned: int
     label_pixels: Tensor
     problems: tuple[str, ...]
 
@@ -130,9 +120,10 @@ class FolderDataset:
         """Classes (H, W) uint8 of a label, which must have the size of its image as far as that is known."""
         stored = self.store.label(name)
         if size is not None and stored.shape != size:
+            turned = " (both after EXIF orientation: turn the label, or store the image upright)"
             raise ValueError(
                 f"{self.store.where(name)}: a label must have its image's size {size[1]} x {size[0]}, "
-                f"got {stored.shape[1]} x {stored.shape[0]}"
+                f"got {stored.shape[1]} x {stored.shape[0]}{turned if tuple(stored.shape) == tuple(size)[::-1] else ''}"
             )
         wrong = np.flatnonzero(torch.bincount(stored.flatten(), minlength=256).numpy() * ~self._allowed)
         if len(wrong):
@@ -151,31 +142,34 @@ class FolderDataset:
             progress: Called with (images done, images in all).
         """
         sizes: Counter[tuple[int, int]] = Counter()
-        label_pixels = torch.zeros(256, dtype=torch.int64)
+        turned, label_pixels = 0, torch.zeros(256, dtype=torch.int64)
         problems: list[str] = []
         with ThreadPoolExecutor(num_threads) as pool:
-            for done, (size, pixels, wrong) in enumerate(pool.map(self._look_at, range(len(self))), start=1):
-                sizes.update([] if size is None else [size])
-                if pixels is not None:
-                    label_pixels += pixels
-                problems += wrong
+            for done, look in enumerate(pool.map(self._look_at, range(len(self))), start=1):
+                if look.size is not None:
+                    sizes[look.size] += 1
+                turned += look.orientation != 1
+                if look.pixels is not None:
+                    label_pixels += look.pixels
+                problems += look.problems
                 if progress is not None:
                     progress(done, len(self))
-        return Inspection(sizes, label_pixels, tuple(problems))
+        return Inspection(sizes, turned, label_pixels, tuple(problems))
 
-    def _look_at(self, index: int) -> tuple[tuple[int, int] | None, Tensor | None, list[str]]:
-        """Size of the image, pixels of each label value, and what is wrong: both files are looked at."""
-        size, pixels, wrong = None, None, []
+    def _look_at(self, index: int) -> "_Look":
+        """Both files are looked at, whatever is wrong with the image."""
+        size, orientation, pixels, problems = None, 1, None, []
         try:
-            size = tuple(self.store.image(self.pairs[index].image).shape[-2:])
+            image, orientation = self.store.read("image", self.pairs[index].image)
+            size = (image.shape[-2], image.shape[-1])
         except ValueError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
         if self.labelled:
             try:
                 pixels = torch.bincount(self._label(self.pairs[index].label, size).flatten(), minlength=256)
             except ValueError as error:
-                wrong.append(str(error))
-        return size, pixels, wrong
+                problems.append(str(error))
+        return _Look(size, orientation, pixels, problems)
 
     def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> None:
         """Read everything, before hours are spent on training.
@@ -188,3 +182,12 @@ class FolderDataset:
         if problems:
             others = f" (and {len(problems) - 1} more bad files)" if len(problems) > 1 else ""
             raise ValueError(problems[0] + others)
+
+
+class _Look(NamedTuple):
+    """What the files of one image hold."""
+
+    size: tuple[int, int] | None
+    orientation: int
+    pixels: Tensor | None  # of each label value
+    problems: list[str]

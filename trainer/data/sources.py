@@ -5,11 +5,12 @@ from pathlib import Path
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.folder import FolderDataset, Store
+from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicDataset, PublicLists
 from fpl_fast.trainer.data.sample import ClassTable, index_palette
+from fpl_fast.trainer.data.store import Store
 from fpl_fast.trainer.data.voc import VOC
 
 __all__ = ["class_table", "file_store", "labelled_split", "make_dataset", "unlabelled_split", "val_split"]
