@@ -32,20 +32,34 @@ def test_a_sound_data_set(tmp_path):
     )
     assert {name: len(seen) for name, seen in counts.items()} == {"labelled": 5, "unlabelled": 28, "val": 3}
     assert report.problems == []
-    assert all("no labelled pixel of" in remark for remark in report.remarks)
+    assert all(remark.startswith(("no labelled pixel of", "no validation pixel of")) for remark in report.remarks)
     assert report.parts["val"].found.sizes == {(20, 30): 3}
     assert report.packed_bytes == 600 * (4 * 5 + 3 * 28 + 4 * 3)
     assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 + 4 * 2 * 2)  # two batches of crops
 
 
-def test_a_missing_class_is_remarked(tmp_path):
+def test_missing_classes_are_remarked(tmp_path):
     voc_tree(tmp_path)
-    for path in tmp_path.glob("*/label/*.png"):
+    for folder, kept in (("train_aug", (0, 7, 255)), ("val", (255,))):
+        for path in (tmp_path / folder / "label").glob("*.png"):
+            with Image.open(path) as label:
+                label.point(lambda value, kept=kept: value if value in kept else 3).save(path)
+    labelled, val = examine_data(run_on(VocData(root=str(tmp_path), partition="1/2")), quiet).remarks
+    assert labelled.startswith("no labelled pixel of aeroplane, bicycle, boat")
+    assert val.startswith("no validation pixel of background, aeroplane, bicycle, boat")
+    assert "bird" not in labelled + val
+
+
+def test_parts_without_a_labelled_pixel_are_wrong(tmp_path):
+    voc_tree(tmp_path)
+    for path in tmp_path.glob("val/label/*.png"):
         with Image.open(path) as label:
-            label.point(lambda value: value if value in (0, 7, 255) else 3).save(path)
-    (remark,) = examine_data(run_on(VocData(root=str(tmp_path), partition="1/2")), quiet).remarks
-    assert remark.startswith("no labelled pixel of aeroplane, bicycle, boat")
-    assert "bird" not in remark
+            label.point(lambda value: 255).save(path)
+    (problem,) = examine_data(run_on(VocData(root=str(tmp_path))), quiet).problems
+    assert problem.startswith(
+        "data.val must name labels in which at least one pixel has a class, got the ignored values"
+    )
+    assert problem.endswith("--data.label_map '{255: 1}' says so")
 
 
 def test_turned_images_are_remarked(tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig
+from fpl_fast.trainer.data.annotation import absent_classes, nothing_labelled
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.public import image_id
@@ -41,21 +42,21 @@ class DataReport:
 
     Attributes:
         parts: By name: ``labelled``, ``unlabelled`` if the method reads it, ``val``.
-        leaks: Sentences on validation images that are trained on.
+        wrong: Sentences on parts without a labelled pixel, and on validation images that are trained on.
         remarks: Sentences on what is unusual but may be meant.
         loader_bytes: Memory of the batches that loader processes hold ready, estimated.
     """
 
     parts: dict[str, PartReport]
-    leaks: tuple[str, ...]
+    wrong: tuple[str, ...]
     remarks: tuple[str, ...]
     loader_bytes: int
 
     @property
     def problems(self) -> list[str]:
-        """All that must not be: bad files and leaks; files named by two parts once."""
+        """All that must not be, files that two parts name once."""
         bad = itertools.chain.from_iterable(part.found.problems for part in self.parts.values())
-        return list(dict.fromkeys([*bad, *self.leaks]))
+        return list(dict.fromkeys([*bad, *self.wrong]))
 
     @property
     def packed_bytes(self) -> int:
@@ -89,15 +90,16 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
         dataset = make_dataset(config.data, split, labelled=name != "unlabelled")
         parts[name] = PartReport(split, dataset, dataset.inspect(progress=progress(name)))
     leaks, remarks = find_overlaps(config.data, {name: part.split for name, part in parts.items()})
-    labelled = parts["labelled"]
-    pixels = labelled.found.label_pixels[: labelled.dataset.num_classes].tolist()
-    absent = [name for name, count in zip(labelled.dataset.class_names, pixels, strict=True) if count == 0]
-    if absent:
-        remarks.append(f"no labelled pixel of {', '.join(absent)}")
+    nothing = []
+    for name in ("labelled", "val"):
+        if problem := nothing_labelled(name, parts[name].dataset, parts[name].found):
+            nothing.append(problem)
+        elif remark := absent_classes(name, parts[name].dataset, parts[name].found):
+            remarks.append(remark)
     turned = sum(part.found.turned for part in parts.values())
     if turned:
         remarks.append(f"{turned} images have an EXIF orientation, which is applied: their labels must be upright, too")
-    return DataReport(parts, tuple(leaks), tuple(remarks), _loader_bytes(config))
+    return DataReport(parts, (*nothing, *leaks), tuple(remarks), _loader_bytes(config))
 
 
 def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:

@@ -1,15 +1,18 @@
 """From the configuration of a data set in files to the parts of it, and what its labels mean."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
+from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicDataset, PublicLists
-from fpl_fast.trainer.data.sample import ClassTable, index_palette
+from fpl_fast.trainer.data.sample import ClassTable, index_palette, value_ranges
 from fpl_fast.trainer.data.store import Store
 from fpl_fast.trainer.data.voc import VOC
 
@@ -72,11 +75,49 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         labelled=labelled,
         num_classes=len(classes.names),
         ignore_index=data.ignore_index,
-        label_ignore=data.label_ignore if isinstance(data, FolderData) else (),
-        class_of_stored=_public(data).class_of_stored if isinstance(data, PublicData) else None,
+        label_ignore=_label_ignore(data),
+        class_of_stored=_class_of_stored(data, len(classes.names)),
+        where_wrong=partial(_advice_on_values, data),
         class_names=classes.names,
         palette=classes.palette,
     )
+
+
+def _class_of_stored(data: FileData, num_classes: int) -> Mapping[int, int | None] | None:
+    """What label values stand for where that is not the value itself.
+
+    A value that ``data.label_map`` does not name keeps its meaning unless the map gives its class to another value:
+    classes are merged, or an unlabelled 0 joined to the class that was 1, only where the map says so.
+    """
+    label_map = read_label_map(data.label_map)
+    if not label_map:
+        return _public(data).class_of_stored if isinstance(data, PublicData) else None
+    if wrong := [index for index in label_map.values() if index is not None and index >= num_classes]:
+        raise ValueError(
+            f"data.label_map must map to classes 0 ... {num_classes - 1} or null, got {wrong[0]} in "
+            f"{show_label_map(data.label_map or {})}"
+        )
+    taken = set(label_map.values())
+    own = {index: index for index in range(num_classes) if index not in taken}
+    return own | dict.fromkeys((data.ignore_index, *_label_ignore(data))) | label_map
+
+
+def _label_ignore(data: FileData) -> tuple[int, ...]:
+    return data.label_ignore if isinstance(data, FolderData) else ()
+
+
+def _advice_on_values(data: FileData, values: Sequence[int]) -> str:
+    """What to type where labels hold values that stand for nothing."""
+    if isinstance(data, CityscapesData) and data.label_ids:
+        return ""
+    known, found = data.label_map or {}, value_ranges(values).split(", ")
+    if len(found) > 8:
+        return " (so many values are no classes: the file may hold grey levels or numbered objects)"
+    no_label = f"--data.label_map '{show_label_map(known | dict.fromkeys(found))}'"
+    if isinstance(data, FolderData) and values[0] >= data.num_classes and len(values) <= 8:
+        no_label = f"--data.label_ignore '{[*data.label_ignore, *values]}'"
+    a_class = f"--data.label_map '{show_label_map(known | dict.fromkeys(found, 'CLASS'))}'"
+    return f" (if that means no label, {no_label}; if a class, {a_class})"
 
 
 def file_store(data: FileData) -> FileStore:
