@@ -152,8 +152,8 @@ def test_cityscapes_as_downloaded(tmp_path, capsys):
         (["check"], "the first argument must be a recipe or a configuration file"),
         (["check", "synthetic/cps"], "data.kind must be a data set in files, got 'synthetic'"),
         (["check", "voc/cps", "--data.partition", "1/3"], "data.partition"),
-        (["check", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
-        (["pack", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
+        (["check", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must exist"),
+        (["pack", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must exist"),
     ],
 )
 def test_user_errors_are_one_line(capsys, arguments, message):

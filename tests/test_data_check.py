@@ -7,7 +7,9 @@ from trainer_runs import tiny_run
 
 from fpl_fast.trainer.clock import available_memory_bytes
 from fpl_fast.trainer.config import CityscapesData, FolderData, MethodConfig, VocData
+from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.lists import Pair, Split
+from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits, require_no_leaks
 
 
@@ -113,6 +115,32 @@ def test_overlaps():
         "unlabelled names 2 images more than once: c, ...",
     ]
     assert find_overlaps(FolderData(), {"labelled": split("a"), "val": split("b")}) == ([], [])
+
+
+@pytest.mark.parametrize("in_pack", [False, True])
+def test_the_same_contents_under_two_names_are_a_leak(tmp_path, in_pack):
+    city_tree(tmp_path, size=(20, 30))
+    data = CityscapesData(root=str(tmp_path))
+    splits = read_file_splits(run_on(data))
+    val = [pair.image for pair in splits["val"].pairs]
+    labelled = splits["labelled"].pairs[1].image
+    unlabelled = [splits["unlabelled"].pairs[place].image for place in (3, 8)]
+    for original, copy in ((val[1], labelled), (val[0], unlabelled[0]), (val[2], unlabelled[1])):
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    other = (tmp_path / val[0]).read_bytes()  # as many bytes, and other ones behind the picture, which a pack has not
+    (tmp_path / val[0]).write_bytes(other + b"a")
+    (tmp_path / unlabelled[0]).write_bytes(other + b"a")
+    (tmp_path / splits["unlabelled"].pairs[12].image).write_bytes(other + b"b")
+    if in_pack:
+        pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
+        pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
+        assert write_pack(tmp_path / "pack", FileStore(tmp_path), pictures) == []
+        data = dataclasses.replace(data, packed=str(tmp_path / "pack"))
+    same = "images of the same contents under two names:"
+    assert examine_data(run_on(data), quiet).problems[-2:] == [
+        f"labelled and val hold 1 {same} {labelled} and {val[1]}",
+        f"unlabelled and val hold {3 if in_pack else 2} {same} {unlabelled[0]} and {val[0]}, ...",
+    ]
 
 
 @pytest.mark.parametrize("part", ["labelled", "unlabelled"])

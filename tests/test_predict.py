@@ -21,6 +21,13 @@ def test_files_and_folders_in_order(tmp_path):
     assert list(found) == [tmp_path / name for name in ("z.png", "in/a.png", "in/b.JPG", "in/sub/a.webp")]
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".cache/b.jpg", "sub/.thumbnails/c.jpg", "sub/d.jpg"):
+        draw(tmp_path / ".in" / name)
+    assert list(find_images([tmp_path / ".in"]).values()) == [Path("a"), Path("sub/d")]
+    assert list(find_images([tmp_path / ".in" / "._a.jpg"]).values()) == [Path("._a")]  # named, and so meant
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [

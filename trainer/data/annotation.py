@@ -23,7 +23,7 @@ def nothing_labelled(part: str, dataset: FolderDataset, found: Inspection) -> st
         dataset: The part.
         found: What its labels hold.
     """
-    if found.label_pixels[: dataset.num_classes].any():
+    if found.label_pixels[: dataset.num_classes].any() or not found.stored_pixels.any():  # all files are bad
         return None
     values = value_ranges(found.stored_pixels.nonzero().flatten().tolist())
     return (
@@ -36,7 +36,7 @@ def absent_classes(part: str, dataset: FolderDataset, found: Inspection) -> str 
     """A sentence on the classes that no pixel of a part has; see ``nothing_labelled``."""
     pixels = found.label_pixels[: dataset.num_classes].tolist()
     absent = [name for name, count in zip(dataset.class_names, pixels, strict=True) if count == 0]
-    if not absent:
+    if not absent or not found.stored_pixels.any():
         return None
     kind = "validation" if part == "val" else "labelled"
     return f"no {kind} pixel of {', '.join(absent)}{_advice(found)}"

@@ -1,18 +1,19 @@
 """From the configuration of a data set in files to the parts of it, and what its labels mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
 from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
+from fpl_fast.trainer.data.advice import on_label_values, on_missing_file
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicDataset, PublicLists
-from fpl_fast.trainer.data.sample import ClassTable, index_palette, value_ranges
+from fpl_fast.trainer.data.sample import ClassTable, index_palette
 from fpl_fast.trainer.data.store import Store
 from fpl_fast.trainer.data.voc import VOC
 
@@ -28,7 +29,7 @@ def labelled_split(data: FileData) -> Split:
     if isinstance(data, PublicData):
         lists = _lists(data)
         return lists.read(data.labelled) if data.labelled else lists.labelled(_denominator(data), data.partition_seed)
-    return _folder_split(data, data.labelled, data.images, data.labels)
+    return _folder_split(data, "labelled", data.images, data.labels)
 
 
 def unlabelled_split(data: FileData) -> Split:
@@ -38,14 +39,14 @@ def unlabelled_split(data: FileData) -> Split:
         if data.unlabelled:
             return lists.read(data.unlabelled)
         return lists.unlabelled(_denominator(data), labelled)
-    return _folder_split(data, data.unlabelled, data.images, data.labels)
+    return _folder_split(data, "unlabelled", data.images, data.labels)
 
 
 def val_split(data: FileData) -> Split:
     """The images evaluated on."""
     if isinstance(data, PublicData):
         return _lists(data).read(data.val or _public(data).val)
-    return _folder_split(data, data.val, data.val_images, data.val_labels)
+    return _folder_split(data, "val", data.val_images, data.val_labels)
 
 
 def class_table(data: FileData) -> ClassTable:
@@ -77,7 +78,7 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         ignore_index=data.ignore_index,
         label_ignore=_label_ignore(data),
         class_of_stored=_class_of_stored(data, len(classes.names)),
-        where_wrong=partial(_advice_on_values, data),
+        where_wrong=partial(on_label_values, data),
         class_names=classes.names,
         palette=classes.palette,
     )
@@ -106,23 +107,9 @@ def _label_ignore(data: FileData) -> tuple[int, ...]:
     return data.label_ignore if isinstance(data, FolderData) else ()
 
 
-def _advice_on_values(data: FileData, values: Sequence[int]) -> str:
-    """What to type where labels hold values that stand for nothing."""
-    if isinstance(data, CityscapesData) and data.label_ids:
-        return ""
-    known, found = data.label_map or {}, value_ranges(values).split(", ")
-    if len(found) > 8:
-        return " (so many values are no classes: the file may hold grey levels or numbered objects)"
-    no_label = f"--data.label_map '{show_label_map(known | dict.fromkeys(found))}'"
-    if isinstance(data, FolderData) and values[0] >= data.num_classes and len(values) <= 8:
-        no_label = f"--data.label_ignore '{[*data.label_ignore, *values]}'"
-    a_class = f"--data.label_map '{show_label_map(known | dict.fromkeys(found, 'CLASS'))}'"
-    return f" (if that means no label, {no_label}; if a class, {a_class})"
-
-
 def file_store(data: FileData) -> FileStore:
     """The pictures of a data set in their files."""
-    where_missing = _public(data).where_missing if isinstance(data, PublicData) else None
+    where_missing = _public(data).where_missing if isinstance(data, PublicData) else partial(on_missing_file, data)
     return FileStore(Path(data.root), where_missing=where_missing)
 
 
@@ -150,6 +137,7 @@ def _denominator(data: PublicData) -> int:
     return int(data.partition.removeprefix("1/"))
 
 
-def _folder_split(data: FolderData, name: str, images: str, labels: str) -> Split:
-    pairs = fill_templates(read_list(Path(data.root) / name), images, labels)
-    return Split(tuple(pairs), name)
+def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Split:
+    name = getattr(data, part)
+    pairs = read_list(Path(data.root) / name, Path(data.root), where_missing=f"; --data.{part} names another")
+    return Split(tuple(fill_templates(pairs, images, labels)), name)
