@@ -54,3 +54,11 @@ def test_the_files_of_a_split_are_its_list(tmp_path):
         (tmp_path / pair.image).unlink()
     (tmp_path / "leftImg8bit").rename(tmp_path / "elsewhere")
     assert CITYSCAPES.scan(tmp_path, "config_new/train.txt") == LISTED[:1]
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    folder = tmp_path / "leftImg8bit" / "train" / "ulm"
+    folder.mkdir(parents=True)
+    for name in ("ulm_000042_000019_leftImg8bit.png", "._ulm_000042_000019_leftImg8bit.png"):
+        (folder / name).write_text("")
+    assert CITYSCAPES.scan(tmp_path, "train.txt") == LISTED[:1]

@@ -27,7 +27,13 @@ from fpl_fast.trainer.config_io import (
 
 CHANGED = RunConfig(
     recipe="folder/cps",
-    data=FolderData(root="some where", label_ignore=(11, 12), num_classes=3, class_names=("a", "no", "1")),
+    data=FolderData(
+        root="some where",
+        label_ignore=(11, 12),
+        label_map={0: None, "1-3": "0-2", 255: 1},
+        num_classes=3,
+        class_names=("a", "no", "1"),
+    ),
     augment=AugmentConfig(crop=(97, 31), scales=(0.5, 1.25), flip=0.0),
     model=ModelConfig(backbone="resnet18", output_stride=None, weights_file="w.pt"),
     method=MethodConfig(loss="ce", cutmix=False, max_positives=None, unsup_weight=1e-7),
@@ -45,6 +51,33 @@ def test_yaml_round_trip(tmp_path, config):
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert config_from_dict(config_to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "label_map"),
+    [
+        ("{0: null, 1-150: 0-149}", {0: None, "1-150": "0-149"}),
+        ("{255: 1}", {255: 1}),
+        ('{"255": 1}', {"255": 1}),
+        ("{0-3: 0, 7: 1}", {"0-3": 0, 7: 1}),
+        ("null", None),
+        ("{}", {}),
+    ],
+)
+def test_label_maps_on_the_command_line(tmp_path, text, label_map):
+    config = override_config(RunConfig(data=FolderData(num_classes=150)), ["--data.label_map", text])
+    assert config.data.label_map == label_map
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text(f"data:\n  kind: folder\n  num_classes: 150\n  label_map: {text}\n")
+    assert load_config(tmp_path / "config.yaml").data.label_map == label_map
+
+
+@pytest.mark.parametrize("text", ["0", "[0, 1]", "{0: 1.5}", "{a: 0}", "{0: [1]}", "{256: 0}"])
+def test_wrong_label_maps_are_one_line(text):
+    with pytest.raises(ValueError, match=r"data\.label_map") as error:
+        override_config(RunConfig(data=FolderData()), ["--data.label_map", text])
+    assert "\n" not in str(error.value)
 
 
 def test_configs_are_frozen_and_keyword_only():

@@ -3,6 +3,7 @@ import re
 
 import pytest
 from data_trees import city_tree, voc_tree
+from PIL import Image
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer import dry_run
@@ -92,6 +93,19 @@ def test_check_fails_on_what_is_wrong(tmp_path, capsys):
     assert shown.endswith("wrong in all: 2\n")
 
 
+def test_label_maps_are_shown(tmp_path, capsys):
+    voc_tree(tmp_path)
+    for path in tmp_path.glob("*/label/*.png"):
+        with Image.open(path) as label:
+            label.point(lambda value: 200 if value == 255 else 100 if value == 3 else min(value, 20)).save(path)
+    code, shown, _ = run(capsys, "check", "voc/cps", "--data.root", tmp_path, *SMALL)
+    assert (code, "; if a class, --data.label_map '{100: CLASS, 200: CLASS}')\n" in shown) == (1, True)
+    where = ["--data.root", tmp_path, "--data.label_map", "{100: 3, 200: null}"]
+    code, shown, _ = run(capsys, "check", "voc/cps", *where, *SMALL)
+    assert (code, "\nlabel map: {100: 3, 200: null}\n" in shown) == (0, True)
+    assert re.search(r"labelled +│ 5 +│ [0-9x .]+ │ [0-9, -]*200 ", shown)  # as stored
+
+
 def test_pack_check_and_add(tmp_path, capsys):
     voc_tree(tmp_path / "voc")
     where = ["--data.root", tmp_path / "voc", "--data.packed", tmp_path / "pack", *SMALL]
@@ -138,8 +152,8 @@ def test_cityscapes_as_downloaded(tmp_path, capsys):
         (["check"], "the first argument must be a recipe or a configuration file"),
         (["check", "synthetic/cps"], "data.kind must be a data set in files, got 'synthetic'"),
         (["check", "voc/cps", "--data.partition", "1/3"], "data.partition"),
-        (["check", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
-        (["pack", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must be"),
+        (["check", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must exist"),
+        (["pack", "voc/cps", "--data.root", "/nonexistent"], "/nonexistent/train_aug.txt: the list file must exist"),
     ],
 )
 def test_user_errors_are_one_line(capsys, arguments, message):

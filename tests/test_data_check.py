@@ -7,7 +7,9 @@ from trainer_runs import tiny_run
 
 from fpl_fast.trainer.clock import available_memory_bytes
 from fpl_fast.trainer.config import CityscapesData, FolderData, MethodConfig, VocData
+from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.lists import Pair, Split
+from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits, require_no_leaks
 
 
@@ -32,20 +34,46 @@ def test_a_sound_data_set(tmp_path):
     )
     assert {name: len(seen) for name, seen in counts.items()} == {"labelled": 5, "unlabelled": 28, "val": 3}
     assert report.problems == []
-    assert all("no labelled pixel of" in remark for remark in report.remarks)
+    assert all(remark.startswith(("no labelled pixel of", "no validation pixel of")) for remark in report.remarks)
     assert report.parts["val"].found.sizes == {(20, 30): 3}
     assert report.packed_bytes == 600 * (4 * 5 + 3 * 28 + 4 * 3)
     assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 + 4 * 2 * 2)  # two batches of crops
 
 
-def test_a_missing_class_is_remarked(tmp_path):
+def test_missing_classes_are_remarked(tmp_path):
     voc_tree(tmp_path)
-    for path in tmp_path.glob("*/label/*.png"):
+    for folder, kept in (("train_aug", (0, 7, 255)), ("val", (255,))):
+        for path in (tmp_path / folder / "label").glob("*.png"):
+            with Image.open(path) as label:
+                label.point(lambda value, kept=kept: value if value in kept else 3).save(path)
+    labelled, val = examine_data(run_on(VocData(root=str(tmp_path), partition="1/2")), quiet).remarks
+    assert labelled.startswith("no labelled pixel of aeroplane, bicycle, boat")
+    assert val.startswith("no validation pixel of background, aeroplane, bicycle, boat")
+    assert "bird" not in labelled + val
+
+
+def test_parts_without_a_labelled_pixel_are_wrong(tmp_path):
+    voc_tree(tmp_path)
+    for path in tmp_path.glob("val/label/*.png"):
         with Image.open(path) as label:
-            label.point(lambda value: value if value in (0, 7, 255) else 3).save(path)
-    (remark,) = examine_data(run_on(VocData(root=str(tmp_path), partition="1/2")), quiet).remarks
-    assert remark.startswith("no labelled pixel of aeroplane, bicycle, boat")
-    assert "bird" not in remark
+            label.point(lambda value: 255).save(path)
+    (problem,) = examine_data(run_on(VocData(root=str(tmp_path))), quiet).problems
+    assert problem.startswith(
+        "data.val must name labels in which at least one pixel has a class, got the ignored values"
+    )
+    assert problem.endswith("--data.label_map '{255: 1}' says so")
+
+
+def test_turned_images_are_remarked(tmp_path):
+    city_tree(tmp_path, size=(20, 30))
+    exif = Image.Exif()
+    for orientation, path in zip((1, 3, 8), sorted(tmp_path.glob("images/val/*.png")), strict=True):
+        exif[0x0112] = orientation
+        picture = Image.open(path)
+        (picture.transpose(Image.Transpose.ROTATE_90) if orientation == 8 else picture).save(path, exif=exif)
+    report = examine_data(run_on(CityscapesData(root=str(tmp_path))), quiet)
+    assert report.problems == []
+    assert "2 images have an EXIF orientation, which is applied: their labels must be upright, too" in report.remarks
 
 
 def test_all_that_is_wrong_is_listed(tmp_path):
@@ -87,6 +115,32 @@ def test_overlaps():
         "unlabelled names 2 images more than once: c, ...",
     ]
     assert find_overlaps(FolderData(), {"labelled": split("a"), "val": split("b")}) == ([], [])
+
+
+@pytest.mark.parametrize("in_pack", [False, True])
+def test_the_same_contents_under_two_names_are_a_leak(tmp_path, in_pack):
+    city_tree(tmp_path, size=(20, 30))
+    data = CityscapesData(root=str(tmp_path))
+    splits = read_file_splits(run_on(data))
+    val = [pair.image for pair in splits["val"].pairs]
+    labelled = splits["labelled"].pairs[1].image
+    unlabelled = [splits["unlabelled"].pairs[place].image for place in (3, 8)]
+    for original, copy in ((val[1], labelled), (val[0], unlabelled[0]), (val[2], unlabelled[1])):
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    other = (tmp_path / val[0]).read_bytes()  # as many bytes, and other ones behind the picture, which a pack has not
+    (tmp_path / val[0]).write_bytes(other + b"a")
+    (tmp_path / unlabelled[0]).write_bytes(other + b"a")
+    (tmp_path / splits["unlabelled"].pairs[12].image).write_bytes(other + b"b")
+    if in_pack:
+        pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
+        pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
+        assert write_pack(tmp_path / "pack", FileStore(tmp_path), pictures) == []
+        data = dataclasses.replace(data, packed=str(tmp_path / "pack"))
+    same = "images of the same contents under two names:"
+    assert examine_data(run_on(data), quiet).problems[-2:] == [
+        f"labelled and val hold 1 {same} {labelled} and {val[1]}",
+        f"unlabelled and val hold {3 if in_pack else 2} {same} {unlabelled[0]} and {val[0]}, ...",
+    ]
 
 
 @pytest.mark.parametrize("part", ["labelled", "unlabelled"])

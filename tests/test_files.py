@@ -74,3 +74,54 @@ def test_messages_name_the_file(tmp_path):
     (tmp_path / "c.png").write_text("hello")
     with pytest.raises(ValueError, match=r"c\.png: the image must be readable, got cannot identify"):
         store.label("c.png")
+
+
+# What a camera that was held so has stored, made from the upright picture.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright.swapaxes(0, 1)[::-1],
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+}
+
+
+def oriented(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.webp", "x.jpg"])
+def test_images_are_turned_upright(tmp_path, orientation, name):
+    colours = np.random.default_rng().choice([0, 90, 255], size=(2, 3, 3))
+    upright = colours.repeat(16, 0).repeat(16, 1).astype(np.uint8)
+    options = {"quality": 95, "subsampling": 0} if name == "x.jpg" else {"lossless": True} if name == "x.webp" else {}
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    stored.save(tmp_path / name, exif=oriented(orientation), **options)
+    picture = FileStore(tmp_path).read("image", name)
+    assert picture.orientation == orientation
+    assert picture.pixels.shape == (3, 32, 48)
+    difference = picture.pixels.permute(1, 2, 0).int() - torch.from_numpy(upright).int()
+    assert difference.abs().max() <= (20 if name == "x.jpg" else 0)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["grey", "palette"])
+def test_labels_are_turned_upright_without_a_change_of_indices(tmp_path, label, orientation, kind):
+    stored = np.ascontiguousarray(STORED[orientation](label))
+    picture = Image.fromarray(stored) if kind == "grey" else coloured(stored)
+    picture.save(tmp_path / "x.png", exif=oriented(orientation))
+    assert torch.equal(FileStore(tmp_path).label("x.png"), torch.from_numpy(label))
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.webp", "x.jpg"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0junkjunk", b"Exif\0\0", oriented(0).tobytes(), oriented(9).tobytes()])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, name, exif):
+    Image.new("RGB", (6, 4)).save(tmp_path / name, exif=exif)
+    picture = FileStore(tmp_path).read("image", name)
+    assert (picture.pixels.shape, picture.orientation) == ((3, 4, 6), 1)

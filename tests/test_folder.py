@@ -70,8 +70,17 @@ def test_stored_values_stand_for_classes(tree):
     assert dataset[0].label.tolist() == [[0, 1, 2], [3, 4, 13]]
     Image.fromarray(np.array([[7, 8, 11], [200, 9, 7]], dtype=np.uint8)).save(tree / "labels/a.png")
     dataset = open_tree(tree, class_of_stored=class_of_stored, ignore_index=200)
-    with pytest.raises(ValueError, match=r"labels/a\.png: labels must be one of 0, 7-8, 11-13, got 200"):
+    with pytest.raises(ValueError, match=r"labels/a\.png: labels must be one of 0, 7-8, 11-13, got 9, 200"):
         dataset[0]
+
+
+def test_many_wrong_values_are_shown_in_short(tree):
+    Image.fromarray(np.arange(0, 221, dtype=np.uint8).reshape(13, 17)).save(tree / "labels/a.png")
+    with pytest.raises(ValueError, match=r"a\.png: labels must be below num_classes = 5 .*, got 5-220!$"):
+        open_tree(tree, where_wrong=lambda values: "!" if values == [*range(5, 221)] else "?")[0]
+    Image.fromarray(np.arange(0, 221, dtype=np.uint8).reshape(13, 17) & 254).save(tree / "labels/a.png")
+    with pytest.raises(ValueError, match=r", got 6, 8, 10, 12, 14, 16, 18, 20, \.\.\.$"):
+        open_tree(tree)[0]
 
 
 def spoil(tree, what):
@@ -151,6 +160,24 @@ def test_bad_files(tree, what):
     dataset[0], dataset[2]  # the others stay readable
 
 
+def test_sizes_are_those_after_orientation(tree):
+    """The picture of a camera held upright, and a label drawn on it as viewers show it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(tree / "images/a.png").transpose(Image.Transpose.ROTATE_90).save(tree / "images/a.png", exif=exif)
+    dataset = open_tree(tree)
+    dataset.check()
+    assert (dataset.inspect().turned, dataset.inspect().sizes[13, 17]) == (1, 1)
+    Image.open(tree / "labels/a.png").transpose(Image.Transpose.ROTATE_90).save(tree / "labels/a.png")
+    with pytest.raises(
+        ValueError, match=r"a\.png: .* image's size 17 x 13, got 13 x 17 \(both after EXIF orientation: "
+    ):
+        dataset.check()
+    Image.new("L", (3, 2)).save(tree / "labels/a.png")
+    with pytest.raises(ValueError, match=r"a\.png: .* image's size 17 x 13, got 3 x 2$"):
+        dataset[0]
+
+
 def test_all_bad_files_are_listed_and_progress_is_told(tree):
     (tree / "images/a.png").unlink()
     (tree / "labels/a.png").unlink()
@@ -177,6 +204,8 @@ def test_inspection_counts_sizes_and_pixels(tree):
     labels = torch.cat([dataset[i].label.flatten() for i in range(3)])
     assert found.label_pixels.tolist() == [(labels == value).sum() for value in range(256)]
     assert found.label_pixels[255] == 3
+    assert (found.stored_pixels[9], found.stored_pixels[255]) == (3, 0)
+    assert torch.equal(found.stored_pixels[:NUM_CLASSES], found.label_pixels[:NUM_CLASSES])
     assert found.problems == ()
     assert open_tree(tree, labelled=False).inspect().label_pixels.sum() == 0
 

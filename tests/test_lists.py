@@ -1,4 +1,5 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,30 @@ from fpl_fast.trainer.data.lists import Pair, Split, fill_templates, read_list
         (b"/i/a 1.png\t/l/a 1.png\n", [("i/a 1.png", "l/a 1.png")]),  # spaces in paths need the TAB
         (b"my photo\nmy other photo\n", [("my photo", "my photo"), ("my other photo", "my other photo")]),
         (b"photo 1.jpg\n", [("photo 1.jpg", "photo 1.jpg")]),
+        ("a\r\n\u00fc\r\n".encode("utf-16"), [("a", "a"), ("\u00fc", "\u00fc")]),  # as PowerShell writes text
+        (b"\xfe\xff\0a\0\n", [("a", "a")]),
+        (b"# mine\na\n#b\n  # c\n/#d\n", [("a", "a"), ("#d", "#d")]),
+        ("a\u2028b\nc\x0bd\n".encode(), [("a\u2028b", "a\u2028b"), ("c\x0bd", "c\x0bd")]),
+        (b"a\na\n", [("a", "a"), ("a", "a")]),
+        (b"x [1] (2).v2\n", [("x [1] (2).v2", "x [1] (2).v2")]),
     ],
-    ids=["id", "crlf", "mark", "tab", "space", "suffixes", "paths with spaces", "ids with spaces", "a space before 1"],
+    ids=[
+        "id",
+        "crlf",
+        "mark",
+        "tab",
+        "space",
+        "suffixes",
+        "paths with spaces",
+        "ids with spaces",
+        "a space before 1",
+        "utf-16",
+        "utf-16, big end first",
+        "comments",
+        "rare line ends",
+        "twice",
+        "brackets",
+    ],
 )
 def test_formats(tmp_path, text, expected):
     (tmp_path / "list.txt").write_bytes(text)
@@ -34,6 +57,11 @@ def test_formats(tmp_path, text, expected):
         ("a\tb\tc", "list.txt: line 1 must hold"),
         ("a\t\tb", "list.txt: line 1 must hold"),
         ("/ /x", "list.txt: line 1 must hold"),
+        ("# a\n\n", "list.txt: the list must name at least one image, got 0: write one a line"),
+        ("a\n../../x\n", r"line 2 must stay below data\.root, got '\.\./\.\./x': choose a data\.root above all files"),
+        ("i/../a.png\tl/a.png", r"line 1 must stay below data\.root, got 'i/\.\./a\.png'"),
+        ("i/a.png\t/l/../../a.png", r"line 1 must stay below data\.root"),
+        (r"C:\data\a.png", r"line 1 must be a path below data\.root, written with /, got 'C:"),
     ],
 )
 def test_bad_lists(tmp_path, text, message):
@@ -42,12 +70,43 @@ def test_bad_lists(tmp_path, text, message):
         read_list(tmp_path / "list.txt")
 
 
-def test_missing_and_binary_lists(tmp_path):
-    with pytest.raises(ValueError, match=r"list\.txt: the list file must be a readable text file, got .*No such file"):
+def test_absolute_paths_are_told_from_those_that_begin_with_a_slash(tmp_path):
+    image = tmp_path / "root" / "images" / "a.png"
+    image.parent.mkdir(parents=True)
+    image.write_text("")
+    (tmp_path / "list.txt").write_text(f"{image}\n")
+    message = (
+        rf"list\.txt: line 1 must be a path below data\.root, got the absolute '{image}': leave out what comes before"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_list(tmp_path / "list.txt", tmp_path / "root")
+    (tmp_path / "list.txt").write_text("/images/a.png\n")
+    assert read_list(tmp_path / "list.txt", tmp_path / "root") == [("images/a.png", "images/a.png")]
+    (tmp_path / "list.txt").write_text(f"{image}\n")  # the root of the disk as the root of the data set
+    assert read_list(tmp_path / "list.txt", Path("/")) == [(str(image)[1:], str(image)[1:])]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00\xd8", "must be UTF-8 text, got byte 0x00 at 2: save it as UTF-8"),
+        (b"a\nsch\xf6n\n", "must be UTF-8 text, got byte 0xf6 at 5: save it as UTF-8"),
+        (b"a\0\n\0", "must be UTF-8 text, got zero bytes: save it as UTF-8"),
+    ],
+)
+def test_lists_in_other_encodings(tmp_path, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"list\.txt: the list file {message}$"):
         read_list(tmp_path / "list.txt")
-    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(ValueError, match=r"list\.txt: the list file must be a readable text file"):
+
+
+def test_missing_lists(tmp_path):
+    with pytest.raises(ValueError, match=r"list\.txt: the list file must exist, but is missing$"):
         read_list(tmp_path / "list.txt")
+    with pytest.raises(ValueError, match=r"but is missing; look there$"):
+        read_list(tmp_path / "list.txt", where_missing="; look there")
+    with pytest.raises(ValueError, match=r"the list file must be a readable text file, got Is a directory$"):
+        read_list(tmp_path)
 
 
 def test_templates():

@@ -1,11 +1,13 @@
 import json
 import pickle
 import warnings
+import zlib
 
 import fresh
 import pytest
 import torch
 from data_trees import voc_tree
+from PIL import Image
 
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.pack import PackStore, data_file, index_file, read_index
@@ -78,6 +80,69 @@ def test_another_file_than_the_packed_one_is_named(packed):
         file.write(b"x")
     with pytest.raises(ValueError, match=rf"{pictures[0][1]}: must be the file of \d+ bytes that was packed in "):
         PackStore(pack, root).image(pictures[0][1])
+
+
+def forget_orientations(pack):
+    """The pack of a writer that decoded every file as it is stored."""
+    header, *lines = index_file(pack).read_text().splitlines()
+    entries = [{key: value for key, value in json.loads(line).items() if key != "orientation"} for line in lines]
+    index_file(pack).write_text("".join(f"{line}\n" for line in [header, *map(json.dumps, entries)]))
+
+
+def turn(path):
+    """Mark a file as upside down."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(path) as picture:
+        picture.save(path, exif=exif)
+
+
+def test_orientation_is_applied_and_remembered(packed):
+    root, pack, pictures = packed
+    turn(root / pictures[0][1])
+    write_pack(pack, FileStore(root), pictures)
+    expected = FileStore(root).read("image", pictures[0][1])
+    found = PackStore(pack, root).read("image", pictures[0][1])
+    assert (found.orientation, torch.equal(found.pixels, expected.pixels)) == (3, True)
+    assert PackStore(pack, root).read("image", pictures[1][1]).orientation == 1
+
+
+def test_packs_of_before_are_read_only_where_nothing_needed_turning(packed):
+    root, pack, pictures = packed
+    (_, turned), (_, absent), (_, upright), *_ = pictures
+    turn(root / turned)
+    with Image.open(root / turned) as picture:  # as the writer of before decoded it
+        stored = np.array(picture.convert("RGB")).transpose(2, 0, 1)
+    before = read_index(pack)["image", turned]
+    with data_file(pack).open("r+b") as file:
+        file.seek(before.offset)
+        file.write(stored.tobytes())
+    lines = index_file(pack).read_text().splitlines()
+    entry = json.loads(lines[1])
+    assert entry["name"] == turned
+    status = (root / turned).stat()
+    entry |= {"crc32": zlib.crc32(stored.tobytes()), "source": [status.st_size, status.st_mtime_ns]}
+    index_file(pack).write_text("\n".join([lines[0], json.dumps(entry), *lines[2:], ""]))
+    forget_orientations(pack)
+    content = (root / absent).read_bytes()
+    (root / absent).unlink()
+    store = PackStore(pack, root)
+    assert torch.equal(store.image(upright), FileStore(root).image(upright))
+    for name, why in ((turned, "has one"), (absent, "is not here to tell")):
+        with pytest.raises(
+            ValueError, match=rf"{name}: must be packed with its EXIF orientation .* {why}: repeat fpl-f"
+        ):
+            store.image(name)
+
+    (root / absent).write_bytes(content)
+    size = data_file(pack).stat().st_size
+    assert write_pack(pack, FileStore(root), pictures) == []
+    assert data_file(pack).stat().st_size == size + stored.size  # the turned one alone
+    store, files = PackStore(pack, root), FileStore(root)
+    for kind, name in pictures:
+        assert torch.equal(getattr(store, kind)(name), getattr(files, kind)(name))
+    (root / absent).unlink()
+    PackStore(pack, root).image(absent)
 
 
 def test_what_must_be_there(packed):

@@ -65,6 +65,18 @@ def test_changed_files_are_packed_again(tree, tmp_path):
     assert torch.equal(PackStore(tmp_path / "pack", root).image(name), torch.from_numpy(pixels).permute(2, 0, 1))
 
 
+def test_a_touched_file_takes_no_more_room(tree, tmp_path):
+    root, pictures = tree
+    pack = tmp_path / "pack"
+    write_pack(pack, FileStore(root), pictures)
+    size = data_file(pack).stat().st_size
+    os.utime(root / pictures[0][1], (1, 1))
+    for _ in range(2):  # the second call must not cut off what the first line, named last, does not reach
+        write_pack(pack, FileStore(root), pictures)
+        assert data_file(pack).stat().st_size == size
+        assert_whole(pack, root, pictures)
+
+
 @pytest.mark.parametrize("cut", ["none", "index", "data", "index and data", "header"])
 def test_what_a_killed_writer_leaves_is_cut_off(tree, tmp_path, cut):
     root, pictures = tree

@@ -22,6 +22,13 @@ def test_files_and_folders_in_order(tmp_path):
     assert list(found) == [tmp_path / name for name in ("z.png", "in/a.png", "in/b.JPG", "in/sub/a.webp")]
 
 
+def test_hidden_files_are_left_out(tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".cache/b.jpg", "sub/.thumbnails/c.jpg", "sub/d.jpg"):
+        draw(tmp_path / ".in" / name)
+    assert list(find_images([tmp_path / ".in"]).values()) == [Path("a"), Path("sub/d")]
+    assert list(find_images([tmp_path / ".in" / "._a.jpg"]).values()) == [Path("._a")]  # named, and so meant
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -57,3 +64,12 @@ def test_a_grey_image_becomes_rgb(tmp_path):
     grey = fresh.rng().integers(0, 256, (5, 6), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.png")
     assert np.array_equal(read_image(tmp_path / "a.png"), np.stack([grey] * 3, axis=-1))
+
+
+def test_images_are_turned_upright(tmp_path):
+    """Mask and overlay are then as the viewer shows the image."""
+    upright = np.random.default_rng().integers(256, size=(3, 5, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright)

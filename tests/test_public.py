@@ -67,7 +67,9 @@ def test_training_images_without_their_list(tmp_path):
     assert ids(lists.train()) == train
     assert ids(lists.unlabelled(32, lists.labelled(32, seed=0))) | ids(lists.labelled(32, seed=0)) == train
     (tmp_path / "subset_train_aug/train_aug_unlabeled_1-8.txt").unlink()
-    with pytest.raises(ValueError, match=r"train_aug\.txt: the list file must be a readable text file"):
+    with pytest.raises(
+        ValueError, match=r"train_aug\.txt: the list file must exist, but is missing; --data\.root names"
+    ):
         lists.train()
 
 
@@ -85,7 +87,9 @@ def test_lists_of_ones_own(tmp_path):
 
 def test_a_misspelt_list_is_not_made_up(tmp_path):
     city_tree(tmp_path, partitions=())
-    with pytest.raises(ValueError, match=r"lists/train\.txt: the list file must be a readable text file"):
+    with pytest.raises(
+        ValueError, match=r"lists/train\.txt: the list file must exist, but is missing; --data\.root names"
+    ):
         PublicLists(CITYSCAPES, tmp_path).read("lists/train.txt")
 
 

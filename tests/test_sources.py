@@ -1,4 +1,6 @@
 import dataclasses
+import re
+import shlex
 
 import fresh
 import numpy as np
@@ -7,10 +9,12 @@ import torch
 from data_trees import NUM_VAL, city_tree, voc_tree
 from PIL import Image
 
-from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.config import CityscapesData, FolderData, RunConfig, VocData
+from fpl_fast.trainer.config_io import override_config
 from fpl_fast.trainer.data.pack_writer import write_pack
-from fpl_fast.trainer.data.public import image_id
+from fpl_fast.trainer.data.public import PublicLists, image_id
 from fpl_fast.trainer.data.sources import file_store, labelled_split, make_dataset, unlabelled_split, val_split
+from fpl_fast.trainer.data.voc import VOC
 from fpl_fast.trainer.export import save_label_ids
 
 
@@ -135,3 +139,168 @@ def test_folder(tmp_path):
     assert unlabelled_split(data).pairs == (("images/train/unlabelled_1.jpg", "labels/train/unlabelled_1.png"),)
     assert val_split(data).pairs == (("images/val/val_1.jpg", "labels/val/val_1.png"),)
     assert make_dataset(data, val_split(data)).class_names == ("x", "y", "z")
+
+
+def one_label(tmp_path, values, **options):
+    """The classes that a folder with one label of these values yields, or an error."""
+    for folder in ("images/val", "labels/val", "lists"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lists" / "val.txt").write_text("x")
+    Image.new("RGB", (len(values), 1)).save(tmp_path / "images/val/x.jpg")
+    Image.fromarray(np.array([values], dtype=np.uint8)).save(tmp_path / "labels/val/x.png")
+    data = FolderData(root=str(tmp_path), **options)
+    return make_dataset(data, val_split(data))[0].label[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("label_map", "num_classes", "stored", "classes"),
+    [
+        ({0: None, "1-150": "0-149"}, 150, [0, 1, 2, 150, 255], [255, 0, 1, 149, 255]),  # ADE20K
+        ({255: 1}, 2, [0, 255, 0], [0, 1, 0]),  # binary masks
+        ({"1-2": 1, "3-5": 2, 6: None}, 3, [0, 1, 2, 3, 4, 5, 6, 255], [0, 1, 1, 2, 2, 2, 255, 255]),  # merged
+        ({5: 0}, 3, [5, 1, 2, 255], [0, 1, 2, 255]),  # what is not named keeps its meaning
+        ({}, 3, [0, 1, 2, 255], [0, 1, 2, 255]),
+    ],
+)
+def test_label_maps(tmp_path, label_map, num_classes, stored, classes):
+    assert one_label(tmp_path, stored, label_map=label_map, num_classes=num_classes) == classes
+
+
+@pytest.mark.parametrize(
+    ("options", "stored", "message"),
+    [
+        # void that was forgotten does not become the class that was 1
+        ({"label_map": {"1-3": "0-2"}}, [0, 1, 2],
+         "labels must be one of 1-3, 9, 255, got 0 (if that means no label, --data.label_map '{1-3: 0-2, 0: null}'; if "
+         "a class, a larger data.num_classes or --data.label_map '{1-3: 0-2, 0: CLASS}')"),
+        ({"label_map": {4: 1}}, [0, 1, 2], "labels must be one of 0, 2, 4, 9, 255, got 1 "),
+        ({}, [0, 1, 2, 3, 11], "labels must be below num_classes = 3 or an ignored value, got 3, 11 (if that means no "
+         "label, --data.label_ignore '[9, 3, 11]'; if a class, a larger data.num_classes or --data.label_map "
+         "'{3: CLASS, 11: CLASS}')"),
+        ({}, [*range(100, 110)], "got 100-109 (if that means no label, --data.label_map '{100-109: null}'; if a class, "
+         "a larger data.num_classes or --data.label_map '{100-109: CLASS}')"),
+        ({}, [*range(10, 50, 2)], "got 10, 12, 14, 16, 18, 20, 22, 24, ... (so many values are no classes: "),
+        ({"label_map": {4: 3}}, [0], "data.label_map must map to classes 0 ... 2 or null, got 3 in {4: 3}"),
+        ({"label_map": {9: None}}, [0],
+         "data.label_map must be without the values of data.label_ignore (null means no label), got [9]"),
+        ({"label_map": {"7-9": 0}}, [0], "data.label_map must be without the values of data.label_ignore "),
+    ],
+)  # fmt: skip
+def test_values_that_stand_for_nothing(tmp_path, options, stored, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        one_label(tmp_path, stored, num_classes=3, label_ignore=(9,), **options)
+
+
+def test_the_advice_can_be_typed(tmp_path):
+    """Both remedies of the message, as they stand there, with a class for CLASS."""
+    with pytest.raises(ValueError, match="got 11 ") as error:
+        one_label(tmp_path / "a", [0, 11], num_classes=3)
+    ignore, label_map = re.findall(r"--data\.\S+ '[^']*'", str(error.value))
+    for option, expected in ((ignore, 255), (label_map.replace("CLASS", "2"), 2)):
+        name, value = shlex.split(option)
+        changed = override_config(RunConfig(data=FolderData(num_classes=3)), [name, value]).data
+        values = {"label_ignore": changed.label_ignore, "label_map": changed.label_map}
+        assert one_label(tmp_path / name, [0, 11], num_classes=3, **values) == [0, expected]
+
+
+def test_public_labels_may_be_mapped_too(tmp_path):
+    """Train ids with void as 19, as some tools write them."""
+    city_tree(tmp_path)
+    data = CityscapesData(root=str(tmp_path))
+    expected = make_dataset(data, val_split(data))[0].label
+    for path in tmp_path.glob("segmentation/val/*.png"):
+        Image.open(path).point(lambda value: 19 if value == 255 else value).save(path)
+    with pytest.raises(ValueError, match=r"got 19 \(if that means no label, --data\.label_map '\{19: null\}'; if"):
+        make_dataset(data, val_split(data))[0]
+    mapped = dataclasses.replace(data, label_map={19: None})
+    assert torch.equal(make_dataset(mapped, val_split(mapped))[0].label, expected)
+    with pytest.raises(ValueError, match=r"data\.label_map must be null with data\.label_ids true, which is a map"):
+        CityscapesData(label_ids=True, label_map={19: None})
+
+
+@pytest.mark.parametrize(
+    ("entry", "stored", "options", "message"),
+    [
+        ("a.jpg", "a.jpg", {}, "images/val/a.jpg.jpg: the file must exist, but is missing; a.jpg is there: entries of "
+         "lists go without the suffix that data.val_images adds"),
+        ("a", "a.JPG", {}, "images/val/a.jpg: the file must exist, but is missing; a.JPG is there: rename it, or "
+         "--data.val_images 'images/val/{}.JPG' if all are named so"),
+        ("a", "a.jpeg", {}, "; a.jpeg is there: rename it, or --data.val_images 'images/val/{}.jpeg' if all are "
+         "named so"),
+        ("a", "a_rgb.png", {"val_images": "images/val/{}_rgb.jpg"},
+         "a_rgb.png is there: rename it, or --data.val_images 'images/val/{}_rgb.png' if all are named so"),
+        ("images/val/a.jpg", "a.JPG", {"val_images": "{}"}, "a.JPG is there: rename it, or name it so in the list"),
+        ("a", "b.jpg", {}, "images/val/a.jpg: the file must exist, but is missing$"),
+    ],
+)  # fmt: skip
+def test_where_a_missing_image_is(tmp_path, entry, stored, options, message):
+    for folder in ("images/val", "lists"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "lists" / "val.txt").write_text(entry)
+    (tmp_path / "images/val" / stored).write_text("")
+    data = FolderData(root=str(tmp_path), **options)
+    (problem, *_) = make_dataset(data, val_split(data)).inspect().problems
+    assert re.search(message if message.endswith("$") else re.escape(message) + "$", problem)
+
+
+def test_a_missing_label_whose_list_has_suffixes(tmp_path):
+    one_label(tmp_path, [0], num_classes=3)
+    (tmp_path / "lists" / "val.txt").write_text("x.jpg")
+    data = FolderData(root=str(tmp_path))
+    _, problem = make_dataset(data, val_split(data)).inspect().problems
+    assert problem.endswith("x.png is there: entries of lists go without the suffix that data.val_labels adds")
+
+
+@pytest.mark.parametrize("part", ["labelled", "unlabelled", "val"])
+def test_a_missing_list_is_named_with_its_option(tmp_path, part):
+    message = rf"{part}\.txt: the list file must exist, but is missing; --data\.{part} names another$"
+    with pytest.raises(ValueError, match=message):
+        {"labelled": labelled_split, "unlabelled": unlabelled_split, "val": val_split}[part](
+            FolderData(root=str(tmp_path))
+        )
+
+
+def voc_download(root):
+    """The official download: own lists and labels, and of two images neither."""
+    voc_tree(root / "drawn", partitions=(), seed=3)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    names = {"train": [], "val": []}
+    for part, folder in (("train", "train_aug"), ("val", "val")):
+        for image in sorted((root / "drawn" / folder / "image").iterdir()):
+            names[part].append(image.stem)
+            image.rename(root / "JPEGImages" / image.name)
+            label = root / "drawn" / folder / "label" / f"{image.stem}.png"
+            if image.stem not in names["train"][:2]:
+                label.rename(root / "SegmentationClass" / label.name)
+    (root / "train_aug.txt").write_text("\n".join(names["train"]))
+    (root / "ImageSets/Segmentation/train.txt").write_text("\n".join(names["train"][2:]))
+    (root / "ImageSets/Segmentation/val.txt").write_text("\n".join(names["val"]))
+    return names
+
+
+def test_voc_without_the_labels_of_sbd(tmp_path):
+    names = voc_download(tmp_path)
+    data = VocData(root=str(tmp_path), partition="1/2", val="ImageSets/Segmentation/val.txt")
+    problems = make_dataset(data, PublicLists(VOC, tmp_path).train()).inspect().problems
+    assert [line.split(": ", 1)[0] for line in problems] == [
+        f"{tmp_path}/SegmentationClass/{name}.png" for name in names["train"][:2]
+    ]
+    assert problems[0].endswith(
+        "; SBD's labels, the folder SegmentationClassAug, are not here: add them, or take images that the download has "
+        "labels of, --data.train ImageSets/Segmentation/train.txt"
+    )
+    own = dataclasses.replace(data, train="ImageSets/Segmentation/train.txt")
+    for split in (labelled_split(own), val_split(own)):
+        make_dataset(own, split).check()
+    assert len(labelled_split(own).pairs) + len(unlabelled_split(own).pairs) == len(names["train"]) - 2
+    (tmp_path / "train_aug.txt").unlink()
+    with pytest.raises(
+        ValueError,
+        match=r"train_aug\.txt: the list file must exist, but is missing; it is not in the official download: add it "
+        r"with SBD's labels, the folder SegmentationClassAug, or take the lists of the download, --data\.train ",
+    ):
+        labelled_split(data)
+    (tmp_path / "SegmentationClassAug").mkdir()
+    with pytest.raises(ValueError, match="official download: add it, or take the lists of the download, "):
+        labelled_split(data)

@@ -97,16 +97,34 @@ def test_resizing_as_the_published_code():
     assert (half.image == 100).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"scales": (1.5,)}, [3, 3, 2, 1, 1, 0]),  # Chen et al.: flipped, then resized
+        ({"scale_range": (1.0, 1.5)}, [3, 2, 2, 1, 0, 0]),  # Hu et al.: resized, then flipped
+    ],
+)
+def test_flip_and_resizing_in_the_order_of_either_code(monkeypatch, options, expected):
+    monkeypatch.setattr(Augmentation, "_draw_scale", lambda self, rng: 1.5)
+    row = torch.arange(4, dtype=torch.uint8)
+    sample = Sample((60 * row).expand(3, 2, 4), row.expand(2, 4))
+    view = Augmentation((3, 6), flip_probability=1.0, **options)(sample, np.random.default_rng(0))
+    assert view.label.tolist() == [expected] * 3
+    assert view.image[0, 0].tolist() == [180, 150, 110, 70, 30, 0]  # bilinear weights are symmetric
+
+
+@pytest.mark.parametrize("flip", [0, 1])
 @pytest.mark.parametrize("size", [(64, 96), (75, 50), (61, 97), (60, 45)])  # divisible, some, prime, some
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5, 1.75, 2.0])
-def test_a_crop_is_cut_from_the_whole_resized_image(size, scale):
+def test_a_crop_is_cut_from_the_whole_resized_image(size, scale, flip):
     rng = fresh.rng()
     pixels, label = (torch.from_numpy(rng.integers(256, size=(n, *size), dtype=np.uint8)) for n in (3, 1))
     resized = [math.floor(side * scale) for side in size]
-    whole_image = tv.resize(pixels, resized, InterpolationMode.BILINEAR, antialias=False).int()
-    whole_label = tv.resize(label, resized, InterpolationMode.NEAREST)[0]
+    seen = (pixels.flip(-1), label.flip(-1)) if flip else (pixels, label)
+    whole_image = tv.resize(seen[0], resized, InterpolationMode.BILINEAR, antialias=False).int()
+    whole_label = tv.resize(seen[1], resized, InterpolationMode.NEAREST)[0]
     crop = (17, 22)
-    augmentation = Augmentation(crop, scales=(scale,), flip_probability=0)
+    augmentation = Augmentation(crop, scales=(scale,), flip_probability=flip)
     for seed in rng.integers(10**6, size=30):
         view = augmentation(Sample(pixels, label[0]), np.random.default_rng(seed))
         draws = np.random.default_rng(seed)
@@ -121,6 +139,22 @@ def test_a_crop_is_cut_from_the_whole_resized_image(size, scale):
 def test_one_pixel_shrinks_no_further():
     view = Augmentation((3, 3), scales=(0.5,))(numbered(1, 1), np.random.default_rng(0))
     assert view.valid.sum() == 1
+
+
+@pytest.mark.parametrize("size", [(2, 1), (1, 2), (3, 1), (1, 1), (2, 2), (3, 3)])
+@pytest.mark.parametrize("flip", [0, 1])
+def test_images_of_a_few_pixels(size, flip):
+    """Also where the resized image is a single pixel, the mean of those in its middle."""
+    pixels = torch.from_numpy(np.random.default_rng().integers(256, size=(3, *size), dtype=np.uint8))
+    for scale in (0.3, 0.5, 0.75, 1.0, 2.0):
+        extent = [max(1, math.floor(side * scale)) for side in size]
+        view = Augmentation(extent, scales=(scale,), flip_probability=flip)(
+            Sample(pixels, pixels[0]), np.random.default_rng(0)
+        )
+        seen = pixels.flip(-1) if flip else pixels
+        exact = torch.nn.functional.interpolate(seen[None].double(), extent, mode="bilinear")[0]
+        assert (view.image.double() - exact).abs().max() < 1.1
+        assert view.label.shape == tuple(extent)
 
 
 def test_unlabelled_and_labelled_views_agree():

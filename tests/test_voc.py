@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.voc import VOC
 
@@ -32,11 +34,15 @@ def test_the_lists_name_tells_the_folder():
     assert located("training/val.txt") == located("val.txt")  # the name of the file counts, not that of its folder
 
 
-def test_the_official_folders_hold_all_images(tmp_path):
+@pytest.mark.parametrize("labels", ["SegmentationClassAug", "SegmentationClass"])
+def test_the_official_folders_hold_all_images(tmp_path, labels):
+    """And the labels of SBD come before its own."""
     (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / labels).mkdir(exist_ok=True)
     for list_name in ("train_aug.txt", "ImageSets/Segmentation/val.txt"):
         assert VOC.locate(tmp_path, [Pair("2099_004321", "2099_004321")], list_name) == [
-            ("JPEGImages/2099_004321.jpg", "SegmentationClassAug/2099_004321.png")
+            ("JPEGImages/2099_004321.jpg", f"{labels}/2099_004321.png")
         ]
 
 

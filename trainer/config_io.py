@@ -162,11 +162,11 @@ def _to_config(values: dict[str, Any], kind: str) -> RunConfig:
     return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections and their settings as dotted keys; the value of a setting may be a mapping itself."""
     flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    for section, value in values.items():
+        flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {section: value}
     return flat
 
 

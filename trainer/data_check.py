@@ -1,5 +1,6 @@
 """What ``fpl-fast data check`` finds out: files, labels, overlaps, and whether the data fits in memory."""
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig
+from fpl_fast.trainer.data.annotation import absent_classes, nothing_labelled
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.public import image_id
@@ -17,7 +19,15 @@ from fpl_fast.trainer.data.sources import make_dataset
 from fpl_fast.trainer.inputs import read_splits
 from fpl_fast.trainer.methods import Method, build_method
 
-__all__ = ["DataReport", "PartReport", "examine_data", "find_overlaps", "read_file_splits", "require_no_leaks"]
+__all__ = [
+    "DataReport",
+    "PartReport",
+    "examine_data",
+    "find_copies",
+    "find_overlaps",
+    "read_file_splits",
+    "require_no_leaks",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +51,22 @@ class DataReport:
 
     Attributes:
         parts: By name: ``labelled``, ``unlabelled`` if the method reads it, ``val``.
-        leaks: Sentences on validation images that are trained on.
+        wrong: Sentences on parts without a labelled pixel, and on validation images that are trained on, also under
+            another name.
         remarks: Sentences on what is unusual but may be meant.
         loader_bytes: Memory of the batches that loader processes hold ready, estimated.
     """
 
     parts: dict[str, PartReport]
-    leaks: tuple[str, ...]
+    wrong: tuple[str, ...]
     remarks: tuple[str, ...]
     loader_bytes: int
 
     @property
     def problems(self) -> list[str]:
-        """All that must not be: bad files and leaks; files named by two parts once."""
+        """All that must not be, files that two parts name once."""
         bad = itertools.chain.from_iterable(part.found.problems for part in self.parts.values())
-        return list(dict.fromkeys([*bad, *self.leaks]))
+        return list(dict.fromkeys([*bad, *self.wrong]))
 
     @property
     def packed_bytes(self) -> int:
@@ -89,12 +100,16 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
         dataset = make_dataset(config.data, split, labelled=name != "unlabelled")
         parts[name] = PartReport(split, dataset, dataset.inspect(progress=progress(name)))
     leaks, remarks = find_overlaps(config.data, {name: part.split for name, part in parts.items()})
-    labelled = parts["labelled"]
-    pixels = labelled.found.label_pixels[: labelled.dataset.num_classes].tolist()
-    absent = [name for name, count in zip(labelled.dataset.class_names, pixels, strict=True) if count == 0]
-    if absent:
-        remarks.append(f"no labelled pixel of {', '.join(absent)}")
-    return DataReport(parts, tuple(leaks), tuple(remarks), _loader_bytes(config))
+    nothing = []
+    for name in ("labelled", "val"):
+        if problem := nothing_labelled(name, parts[name].dataset, parts[name].found):
+            nothing.append(problem)
+        elif remark := absent_classes(name, parts[name].dataset, parts[name].found):
+            remarks.append(remark)
+    turned = sum(part.found.turned for part in parts.values())
+    if turned:
+        remarks.append(f"{turned} images have an EXIF orientation, which is applied: their labels must be upright, too")
+    return DataReport(parts, (*nothing, *leaks, *find_copies(parts)), tuple(remarks), _loader_bytes(config))
 
 
 def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
@@ -116,6 +131,36 @@ def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[s
             ((twice, _),) = Counter(images).most_common(1)
             remarks.append(f"{part} names {len(images) - len(set(images))} images more than once: {twice}, ...")
     return leaks, remarks
+
+
+def find_copies(parts: Mapping[str, PartReport]) -> list[str]:
+    """Sentences on validation images that are trained on under other names: equal in size and checksum.
+
+    Images that name each other are left to ``find_overlaps``.
+    """
+    val = parts["val"]
+    store, names = val.dataset.store, {pair.image for pair in val.split.pairs}
+    of_size: dict[int, list[str]] = {}
+    for name in sorted(names):
+        of_size.setdefault(store.size(name), []).append(name)
+    of_size.pop(-1, None)
+    checksum = functools.cache(store.checksum)
+    sentences = []
+    for part, report in parts.items():
+        candidates = dict.fromkeys(pair.image for pair in report.split.pairs if pair.image not in names)
+        copies = [
+            (name, original)
+            for name in candidates
+            for original in of_size.get(store.size(name), ())
+            if checksum(name) == checksum(original)
+        ]
+        if copies:
+            copy, original = copies[0]
+            sentences.append(
+                f"{part} and val hold {len(copies)} images of the same contents under two names: {copy} and {original}"
+                f"{', ...' if len(copies) > 1 else ''}"
+            )
+    return sentences
 
 
 def require_no_leaks(data: DataConfig, splits: Mapping[str, Split]) -> None:

@@ -1,7 +1,8 @@
 """From a configuration to data sets, and from data sets to the batches of a method."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 
 from fpl_fast.trainer.config import DataConfig, FileData, RunConfig, SyntheticData
 from fpl_fast.trainer.data import sources
+from fpl_fast.trainer.data.annotation import absent_classes, has_labelled_pixel, nothing_labelled
 from fpl_fast.trainer.data.cutmix import cutmix_masks
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.folder import FolderDataset
@@ -32,6 +34,9 @@ __all__ = [
     "read_batches",
     "read_splits",
 ]
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class TrainDatasets(NamedTuple):
@@ -112,19 +117,39 @@ def build_split(data: DataConfig, split: str) -> SegmentationDataset:
     return build_val_dataset(dataclasses.replace(data, val=split))
 
 
-def check_files(datasets: Iterable[SegmentationDataset | None], progress: Callable[[int, int], None]) -> None:
-    """Decode every image and label of folder data sets before hours are spent.
+def check_files(
+    data: DataConfig,
+    datasets: TrainDatasets,
+    val: SegmentationDataset,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Decode every image and label of a data set in files before hours are spent, and see that something is labelled.
+
+    Classes without a labelled or a validation pixel are logged as warnings. Without ``data.check`` labels are read only
+    until one of their pixels has a class.
 
     Args:
-        datasets: Data sets of any kind.
-        progress: Called with (files done, files in all) of each data set.
+        data: The description.
+        datasets: The training images that it describes.
+        val: The validation images.
+        progress: Called with (files done, files in all) of each part.
 
     Raises:
-        ValueError: A file is missing, unreadable or breaks a rule.
+        ValueError: A file is missing, unreadable or breaks a rule, or no labelled or no validation pixel has a class.
     """
-    for dataset in datasets:
-        if isinstance(dataset, FolderDataset):
-            dataset.check(progress=progress)
+    for part, dataset in {**datasets._asdict(), "val": val}.items():
+        if not isinstance(dataset, FolderDataset):
+            continue
+        if data.check:
+            found = dataset.check(progress=progress)
+        elif dataset.labelled and not has_labelled_pixel(dataset):
+            found = dataset.inspect()
+        else:
+            continue
+        if dataset.labelled and (problem := nothing_labelled(part, dataset, found)):
+            raise ValueError(problem)
+        if dataset.labelled and (warning := absent_classes(part, dataset, found)):
+            _LOGGER.warning("warning: %s", warning)
 
 
 class _RememberedScenes(SyntheticScenes):

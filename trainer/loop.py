@@ -9,7 +9,7 @@ import torch
 
 from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
 from fpl_fast.trainer.clock import Clock, peak_memory_mb
-from fpl_fast.trainer.config import FileData, RunConfig
+from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data_check import require_no_leaks
@@ -113,8 +113,7 @@ class _Trainer:
         if not resume:
             self.folder.require_free()
         require_no_leaks(self.config.data, splits)
-        if isinstance(self.config.data, FileData) and self.config.data.check:
-            check_files([*self.datasets, self.val], self.monitor.checking)
+        check_files(self.config.data, self.datasets, self.val, self.monitor.checking)
         self.folder.create(self.config)
         self.folder.write_splits(splits)
 

@@ -20,7 +20,8 @@ def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
     """The image files that paths name, each with the place of its prediction relative to a folder of predictions.
 
     Args:
-        paths: Image files, and folders that are searched with all they hold for files of the types that Pillow reads.
+        paths: Image files, and folders that are searched with all they hold, hidden files left out, for files
+            of the types that Pillow reads.
 
     Returns:
         For each image, in order, its name without suffix: ``NAME``, or the way to it from its folder, ``SUB/NAME``.
@@ -35,7 +36,9 @@ def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
             raise ValueError(f"{path}: the image or folder must exist, but is missing")
         files = [path]
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+            files = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in suffixes and not _hidden(file, path)
+            )
             if not files:
                 raise ValueError(f"{path}: the folder must hold at least one image, got none")
         base = path if path.is_dir() else path.parent
@@ -45,6 +48,11 @@ def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
         name = max(places, key=places.count)
         raise ValueError(f"IMAGE must differ in name, got {os.fspath(name)!r} more than once")
     return found
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    """Whether the way from a folder to a file has a name that starts with a dot, such as the "._a.jpg" of macOS."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def read_image(file: Path) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.commands.settings import read_config
 from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config.label_map import show_label_map
 
 __all__ = ["main"]
 
@@ -39,6 +40,8 @@ def _check(config: RunConfig) -> int:
     console.print(parts_table(report))
     for name, part in report.parts.items():
         console.print(f"{name}: {part.split.origin}, SHA-256 {part.split.sha256}")
+    if config.data.label_map:
+        console.print(f"label map: {show_label_map(config.data.label_map)}")
     console.print(class_shares(report))
     console.print(memory_line(report, Path(config.data.packed or config.data.root)))
     console.print(step_line(config))

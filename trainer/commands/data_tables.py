@@ -16,12 +16,12 @@ __all__ = ["class_shares", "memory_line", "parts_table", "step_line"]
 
 
 def parts_table(report: DataReport) -> Table:
-    """Number, sizes and label values of each part."""
+    """Number, sizes and stored label values of each part."""
     table = Table("part", "images", "width x height", "label values")
     for name, part in report.parts.items():
         sizes = sorted(part.found.sizes, key=lambda size: (size[0] * size[1], size))
         smallest_and_largest = dict.fromkeys(f"{width} x {height}" for height, width in (*sizes[:1], *sizes[-1:]))
-        values = value_ranges(part.found.label_pixels.nonzero().flatten().tolist())
+        values = value_ranges(part.found.stored_pixels.nonzero().flatten().tolist())
         table.add_row(name, str(len(part.split.pairs)), " ... ".join(smallest_and_largest), values)
     return table
 

@@ -2,6 +2,7 @@
 
 from typing import ClassVar, Literal
 
+from fpl_fast.trainer.config.label_map import LabelMap, read_label_map
 from fpl_fast.trainer.config.rules import config_class, require
 
 __all__ = [
@@ -68,10 +69,14 @@ class FileData(DataConfig):
     """Whether every picture is read before a run begins, so that a bad one is known at once."""
     ignore_index: int = 255
     """Label value of pixels that no loss and no metric counts."""
+    label_map: LabelMap | None = None
+    """Class of each value in the label files that is not its own class, null for no label: {0: null, 1-150: 0-149}
+    where 0 is void, {255: 1} for masks of 0 and 255."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)
         require(0 <= self.ignore_index <= 255, "data.ignore_index", "in [0, 255]", self.ignore_index)
+        read_label_map(self.label_map)
 
 
 @config_class
@@ -110,6 +115,8 @@ class FolderData(FileData):
             f"empty or {self.num_classes} names",
             self.class_names,
         )
+        twice = sorted(read_label_map(self.label_map).keys() & set(self.label_ignore))
+        require(not twice, "data.label_map", "without the values of data.label_ignore (null means no label)", twice)
 
 
 @config_class
@@ -152,6 +159,11 @@ class CityscapesData(PublicData):
     label_ids: bool = False
     """Whether label files hold the data set's label ids (7 is road), as downloaded, instead of train ids (0 is road).
     In the official layout NAME_gtFine_labelIds.png is read then."""
+
+    def __post_init__(self) -> None:
+        PublicData.__post_init__(self)
+        alone = not (self.label_ids and self.label_map)
+        require(alone, "data.label_map", "null with data.label_ids true, which is a map itself", self.label_map)
 
 
 DATA_KINDS: dict[str, type[DataConfig]] = {

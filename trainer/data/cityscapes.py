@@ -65,7 +65,7 @@ def _scan(root: Path, list_name: str) -> list[Pair]:
     found = root.glob(f"{_OFFICIAL}/{split}/*/*_leftImg8bit.png" if official else f"images/{split}/*.png")
     return [
         Pair(f"images/{split}/{name}.png", f"segmentation/{split}/{name}_gtFine.png")
-        for name in sorted(image_id(str(path)) for path in found)
+        for name in sorted(image_id(path.name) for path in found if not path.name.startswith("."))
     ]
 
 

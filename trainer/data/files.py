@@ -1,21 +1,23 @@
 """Pictures from files: 8-bit images of any kind, and index PNGs as labels."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from PIL import ExifTags, Image, ImageOps
+
+from fpl_fast.trainer.data.store import Kind, Picture, Store
 
 __all__ = ["FileStore"]
 
-T = TypeVar("T")
 
-
-class FileStore:
+class FileStore(Store):
     """Images and labels below a folder, decoded when they are asked for.
+
+    Whatever is read is turned upright as its EXIF orientation says, labels like images: what viewers show and what
+    OpenCV reads.
 
     Args:
         root: The folder.
@@ -29,28 +31,22 @@ class FileStore:
         """What messages call a file."""
         return str(self.root / name)
 
-    def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8, RGB.
+    def read(self, kind: Kind, name: str) -> Picture:
+        """Decode a file.
 
         Raises:
-            ValueError: The file is missing, unreadable, or has more than 8 bits a channel.
+            ValueError: The file is missing or unreadable, an image has more than 8 bits a channel, or a label is no
+                8-bit index PNG.
         """
-        pixels = self._open(self.root / name, _decode_image)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-
-    def label(self, name: str) -> Tensor:
-        """(H, W) uint8, the indices as they are stored.
-
-        Raises:
-            ValueError: The file is missing, unreadable, or no 8-bit index PNG.
-        """
-        return torch.from_numpy(self._open(self.root / name, _decode_label))
-
-    def _open(self, path: Path, decode: Callable[[Image.Image], T]) -> T:
-        """Decode a picture, with every failure as one line that names the file."""
+        path = self.root / name
         try:
             with Image.open(path) as picture:
-                return decode(picture)
+                (_require_8_bits if kind == "image" else _require_indices)(picture)
+                orientation = _turn_upright(picture)
+                if kind == "label":
+                    return Picture(torch.from_numpy(np.array(picture)), orientation)
+                pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+                return Picture(pixels.permute(2, 0, 1).contiguous(), orientation)
         except FileNotFoundError:
             advice = "" if self._where_missing is None else self._where_missing(path)
             raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
@@ -59,18 +55,36 @@ class FileStore:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
+    def size(self, name: str) -> int:
+        """Bytes of the file, -1 without one."""
+        path = self.root / name
+        return path.stat().st_size if path.is_file() else -1
 
-def _decode_image(picture: Image.Image) -> np.ndarray:
+    def checksum(self, name: str) -> str:
+        """SHA-256 of the file."""
+        with (self.root / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_8_bits(picture: Image.Image) -> None:
     if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK"):
         raise ValueError(f"an image must have 8 bits a channel, got Pillow mode {picture.mode}")
-    return np.array(picture.convert("RGB"))
 
 
-def _decode_label(picture: Image.Image) -> np.ndarray:
+def _require_indices(picture: Image.Image) -> None:
     # A palette's entries are read as indices. Grey of fewer bits would be stretched to 0 ... 255 by Pillow.
     if picture.format != "PNG" or picture.mode not in ("L", "P") or picture.tile[0].args in ("L;2", "L;4"):
         raise ValueError(
             f"a label must be an 8-bit single-channel or palette PNG of class indices, "
             f"got {picture.format} of Pillow mode {picture.mode}"
         )
-    return np.array(picture)
+
+
+def _turn_upright(picture: Image.Image) -> int:
+    """Decode, and undo the rotation or reflection that a file's EXIF orientation tells of; returns that orientation."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF files lose it when they are decoded
+    except (SyntaxError, ValueError):  # damaged EXIF, which says nothing about the pixels
+        return 1
+    ImageOps.exif_transpose(picture, in_place=True)
+    return orientation if orientation in range(1, 9) else 1

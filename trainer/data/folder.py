@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,21 +13,9 @@ from torch import Tensor
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sample import Palette, Sample, index_palette, value_ranges
+from fpl_fast.trainer.data.store import Store
 
-__all__ = ["FolderDataset", "Inspection", "Store"]
-
-
-class Store(Protocol):
-    """Where decoded pictures come from, by their paths below the root of the data set."""
-
-    def where(self, name: str) -> str:
-        """What messages call a picture."""
-
-    def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8, RGB."""
-
-    def label(self, name: str) -> Tensor:
-        """(H, W) uint8, the indices as they are stored."""
+__all__ = ["FolderDataset", "Inspection"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +23,16 @@ class Inspection:
     """What the files of a part hold.
 
     Attributes:
-        sizes: How many images have each height and width.
-        label_pixels: (256,) int64, pixels of each class, and of ``ignore_index``; zero without labels.
+        sizes: How many images have each height and width, upright.
+        turned: Images whose files have an EXIF orientation, which was applied.
+        stored_pixels: (256,) int64, label pixels of each value as it is stored; zero without labels.
+        label_pixels: (256,) int64, those of each class, and of ``ignore_index``.
         problems: A line for each bad file, in the order of the list.
     """
 
     sizes: Counter[tuple[int, int]]
+    turned: int
+    stored_pixels: Tensor
     label_pixels: Tensor
     problems: tuple[str, ...]
 
@@ -57,6 +49,7 @@ class FolderDataset:
         label_ignore: Further stored values that mean the same; they become ``ignore_index``.
         class_of_stored: Class of each value that files may hold, None for no label, where that is not the value itself.
             It then says all: ``ignore_index`` and ``label_ignore`` are not looked for in files.
+        where_wrong: From label values that stand for nothing to what the message about them adds.
         class_names: For reports, default the indices.
         palette: Colours of the classes, default those of PASCAL VOC's rule.
 
@@ -84,6 +77,7 @@ class FolderDataset:
         ignore_index: int = 255,
         label_ignore: Sequence[int] = (),
         class_of_stored: Mapping[int, int | None] | None = None,
+        where_wrong: Callable[[Sequence[int]], str] | None = None,
         class_names: Sequence[str] = (),
         palette: Palette | None = None,
     ) -> None:
@@ -102,6 +96,7 @@ class FolderDataset:
         self.ignore_index = ignore_index
         self.class_names = tuple(class_names or map(str, range(num_classes)))
         self.palette = palette or index_palette(num_classes)
+        self._where_wrong = where_wrong
         if class_of_stored is None:
             class_of_stored = {i: i for i in range(num_classes)} | dict.fromkeys((ignore_index, *label_ignore))
             self._rule = f"below num_classes = {num_classes} or an ignored value"
@@ -124,20 +119,43 @@ class FolderDataset:
         """
         pair = self.pairs[index]
         image = self.store.image(pair.image)
-        return Sample(image, self._label(pair.label, image.shape[-2:]) if self.labelled else None)
+        if not self.labelled:
+            return Sample(image, None)
+        stored, _ = self._stored(pair.label, image.shape[-2:])
+        return Sample(image, self._classes(stored))
 
-    def _label(self, name: str, size: Sequence[int] | None) -> Tensor:
-        """Classes (H, W) uint8 of a label, which must have the size of its image as far as that is known."""
+    def label(self, index: int) -> Tensor:
+        """Classes (H, W) uint8 of a label, without a look at its image.
+
+        Raises:
+            ValueError: If it is missing, unreadable or not as the class demands.
+        """
+        stored, _ = self._stored(self.pairs[index].label, None)
+        return self._classes(stored)
+
+    def _classes(self, stored: Tensor) -> Tensor:
+        return torch.from_numpy(np.take(self._class_of, stored.numpy()))
+
+    def _stored(self, name: str, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+        """A label (H, W) uint8 as stored and its pixels of each value (256,).
+
+        It must have the size of its image, as far as that is known.
+        """
         stored = self.store.label(name)
         if size is not None and stored.shape != size:
+            turned = " (both after EXIF orientation: turn the label, or store the image upright)"
             raise ValueError(
                 f"{self.store.where(name)}: a label must have its image's size {size[1]} x {size[0]}, "
-                f"got {stored.shape[1]} x {stored.shape[0]}"
+                f"got {stored.shape[1]} x {stored.shape[0]}{turned if tuple(stored.shape) == tuple(size)[::-1] else ''}"
             )
-        wrong = np.flatnonzero(torch.bincount(stored.flatten(), minlength=256).numpy() * ~self._allowed)
-        if len(wrong):
-            raise ValueError(f"{self.store.where(name)}: labels must be {self._rule}, got {wrong[-1]}")
-        return torch.from_numpy(np.take(self._class_of, stored.numpy()))
+        pixels = torch.bincount(stored.flatten(), minlength=256)
+        wrong = np.flatnonzero(pixels.numpy() * ~self._allowed).tolist()
+        if wrong:
+            advice = "" if self._where_wrong is None else self._where_wrong(wrong)
+            raise ValueError(
+                f"{self.store.where(name)}: labels must be {self._rule}, got {value_ranges(wrong, limit=8)}{advice}"
+            )
+        return stored, pixels
 
     def name(self, index: int) -> str:
         """The image's name in every layout of its data set."""
@@ -151,40 +169,55 @@ class FolderDataset:
             progress: Called with (images done, images in all).
         """
         sizes: Counter[tuple[int, int]] = Counter()
-        label_pixels = torch.zeros(256, dtype=torch.int64)
+        turned, stored_pixels = 0, torch.zeros(256, dtype=torch.int64)
         problems: list[str] = []
         with ThreadPoolExecutor(num_threads) as pool:
-            for done, (size, pixels, wrong) in enumerate(pool.map(self._look_at, range(len(self))), start=1):
-                sizes.update([] if size is None else [size])
-                if pixels is not None:
-                    label_pixels += pixels
-                problems += wrong
+            for done, look in enumerate(pool.map(self._look_at, range(len(self))), start=1):
+                if look.size is not None:
+                    sizes[look.size] += 1
+                turned += look.orientation != 1
+                if look.pixels is not None:
+                    stored_pixels += look.pixels
+                problems += look.problems
                 if progress is not None:
                     progress(done, len(self))
-        return Inspection(sizes, label_pixels, tuple(problems))
+        classes = torch.from_numpy(self._class_of).long()
+        label_pixels = torch.zeros_like(stored_pixels).index_add_(0, classes, stored_pixels)
+        return Inspection(sizes, turned, stored_pixels, label_pixels, tuple(problems))
 
-    def _look_at(self, index: int) -> tuple[tuple[int, int] | None, Tensor | None, list[str]]:
-        """Size of the image, pixels of each label value, and what is wrong: both files are looked at."""
-        size, pixels, wrong = None, None, []
+    def _look_at(self, index: int) -> "_Look":
+        """Both files are looked at, whatever is wrong with the image."""
+        size, orientation, pixels, problems = None, 1, None, []
         try:
-            size = tuple(self.store.image(self.pairs[index].image).shape[-2:])
+            image, orientation = self.store.read("image", self.pairs[index].image)
+            size = (image.shape[-2], image.shape[-1])
         except ValueError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
         if self.labelled:
             try:
-                pixels = torch.bincount(self._label(self.pairs[index].label, size).flatten(), minlength=256)
+                _, pixels = self._stored(self.pairs[index].label, size)
             except ValueError as error:
-                wrong.append(str(error))
-        return size, pixels, wrong
+                problems.append(str(error))
+        return _Look(size, orientation, pixels, problems)
 
-    def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> None:
-        """Read everything, before hours are spent on training.
+    def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
+        """Read everything, before hours are spent on training; returns what is there.
 
         Raises:
             ValueError: On the first bad file: a missing, truncated or unreadable image or label, a label whose size
                 differs from the image's, an RGB or 16-bit label, a label value that is no class and not ignored.
         """
-        problems = self.inspect(num_threads, progress).problems
-        if problems:
-            others = f" (and {len(problems) - 1} more bad files)" if len(problems) > 1 else ""
-            raise ValueError(problems[0] + others)
+        found = self.inspect(num_threads, progress)
+        if found.problems:
+            others = f" (and {len(found.problems) - 1} more bad files)" if len(found.problems) > 1 else ""
+            raise ValueError(found.problems[0] + others)
+        return found
+
+
+class _Look(NamedTuple):
+    """What the files of one image hold."""
+
+    size: tuple[int, int] | None
+    orientation: int
+    pixels: Tensor | None  # of each stored label value
+    problems: list[str]

@@ -1,6 +1,8 @@
 """List files: which images belong to a part of a data set, and with which labels."""
 
+import codecs
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -38,31 +40,69 @@ class Split:
         return hashlib.sha256(self.to_text().encode()).hexdigest()
 
 
-def read_list(path: Path) -> list[Pair]:
+def read_list(path: Path, root: Path = Path(), *, where_missing: str = "") -> list[Pair]:
     """Read a list file in any of the three public formats.
 
     A line holds an id (PASCAL VOC); image and label, separated by a TAB (Cityscapes of CPS, where both start with
     "/"); or image and label, separated by a space (AEL), if all that spaces separate looks like paths, with a "/" or a
     suffix: "my photo" is an id. Windows line ends, blank lines, a byte-order mark and a missing final newline do no
-    harm. Leading slashes are dropped: entries lie below the root.
+    harm, and UTF-16 is read where such a mark tells of it. Lines that start with "#" are comments. Leading slashes are
+    dropped: entries lie below the root.
+
+    Args:
+        path: The list.
+        root: Folder that entries lie below.
+        where_missing: What the message about a missing list adds.
 
     Raises:
-        ValueError: The list is missing, no text, empty, or a line holds more than two columns.
+        ValueError: The list is missing, no text, empty, or a line holds more than two columns or leaves the root.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: the list file must be a readable text file, got {error}") from None
     pairs = []
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        columns = [column.strip().lstrip("/") for column in _columns(line)]
+    for number, line in enumerate(map(str.strip, _read_lines(path, where_missing)), start=1):
+        where = f"{path}: line {number} must"
+        columns = [] if line.startswith("#") else [column.strip() for column in _columns(line)]
+        for column in columns:
+            _require_below(root, column, where)
+        columns = [column.lstrip("/") for column in columns]
         if len(columns) > 2 or "" in columns:
-            raise ValueError(f"{path}: line {number} must hold an id, or an image and a label, got {line!r}")
+            raise ValueError(
+                f"{where} hold an id, or an image and a label, got {line!r} (a TAB separates paths that hold spaces)"
+            )
         if columns:
             pairs.append(Pair(columns[0], columns[-1]))
     if not pairs:
-        raise ValueError(f"{path}: the list must name at least one image, got 0")
+        raise ValueError(f"{path}: the list must name at least one image, got 0: write one a line")
     return pairs
+
+
+def _read_lines(path: Path, where_missing: str) -> list[str]:
+    """The text of a list, in UTF-8 or with the mark of UTF-16."""
+    try:
+        content = path.read_bytes()
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: the list file must exist, but is missing{where_missing}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: the list file must be a readable text file, got {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: the list file must be UTF-8 text, got byte {content[error.start]:#04x} at {error.start}: "
+            f"save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"{path}: the list file must be UTF-8 text, got zero bytes: save it as UTF-8")
+    return re.split("\r\n|\r|\n", text)  # str.splitlines would also split at characters that names may hold
+
+
+def _require_below(root: Path, column: str, where: str) -> None:
+    """Check that an entry names something below the root."""
+    if ".." in PurePosixPath(column).parts:
+        raise ValueError(f"{where} stay below data.root, got {column!r}: choose a data.root above all files")
+    if "\\" in column:
+        raise ValueError(f"{where} be a path below data.root, written with /, got {column!r}")
+    if column.startswith("/") and Path(column).is_file() and not (root / column.lstrip("/")).is_file():
+        raise ValueError(f"{where} be a path below data.root, got the absolute {column!r}: leave out what comes before")
 
 
 def _columns(line: str) -> list[str]:

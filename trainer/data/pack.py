@@ -2,9 +2,10 @@
 
 Format. ``data.bin`` holds the bytes of the arrays, images (3, H, W) and labels (H, W) uint8. ``index.jsonl`` holds a
 line of JSON for each: a header, then ``{"kind": "image" | "label", "name": path below the root of the data set,
-"offset": bytes, "shape": [...], "crc32": of the array, "source": [bytes, mtime in ns] of the file}``. Both files only
-grow, the index after the data (pack_writer.py): whatever the index tells of is there, and of two lines with one kind
-and name the later one counts.
+"offset": bytes, "shape": [...], "crc32": of the array, "source": [bytes, mtime in ns] of the file, "orientation": its
+EXIF orientation, which was applied}``. Both files only grow, the index after the data (pack_writer.py): whatever the
+index tells of is there, and of two lines with one kind and name the later one counts. Lines without an orientation come
+from writers that decoded every file as if it had none.
 """
 
 import json
@@ -13,15 +14,16 @@ import zlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-__all__ = ["HEADER", "Kind", "PackStore", "Record", "data_file", "index_file", "parse_line", "read_index"]
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.store import Kind, Picture, Store
 
-Kind = Literal["image", "label"]
+__all__ = ["HEADER", "PackStore", "Record", "data_file", "index_file", "parse_line", "read_index"]
+
 HEADER = {"format": "fpl-fast pack", "version": 1}
 
 
@@ -32,6 +34,7 @@ class Record(NamedTuple):
     shape: tuple[int, ...]
     crc32: int
     source: tuple[int, int]
+    orientation: int | None  # None where nobody looked
 
     @property
     def end(self) -> int:
@@ -72,15 +75,18 @@ def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
 def parse_line(line: bytes) -> tuple[tuple[Kind, str], Record]:
     """Kind, name and record of a line of the index that follows the header."""
     entry = json.loads(line)
-    record = Record(entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"]))
+    record = Record(
+        entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"]), entry.get("orientation")
+    )
     return (entry["kind"], entry["name"]), record
 
 
-class PackStore:
+class PackStore(Store):
     """Images and labels of a pack, memory-mapped.
 
     The first time a process reads a picture it compares the checksum, and the size of the file that the picture was
-    made from if that is still there.
+    made from if that is still there. A picture that was packed before orientations were looked at is read only if its
+    file is there and has none.
 
     Args:
         path: The pack.
@@ -108,13 +114,25 @@ class PackStore:
         """What messages call a picture."""
         return f"{self.path}: {name}"
 
-    def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8, RGB."""
-        return self._read("image", name)
+    def read(self, kind: Kind, name: str) -> Picture:
+        """Copy a picture out of the pack."""
+        record = self._index[kind, name]
+        array = np.asarray(self._data[record.offset : record.end])
+        if (kind, name) not in self._verified:
+            self._verify(kind, name, record, array)
+            self._verified.add((kind, name))
+        pixels = torch.from_numpy(array.copy()).view(record.shape)  # tensors must be writable, the mapping is not
+        return Picture(pixels, record.orientation or 1)
 
-    def label(self, name: str) -> Tensor:
-        """(H, W) uint8, the indices as they were stored."""
-        return self._read("label", name)
+    def size(self, name: str) -> int:
+        """Bytes of the decoded image."""
+        record = self._index["image", name]
+        return record.end - record.offset
+
+    def checksum(self, name: str) -> str:
+        """Shape and CRC-32 of the decoded image."""
+        record = self._index["image", name]
+        return f"{record.shape} {record.crc32:08x}"
 
     def require(self, kind: Kind, names: Iterable[str], origin: str) -> None:
         """Check that pictures are in the pack.
@@ -134,15 +152,7 @@ class PackStore:
     def _data(self) -> np.ndarray:
         return np.memmap(data_file(self.path), dtype=np.uint8, mode="r")
 
-    def _read(self, kind: Kind, name: str) -> Tensor:
-        record = self._index[kind, name]
-        array = np.asarray(self._data[record.offset : record.end])
-        if (kind, name) not in self._verified:
-            self._verify(name, record, array)
-            self._verified.add((kind, name))
-        return torch.from_numpy(array.copy()).view(record.shape)  # tensors must be writable, the mapping is not
-
-    def _verify(self, name: str, record: Record, array: np.ndarray) -> None:
+    def _verify(self, kind: Kind, name: str, record: Record, array: np.ndarray) -> None:
         if (crc32 := zlib.crc32(array)) != record.crc32:
             raise ValueError(
                 f"{self.where(name)}: the packed picture must have checksum {record.crc32:08x}, got {crc32:08x}: "
@@ -154,3 +164,14 @@ class PackStore:
                 f"{source}: must be the file of {record.source[0]} bytes that was packed in {self.path}, got {size} "
                 f"bytes (fpl-fast data pack adds the new one)"
             )
+        if record.orientation is None and not self._is_upright(kind, name):
+            found = "has one" if source.is_file() else "is not here to tell"
+            raise ValueError(
+                f"{self.where(name)}: must be packed with its EXIF orientation applied, got a pack made before that "
+                f"was done, and the file {found}: repeat fpl-fast data pack where the files are (what stays as it is "
+                f"takes no more room)"
+            )
+
+    def _is_upright(self, kind: Kind, name: str) -> bool:
+        """Whether the file of a picture is there and needs no turning."""
+        return (self.root / name).is_file() and FileStore(self.root).read(kind, name).orientation == 1

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from torch import Tensor
-
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.pack import HEADER, Kind, data_file, index_file, parse_line, read_index
+from fpl_fast.trainer.data.pack import HEADER, Record, data_file, index_file, parse_line, read_index
+from fpl_fast.trainer.data.store import Kind, Picture
 
 __all__ = ["write_pack"]
 
@@ -36,7 +35,8 @@ def write_pack(
     """Add pictures to a pack, which is made if there is none.
 
     Pictures whose files have kept size and time since they were packed are passed over, so that a call that was cut
-    short, even by SIGKILL, is simply repeated.
+    short, even by SIGKILL, is simply repeated. Where only the file has changed and not the picture, or nobody had
+    looked at its orientation, the array that is there serves again.
 
     Args:
         path: Folder of the pack.
@@ -60,10 +60,9 @@ def write_pack(
             return -1, -1  # decoding says what is wrong
         return status.st_size, status.st_mtime_ns
 
-    def decode(picture: tuple[Kind, str]) -> Tensor | str:
-        kind, name = picture
+    def decode(picture: tuple[Kind, str]) -> Picture | str:
         try:
-            return store.image(name) if kind == "image" else store.label(name)
+            return store.read(*picture)
         except ValueError as error:
             return str(error)
 
@@ -71,15 +70,17 @@ def write_pack(
     with _Writer.open(path) as writer, ThreadPoolExecutor(num_threads) as pool:
         packed = read_index(path)
         sources = {picture: source(picture[1]) for picture in pictures}
-        missing = [p for p in pictures if p not in packed or packed[p].source != sources[p]]
+        missing = [
+            p for p in pictures if p not in packed or packed[p].source != sources[p] or packed[p].orientation is None
+        ]
         decoded = _map_ahead(pool, decode, missing, 2 * num_threads)
-        for done, (picture, array) in enumerate(
+        for done, (picture, content) in enumerate(
             zip(missing, decoded, strict=True), start=1 + len(pictures) - len(missing)
         ):
-            if isinstance(array, str):
-                problems.append(array)
+            if isinstance(content, str):
+                problems.append(content)
             else:
-                writer.append(picture, array, sources[picture])
+                writer.append(picture, content, sources[picture], packed.get(picture))
             if progress is not None:
                 progress(done, len(pictures))
     return problems
@@ -118,10 +119,10 @@ class _Writer:
             index.seek(0)
             header, *lines = index.readlines()
             size = data.seek(0, os.SEEK_END)
-            # Both files only grow, so that lines are in the order of the arrays that they tell of.
+            # Both files only grow: a line comes after the lines of all arrays that lie before its own.
             whole = list(itertools.takewhile(lambda line: parse_line(line)[1].end <= size, lines))
             index.truncate(len(header) + sum(map(len, whole)))
-            data.truncate(parse_line(whole[-1])[1].end if whole else 0)
+            data.truncate(max((parse_line(line)[1].end for line in whole), default=0))
             data.seek(0, os.SEEK_END)
             writer = cls(data, index)
             try:
@@ -129,13 +130,19 @@ class _Writer:
             finally:
                 writer.commit()
 
-    def append(self, picture: tuple[Kind, str], array: Tensor, source: tuple[int, int]) -> None:
-        """Write an array; its line of the index waits for the next commit."""
+    def append(
+        self, picture: tuple[Kind, str], content: Picture, source: tuple[int, int], packed: Record | None
+    ) -> None:
+        """Write an array, unless the one packed before is the same; its line of the index waits for the next commit."""
         kind, name = picture
-        content, offset = array.contiguous().numpy(), self._data.tell()
-        self._data.write(content)
-        record = {"kind": kind, "name": name, "offset": offset, "shape": list(array.shape)}
-        self._lines.append(_line(record | {"crc32": zlib.crc32(content), "source": source}))
+        array, offset = content.pixels.contiguous().numpy(), self._data.tell()
+        crc32 = zlib.crc32(array)
+        if packed is not None and (packed.shape, packed.crc32) == (array.shape, crc32):
+            offset = packed.offset
+        else:
+            self._data.write(array)
+        record = {"kind": kind, "name": name, "offset": offset, "shape": list(array.shape), "crc32": crc32}
+        self._lines.append(_line(record | {"source": source, "orientation": content.orientation}))
         if self._data.tell() - self._committed >= _BYTES_PER_COMMIT:
             self.commit()
 

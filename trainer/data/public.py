@@ -8,9 +8,14 @@ from fpl_fast.trainer.data.lists import Pair, Split, read_list
 from fpl_fast.trainer.data.partition import choose_labelled
 from fpl_fast.trainer.data.sample import Palette
 
-__all__ = ["DENOMINATORS", "PublicDataset", "PublicLists", "image_id"]
+__all__ = ["DENOMINATORS", "PublicDataset", "PublicLists", "image_id", "name_others"]
 
 DENOMINATORS = (32, 16, 8, 4, 2)
+
+
+def name_others(root: Path) -> str:
+    """What to do about a missing list."""
+    return "; --data.root names the folder of the lists, --data.train, data.labelled and data.val name others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class PublicDataset:
             alone tell; otherwise none.
         class_of_stored: Class of each value that label files hold, None for no label; default the value itself.
         where_missing: From a missing file to what the message about it adds.
+        where_no_list: From the root to what the message about a missing list adds.
     """
 
     class_names: tuple[str, ...]
@@ -39,6 +45,7 @@ class PublicDataset:
     scan: Callable[[Path, str], list[Pair]]
     class_of_stored: Mapping[int, int | None] | None = None
     where_missing: Callable[[Path], str] | None = None
+    where_no_list: Callable[[Path], str] = name_others
 
 
 def image_id(image: str) -> str:
@@ -73,9 +80,10 @@ class PublicLists:
     def read(self, name: str) -> Split:
         """The images of a list file; those of the whole training or validation list also without it."""
         absent = name in (self.public.train, self.public.val) and not (self.root / name).is_file()
-        found = self.public.scan(self.root, name) if absent else []
-        pairs = self.public.locate(self.root, found or read_list(self.root / name), name)
-        return Split(tuple(pairs), f"all {PurePosixPath(name).stem} images, sorted" if found else name)
+        scanned = self.public.scan(self.root, name) if absent else []
+        pairs = scanned or read_list(self.root / name, self.root, where_missing=self.public.where_no_list(self.root))
+        pairs = self.public.locate(self.root, pairs, name)
+        return Split(tuple(pairs), f"all {PurePosixPath(name).stem} images, sorted" if scanned else name)
 
     def train(self) -> Split:
         """All training images: of their list, or of a labelled and an unlabelled list that share them out."""

@@ -62,8 +62,12 @@ def index_palette(num_classes: int) -> Palette:
     )  # type: ignore[return-value]
 
 
-def value_ranges(values: Sequence[int]) -> str:
+def value_ranges(values: Sequence[int], limit: int | None = None) -> str:
     """Ascending numbers in short.
+
+    Args:
+        values: The numbers.
+        limit: Numbers and ranges to show, default all.
 
     Example:
         >>> value_ranges([0, 1, 2, 255])
@@ -75,4 +79,5 @@ def value_ranges(values: Sequence[int]) -> str:
             runs[-1].append(value)
         else:
             runs.append([value])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    shown = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join([*shown[:limit], "..."] if limit is not None and len(shown) > limit else shown)

@@ -1,15 +1,20 @@
 """From the configuration of a data set in files to the parts of it, and what its labels mean."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
+from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
+from fpl_fast.trainer.data.advice import on_label_values, on_missing_file
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.folder import FolderDataset, Store
+from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
 from fpl_fast.trainer.data.public import PublicDataset, PublicLists
 from fpl_fast.trainer.data.sample import ClassTable, index_palette
+from fpl_fast.trainer.data.store import Store
 from fpl_fast.trainer.data.voc import VOC
 
 __all__ = ["class_table", "file_store", "labelled_split", "make_dataset", "unlabelled_split", "val_split"]
@@ -24,7 +29,7 @@ def labelled_split(data: FileData) -> Split:
     if isinstance(data, PublicData):
         lists = _lists(data)
         return lists.read(data.labelled) if data.labelled else lists.labelled(_denominator(data), data.partition_seed)
-    return _folder_split(data, data.labelled, data.images, data.labels)
+    return _folder_split(data, "labelled", data.images, data.labels)
 
 
 def unlabelled_split(data: FileData) -> Split:
@@ -34,14 +39,14 @@ def unlabelled_split(data: FileData) -> Split:
         if data.unlabelled:
             return lists.read(data.unlabelled)
         return lists.unlabelled(_denominator(data), labelled)
-    return _folder_split(data, data.unlabelled, data.images, data.labels)
+    return _folder_split(data, "unlabelled", data.images, data.labels)
 
 
 def val_split(data: FileData) -> Split:
     """The images evaluated on."""
     if isinstance(data, PublicData):
         return _lists(data).read(data.val or _public(data).val)
-    return _folder_split(data, data.val, data.val_images, data.val_labels)
+    return _folder_split(data, "val", data.val_images, data.val_labels)
 
 
 def class_table(data: FileData) -> ClassTable:
@@ -71,16 +76,40 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
         labelled=labelled,
         num_classes=len(classes.names),
         ignore_index=data.ignore_index,
-        label_ignore=data.label_ignore if isinstance(data, FolderData) else (),
-        class_of_stored=_public(data).class_of_stored if isinstance(data, PublicData) else None,
+        label_ignore=_label_ignore(data),
+        class_of_stored=_class_of_stored(data, len(classes.names)),
+        where_wrong=partial(on_label_values, data),
         class_names=classes.names,
         palette=classes.palette,
     )
 
 
+def _class_of_stored(data: FileData, num_classes: int) -> Mapping[int, int | None] | None:
+    """What label values stand for where that is not the value itself.
+
+    A value that ``data.label_map`` does not name keeps its meaning unless the map gives its class to another value:
+    classes are merged, or an unlabelled 0 joined to the class that was 1, only where the map says so.
+    """
+    label_map = read_label_map(data.label_map)
+    if not label_map:
+        return _public(data).class_of_stored if isinstance(data, PublicData) else None
+    if wrong := [index for index in label_map.values() if index is not None and index >= num_classes]:
+        raise ValueError(
+            f"data.label_map must map to classes 0 ... {num_classes - 1} or null, got {wrong[0]} in "
+            f"{show_label_map(data.label_map or {})}"
+        )
+    taken = set(label_map.values())
+    own = {index: index for index in range(num_classes) if index not in taken}
+    return own | dict.fromkeys((data.ignore_index, *_label_ignore(data))) | label_map
+
+
+def _label_ignore(data: FileData) -> tuple[int, ...]:
+    return data.label_ignore if isinstance(data, FolderData) else ()
+
+
 def file_store(data: FileData) -> FileStore:
     """The pictures of a data set in their files."""
-    where_missing = _public(data).where_missing if isinstance(data, PublicData) else None
+    where_missing = _public(data).where_missing if isinstance(data, PublicData) else partial(on_missing_file, data)
     return FileStore(Path(data.root), where_missing=where_missing)
 
 
@@ -108,6 +137,7 @@ def _denominator(data: PublicData) -> int:
     return int(data.partition.removeprefix("1/"))
 
 
-def _folder_split(data: FolderData, name: str, images: str, labels: str) -> Split:
-    pairs = fill_templates(read_list(Path(data.root) / name), images, labels)
-    return Split(tuple(pairs), name)
+def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Split:
+    name = getattr(data, part)
+    pairs = read_list(Path(data.root) / name, Path(data.root), where_missing=f"; --data.{part} names another")
+    return Split(tuple(fill_templates(pairs, images, labels)), name)
