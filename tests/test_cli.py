@@ -207,6 +207,22 @@ def test_eval_repeats_the_evaluation(run, capsys):
     assert "road" in capsys.readouterr().out
 
 
+def test_eval_of_other_data_or_weights_leaves_the_result_alone(run, capsys):
+    own = {name: (run / name).read_bytes() for name in ("evaluation.json", "confusion.csv", "samples.npz")}
+    for arguments, key in ((["--data.seed", "5"], "data.seed"), (["--data.num_val", "2"], "data.num_val")):
+        assert main(["eval", str(run), "--checkpoint", "last", *arguments]) == 0
+        assert f"not the run's own result, which differs in {key}" in capsys.readouterr().out
+    content = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps(content | {"step": 2}))  # as if best and last had parted
+    stored = (run / "evaluation.json").read_bytes()
+    assert main(["eval", str(run), "--checkpoint", "last"]) == 0
+    assert (run / "evaluation.json").read_bytes() == stored
+    (run / "evaluation.json").write_bytes(own["evaluation.json"])
+    made = {path.name.rpartition("-")[0]: path for path in (run / "evaluations").glob("val-*")}
+    assert made.keys() == {"val-whole-step6", "val-whole"}
+    assert {name: (run / name).read_bytes() for name in own} == own
+
+
 def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
     before = (run / "evaluation.json").read_text()
     arguments = ["--split", "train", "--protocol", "ael", "--eval.window", "[20,20]", "--export", str(tmp_path / "out")]
@@ -215,15 +231,16 @@ def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
     assert "pixel accuracy" in shown
     assert str(tmp_path / "out") in shown
     assert (run / "evaluation.json").read_text() == before
-    made = json.loads((run / "evaluations" / "train-ael" / "evaluation.json").read_text())
+    made = json.loads((run / "evaluations" / "train-ael-20x20-step6" / "evaluation.json").read_text())
     assert (made["split"], made["protocol"]) == ("train", "ael 20 x 20")
-    with (run / "evaluations" / "train-ael" / "confusion.csv").open() as file:
+    with (run / "evaluations" / "train-ael-20x20-step6" / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["", *made["class_names"]]
     assert [[int(count) for count in row[1:]] for row in rows[1:]] == made["confusion"]
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["000003.png", "000004.png", "000005.png"]
     with Image.open(tmp_path / "out" / "000004.png") as prediction:
         assert prediction.size == (48, 32)
+    assert "differs in eval.protocol, eval.window, split" in " ".join(shown.split())
     assert "split must be val or train" in error_of(capsys, "eval", str(run), "--split", "list.txt")
     assert "--export needs whole images" in error_of(
         capsys, "eval", str(run), "--protocol", "ael_crop", "--export", str(tmp_path)

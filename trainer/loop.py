@@ -116,7 +116,8 @@ class _Trainer:
         if isinstance(self.config.data, FileData) and self.config.data.check:
             check_files([*self.datasets, self.val], self.monitor.checking)
         self.folder.create(self.config)
-        self.folder.write_splits(splits)
+        if isinstance(self.config.data, FileData):
+            self.folder.write_splits(splits, self.config.data.root)
 
     def run(self, stop: StopRequest) -> Outcome:
         """Step until the end or until asked to stop."""

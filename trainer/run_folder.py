@@ -9,6 +9,7 @@ from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import load_config, save_config
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.json_text import json_text
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = ["RunFolder", "free_path"]
@@ -27,8 +28,9 @@ class RunFolder:
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
     ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``, ``report.html``, and the folders
-    ``checkpoints``, ``tensorboard``, ``evaluations`` (by other protocols, of other images) and, for data sets in files,
-    ``lists``: the images of each part and, in ``lists.json``, where they were named and the SHA-256 of their list.
+    ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by other protocols: own_result.py)
+    and, for data sets in files, ``lists``: the images of each part and, in ``lists.json``, where they were named, below
+    which folder they lie, and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,8 +52,8 @@ class RunFolder:
         save_config(config, self.config)
         self.write_json(self.environment, describe_environment())
 
-    def write_splits(self, splits: Mapping[str, Split]) -> None:
-        """Record which images the run reads: a list file for each part, with its digest and origin."""
+    def write_splits(self, splits: Mapping[str, Split], root: str | Path = "") -> None:
+        """Record which images the run reads below ``root``: a list file for each part, with its digest and origin."""
         if not splits:
             return
         self.lists.mkdir(exist_ok=True)
@@ -60,7 +62,12 @@ class RunFolder:
         self.write_json(
             self.splits,
             {
-                part: {"images": len(split.pairs), "sha256": split.sha256, "origin": split.origin}
+                part: {
+                    "images": len(split.pairs),
+                    "sha256": split.sha256,
+                    "origin": split.origin,
+                    "root": str(Path(root).resolve()),
+                }
                 for part, split in splits.items()
             },
         )
@@ -98,14 +105,8 @@ class RunFolder:
             raise ValueError(f"run must be a folder with a config.yaml, got {str(self.path)!r}")
         return load_config(self.config)
 
-    def other_evaluation(self, split: str, protocol: str) -> Path:
-        """The file for an evaluation that is not the run's own; ``split`` may be a list file."""
-        path = self.path / "evaluations" / f"{Path(split).stem}-{protocol}" / "evaluation.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
     @staticmethod
     def write_json(path: Path, content: dict[str, Any]) -> None:
         """Write a small file in one replacement, so that a reader never meets half of it."""
         with replacing(path) as file:
-            file.write(json.dumps(content, indent=1).encode())
+            file.write(json_text(content, indent=1).encode())
