@@ -188,8 +188,9 @@ def test_auto_resume_begins_continues_and_finishes(config_file, tmp_path, capsys
     assert [json.loads(line)["step"] for line in log.splitlines()] == [2, 4, 4, 6, 6]
     assert main(command) == 0  # finished
     assert run.metrics.read_text() == log
-    assert "--auto-resume must be given the settings of the run, got optim.lr 0.5 instead of 0.01" in error_of(
-        capsys, *command, "--optim.lr", "0.5"
+    assert (
+        "--auto-resume: must hold the settings that the run was trained with, got optim.lr 0.5 instead of 0.01"
+        in error_of(capsys, *command, "--optim.lr", "0.5")
     )
 
 

@@ -3,9 +3,10 @@
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-__all__ = ["json_text"]
+__all__ = ["json_text", "read_records"]
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
@@ -16,6 +17,17 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
         '{"miou": null, "iou": [0.5, null]}'
     """
     return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, as far as there is one; a line cut short by a kill is none."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
 
 
 def _finite(value: Any) -> Any:

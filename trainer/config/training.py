@@ -118,9 +118,12 @@ class TrainConfig:
     wait for each other cost more than they do, many times more on a machine that has other work."""
     log_every: int = 20
     """Steps between log lines; the device is read at no other time."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, which evaluations write as well: what a crash loses at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every"):
+        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every",
+                     "checkpoint_every"):  # fmt: skip
             require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
         for name in ("seed", "workers", "threads"):
             require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))
