@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import os
 import signal
 
@@ -77,6 +78,18 @@ def test_run_folder(straight):
             assert 1 <= samples[f"num_positives_{place}"].min() <= samples[f"num_positives_{place}"].max() <= 3
     assert list(folder.tensorboard.iterdir())
     assert load_checkpoint(folder.best)["miou"] == max(r["miou"] for r in records if r["split"] == "val")
+
+
+def test_what_a_run_starts_from_is_said(tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        train(tiny_run(), folder, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    assert "2 networks start from random weights" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        train(tiny_run(), folder, Quiet(), resume=True)
+    assert f"the run goes on from {folder.last}, after step 3" in caplog.text
+    assert "random weights" not in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,7 +10,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
+from fpl_fast.trainer.build import (
+    build_method_networks,
+    check_batches,
+    describe_start,
+    make_fabric,
+    without_pretraining,
+)
 from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
@@ -125,6 +131,10 @@ class _Trainer:
             folder.check_splits(splits)
         else:
             first_decides(fabric, lambda: self._begin(splits, at_exit, resume=resume))
+        if checkpoint:
+            _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
+        else:
+            _LOGGER.info(describe_start(config.model, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock

@@ -45,15 +45,14 @@ class ModelConfig:
     low_channels: int = 48
     """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
-    """Whether timm downloads its ImageNet weights."""
+    """Whether the backbone starts from timm's ImageNet weights, which are downloaded once; recipes on images say true,
+    those on synthetic scenes false."""
     weights_file: str | None = None
-    """File of backbone weights (a state dict) to start from instead; names that do not fit are reported."""
+    """File of backbone weights (a state dict) to start from instead of timm's; names that do not fit are reported."""
 
     def __post_init__(self) -> None:
         for name in ("head_channels", "low_channels"):
             require(getattr(self, name) >= 1, f"model.{name}", ">= 1", getattr(self, name))
-        if self.pretrained and self.weights_file is not None:
-            raise ValueError("model.weights_file must be null when model.pretrained is true: they exclude each other")
 
 
 @config_class
