@@ -1,4 +1,7 @@
+import logging
+
 import pytest
+import timm
 import torch
 
 from fpl_fast.trainer.models.backbone import Backbone
@@ -84,3 +87,41 @@ def test_encoders_with_channels_last_features():
 def test_wrong_arguments(name, options, message):
     with pytest.raises(ValueError, match=message):
         Backbone(name, **options)
+
+
+REMEDY = r"give a file with --model\.weights_file FILE, or start from random weights with --model\.pretrained false"
+
+
+def test_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypatch, caplog):
+    """As without a network, but for the waiting."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        ValueError, match=rf"timm's weights test_resnet\.r160_in1k could not be fetched: {REMEDY} \("
+    ) as e:
+        Backbone("test_resnet", pretrained=True)
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("error", [OSError("no\nroute"), RuntimeError("Invalid hash"), KeyError("etag"), EOFError()])
+def test_whatever_keeps_weights_away_is_one_line(monkeypatch, caplog, error):
+    create = timm.create_model
+
+    def create_model(name, *, pretrained=False, **options):
+        if pretrained:
+            logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+            raise error
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", create_model)
+    with pytest.raises(ValueError, match=REMEDY) as raised:
+        Backbone("test_resnet", pretrained=True)
+    assert "\n" not in str(raised.value)
+    assert "Retrying" not in caplog.text
+    logging.getLogger("huggingface_hub.utils").warning("Retrying in 8s")
+    assert "Retrying" in caplog.text  # the hub may speak again
+
+
+def test_a_backbone_without_weights_is_named(monkeypatch):
+    with pytest.raises(ValueError, match=rf"pretrained must be false for the backbone 'nf_regnet_b0': .*{REMEDY}"):
+        Backbone("nf_regnet_b0", output_stride=None, pretrained=True)

@@ -4,8 +4,15 @@ import pytest
 import torch
 from trainer_runs import tiny_run
 
-from fpl_fast.trainer.build import build_method_networks, check_batches, count_devices, make_fabric
-from fpl_fast.trainer.config import TrainConfig
+from fpl_fast.trainer.build import (
+    build_method_networks,
+    check_batches,
+    count_devices,
+    describe_start,
+    make_fabric,
+    make_network,
+)
+from fpl_fast.trainer.config import ModelConfig, TrainConfig
 from fpl_fast.trainer.inputs import build_train_datasets, read_batches
 from fpl_fast.trainer.methods import TrainingSet
 
@@ -83,3 +90,24 @@ def test_images_mined_together_come_together():
     parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=2))
     with pytest.raises(ValueError, match=r"method\.ohem_group must be a divisor of the 3 labelled images .*, got 2; 1"):
         check_batches(parts, unlabelled=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ({}, "random weights"),
+        ({"pretrained": True}, "timm's resnet50s.gluon_in1k in the backbone, from random weights elsewhere"),
+        ({"weights_file": "a.pth", "pretrained": True}, "a.pth in the backbone, from random weights elsewhere"),
+    ],
+)
+def test_what_networks_start_from_is_said(model, text):
+    assert describe_start(ModelConfig(**model), 1) == f"1 network starts from {text}"
+    assert describe_start(ModelConfig(**model), 2) == f"2 networks start from {text}"
+
+
+def test_a_file_of_weights_comes_before_a_download(tmp_path, monkeypatch):
+    config = dataclasses.replace(tiny_run().model, pretrained=True, weights_file=str(tmp_path / "w.pth"))
+    source = make_network(tiny_run().model, 11).backbone.encoder.state_dict()
+    torch.save(source, tmp_path / "w.pth")
+    loaded = make_network(config, 11).backbone.encoder.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in source.items())

@@ -1,6 +1,8 @@
 import os
 import random
+import resource
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,49 @@ def test_failure_keeps_the_previous_file(tmp_path, monkeypatch, where):
     assert os.listdir(tmp_path) == ["last.ckpt"]
 
 
+def test_any_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"weights": torch.randn(5)})
+    content = path.read_bytes()
+    bits = fresh.rng().integers(0, 8, len(content))
+    for place, bit in enumerate(bits.tolist()):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"last\.ckpt: must be a whole checkpoint file"):
+            load_checkpoint(path)
+
+
+def test_the_remedy_is_the_other_checkpoint(tmp_path):
+    for name, other in (("last.ckpt", "best.ckpt"), ("best.ckpt", "last.ckpt")):
+        (tmp_path / name).write_bytes(b"damaged")
+        (tmp_path / other).unlink(missing_ok=True)
+        with pytest.raises(ValueError, match=r"or is foreign$"):
+            load_checkpoint(tmp_path / name)
+        save_checkpoint(tmp_path / other, {"step": 3})
+        with pytest.raises(ValueError, match=f": copy {other}, the run's other checkpoint, over it$"):
+            load_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("kilobytes", [0, 4, 300])
+def test_a_full_disk_is_one_line(tmp_path, kilobytes):
+    """Wherever it fills up: the file system's own error, and the previous checkpoint is untouched."""
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, limits[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"^.*last\.ckpt: could not be written \(File too large\): make room"
+        ) as error:
+            save_checkpoint(path, {"step": 2, "weights": torch.randn(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert load_checkpoint(path)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_truncated_file(tmp_path, share):
     path = tmp_path / "last.ckpt"
@@ -68,8 +113,11 @@ def test_foreign_files(tmp_path):
     path.write_text("not a checkpoint")
     with pytest.raises(ValueError, match="whole checkpoint"):
         load_checkpoint(path)
-    torch.save({"format": "fpl-fast checkpoint", "version": 99}, path)
-    with pytest.raises(ValueError, match="version 1, got 99"):
+    save_checkpoint(path, {"format": "another"})
+    with pytest.raises(ValueError, match="foreign"):
+        load_checkpoint(path)
+    save_checkpoint(path, {"version": 99})
+    with pytest.raises(ValueError, match="version 2, got 99"):
         load_checkpoint(path)
 
 
@@ -78,7 +126,8 @@ def test_loading_runs_no_code(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    torch.save({"format": "fpl-fast checkpoint", "version": 1, "x": Payload()}, tmp_path / "c.ckpt")
-    with pytest.raises(ValueError, match="cannot be read"):
+    save_checkpoint(tmp_path / "c.ckpt", {"x": Payload()})
+    with pytest.raises(ValueError, match=r"holds more than tensors and could run code \(\w+\.mkdir\)$") as error:
         load_checkpoint(tmp_path / "c.ckpt")
+    assert "weights_only" not in str(error.value)
     assert not (tmp_path / "executed").exists()

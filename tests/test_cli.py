@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import fresh
 import numpy as np
@@ -188,8 +189,9 @@ def test_auto_resume_begins_continues_and_finishes(config_file, tmp_path, capsys
     assert [json.loads(line)["step"] for line in log.splitlines()] == [2, 4, 4, 6, 6]
     assert main(command) == 0  # finished
     assert run.metrics.read_text() == log
-    assert "--auto-resume must be given the settings of the run, got optim.lr 0.5 instead of 0.01" in error_of(
-        capsys, *command, "--optim.lr", "0.5"
+    assert (
+        "--auto-resume: must hold the settings that the run was trained with, got optim.lr 0.5 instead of 0.01"
+        in error_of(capsys, *command, "--optim.lr", "0.5")
     )
 
 
@@ -207,6 +209,22 @@ def test_eval_repeats_the_evaluation(run, capsys):
     assert "road" in capsys.readouterr().out
 
 
+def test_eval_of_other_data_or_weights_leaves_the_result_alone(run, capsys):
+    own = {name: (run / name).read_bytes() for name in ("evaluation.json", "confusion.csv", "samples.npz")}
+    for arguments, key in ((["--data.seed", "5"], "data.seed"), (["--data.num_val", "2"], "data.num_val")):
+        assert main(["eval", str(run), "--checkpoint", "last", *arguments]) == 0
+        assert f"not the run's own result, which differs in {key}" in capsys.readouterr().out
+    content = json.loads((run / "evaluation.json").read_text())
+    (run / "evaluation.json").write_text(json.dumps(content | {"step": 2}))  # as if best and last had parted
+    stored = (run / "evaluation.json").read_bytes()
+    assert main(["eval", str(run), "--checkpoint", "last"]) == 0
+    assert (run / "evaluation.json").read_bytes() == stored
+    (run / "evaluation.json").write_bytes(own["evaluation.json"])
+    made = {path.name.rpartition("-")[0]: path for path in (run / "evaluations").glob("val-*")}
+    assert made.keys() == {"val-whole-step6", "val-whole"}
+    assert {name: (run / name).read_bytes() for name in own} == own
+
+
 def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
     before = (run / "evaluation.json").read_text()
     arguments = ["--split", "train", "--protocol", "ael", "--eval.window", "[20,20]", "--export", str(tmp_path / "out")]
@@ -215,15 +233,16 @@ def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
     assert "pixel accuracy" in shown
     assert str(tmp_path / "out") in shown
     assert (run / "evaluation.json").read_text() == before
-    made = json.loads((run / "evaluations" / "train-ael" / "evaluation.json").read_text())
+    made = json.loads((run / "evaluations" / "train-ael-20x20-step6" / "evaluation.json").read_text())
     assert (made["split"], made["protocol"]) == ("train", "ael 20 x 20")
-    with (run / "evaluations" / "train-ael" / "confusion.csv").open() as file:
+    with (run / "evaluations" / "train-ael-20x20-step6" / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["", *made["class_names"]]
     assert [[int(count) for count in row[1:]] for row in rows[1:]] == made["confusion"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000003.png", "000004.png", "000005.png"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["000003.png", "000004.png", "000005.png"]
     with Image.open(tmp_path / "out" / "000004.png") as prediction:
         assert prediction.size == (48, 32)
+    assert "differs in eval.protocol, eval.window, split" in " ".join(shown.split())
     assert "split must be val or train" in error_of(capsys, "eval", str(run), "--split", "list.txt")
     assert "--export needs whole images" in error_of(
         capsys, "eval", str(run), "--protocol", "ael_crop", "--export", str(tmp_path)
@@ -257,6 +276,46 @@ def test_predict_images_and_folders(run, tmp_path, capsys):
     )
     (tmp_path / "c.jpg").write_text("no image")
     assert "c.jpg: the image must be readable" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
+
+
+def test_no_command_writes_over_what_it_did_not_write(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pixels = fresh.rng().integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "phot").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "phot" / name)
+    before = {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()}
+    for images, out in ((["phot"], "phot"), (["phot/a.png"], "phot/../phot"), (["phot/b.jpg", "phot/a.png"], "phot")):
+        error = error_of(capsys, "predict", str(run), *images, "--out", out)
+        assert "--out must not write over a file that is read" in error
+        assert {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()} == before
+    for _ in range(2):  # a folder that holds nothing else may be used again, even the one that is searched
+        (tmp_path / "phot" / "a.png").unlink(missing_ok=True)
+        assert main(["predict", str(run), "phot", "--out", "phot"]) == 0
+        assert "1 predictions in phot" in capsys.readouterr().out
+    assert (tmp_path / "phot" / "b.jpg").read_bytes() == before[tmp_path / "phot" / "b.jpg"]
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "000001.png").write_text("years of work")
+    assert "--export must not write over what fpl-fast did not write" in error_of(
+        capsys, "eval", str(run), "--export", "exported"
+    )
+    assert [path.name for path in (tmp_path / "exported").iterdir()] == ["000001.png"]
+
+
+def test_reports_do_not_write_over_other_pages(tmp_path, capsys):
+    save_config(tiny_run(), tmp_path / "config.yaml")
+    (tmp_path / "report.html").write_text("<title>Thesis</title>")
+    assert "must be a report that fpl-fast wrote" in error_of(capsys, "report", str(tmp_path))
+    (results,) = (Path(__file__).parents[1] / "bench" / "results").glob("*headline.json")
+    for name in (f"{results.stem}.md", f"{results.stem}-memory.png"):
+        out = tmp_path / name.replace(".", "-")
+        out.mkdir()
+        (out / name).write_text("years of work")
+        error = error_of(capsys, "bench", "report", str(results), "--out", str(out))
+        assert "--out must not write over what fpl-fast did not write" in error
+        assert [path.name for path in out.iterdir()] == [name]
+    for _ in range(2):
+        assert main(["bench", "report", str(results), "--out", str(tmp_path / "bench")]) == 0
 
 
 def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path):

@@ -124,7 +124,6 @@ def test_every_field_is_described(name):
             "method.donor_lead must be > 8, the batches that train.workers read ahead, got 8",
         ),
         (lambda: OptimConfig(head_lr_scale=0.0), "optim.head_lr_scale must be > 0, got 0.0"),
-        (lambda: ModelConfig(pretrained=True, weights_file="w"), "model.weights_file must be null"),
         (lambda: TrainConfig(steps=0), "train.steps must be >= 1, got 0"),
         (lambda: TrainConfig(accumulate=0), "train.accumulate must be >= 1, got 0"),
         (lambda: TrainConfig(workers=-1), "train.workers must be >= 0, got -1"),

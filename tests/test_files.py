@@ -98,7 +98,7 @@ def oriented(orientation):
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("name", ["x.png", "x.tif", "x.webp", "x.jpg"])
 def test_images_are_turned_upright(tmp_path, orientation, name):
-    colours = np.random.default_rng().choice([0, 90, 255], size=(2, 3, 3))
+    colours = fresh.rng().choice([0, 90, 255], size=(2, 3, 3))
     upright = colours.repeat(16, 0).repeat(16, 1).astype(np.uint8)
     options = {"quality": 95, "subsampling": 0} if name == "x.jpg" else {"lossless": True} if name == "x.webp" else {}
     stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))

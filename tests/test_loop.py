@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import logging
 import os
 import signal
 
@@ -10,13 +11,13 @@ import torch
 from data_trees import voc_tree
 from trainer_runs import STEPS, Quiet, tiny_run
 
-from fpl_fast.trainer.checkpoint import load_checkpoint
+from fpl_fast.trainer.checkpoint import load_checkpoint, save_checkpoint
 from fpl_fast.trainer.config import AugmentConfig, VocData
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.trained import load_trained
 
-TIMES = {"images_per_second", "loader_wait", "elapsed_s", "peak_memory_mb"}  # differ between two runs
+TIMES = {"images_per_second", "loader_wait", "elapsed_s", "startup_s", "peak_memory_mb"}  # differ between two runs
 
 
 def metrics(folder):
@@ -79,6 +80,18 @@ def test_run_folder(straight):
     assert load_checkpoint(folder.best)["miou"] == max(r["miou"] for r in records if r["split"] == "val")
 
 
+def test_what_a_run_starts_from_is_said(tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        train(tiny_run(), folder, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    assert "2 networks start from random weights" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        train(tiny_run(), folder, Quiet(), resume=True)
+    assert f"the run goes on from {folder.last}, after step 3" in caplog.text
+    assert "random weights" not in caplog.text
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("at", [3, 4])  # between two log steps; on a log and evaluation step
 def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
@@ -116,7 +129,7 @@ def test_a_teacher_resumes_too(tmp_path, name):
 
 
 def test_killed_and_resumed_equals_straight(tmp_path, straight):
-    """A crash leaves the checkpoint of the last evaluation and a log that runs past it."""
+    """A crash leaves a checkpoint and a log that runs past it."""
     folder = RunFolder(tmp_path / "run")
 
     def crash(step):
@@ -295,8 +308,10 @@ def test_a_folder_in_use_is_not_touched(tmp_path):
 
 def test_checkpoint_of_other_networks(tmp_path, straight):
     folder = RunFolder(tmp_path / "run")
-    folder.create(tiny_run(name="supervised"))
-    folder.last.write_bytes(straight[0].last.read_bytes())
+    folder.create(tiny_run())
+    state = load_checkpoint(straight[0].last)
+    del state["method"]["networks.1.classifier.bias"]
+    save_checkpoint(folder.last, state)
     with pytest.raises(ValueError, match=r"last\.ckpt: must fit the run's config\.yaml, got other networks"):
         train(folder.load_config(), folder, Quiet(), resume=True)
 

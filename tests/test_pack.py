@@ -4,6 +4,7 @@ import warnings
 import zlib
 
 import fresh
+import numpy as np
 import pytest
 import torch
 from data_trees import voc_tree

@@ -45,6 +45,12 @@ def test_wrong_paths(tmp_path, paths, message):
         find_images([tmp_path / path for path in paths])
 
 
+def test_hidden_files_and_earlier_predictions_are_no_images(tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".cache/b.png", "a_overlay.jpg"):
+        draw(tmp_path / name)
+    assert list(find_images([tmp_path], skip=[tmp_path / "a_overlay.jpg"])) == [tmp_path / "a.jpg"]
+
+
 def test_the_rules_of_training_images_hold(tmp_path):
     """Converted to 8 bits, deeper pixels would be cut off at 255."""
     deep = fresh.rng().integers(0, 65536, (5, 6), dtype=np.uint16)
@@ -68,7 +74,7 @@ def test_a_grey_image_becomes_rgb(tmp_path):
 
 def test_images_are_turned_upright(tmp_path):
     """Mask and overlay are then as the viewer shows the image."""
-    upright = np.random.default_rng().integers(256, size=(3, 5, 3), dtype=np.uint8)
+    upright = fresh.rng().integers(256, size=(3, 5, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "a.png", exif=exif)

@@ -34,6 +34,11 @@ def test_recipe_is_a_whole_configuration(name):
     assert config_from_dict(config_to_dict(config)) == config
 
 
+@pytest.mark.parametrize("data", DATA)
+def test_recipes_on_images_start_from_imagenet(data):
+    assert {make_recipe(f"{data}/{method}").model.pretrained for method in METHODS} == {data != "synthetic"}
+
+
 def test_the_grid_holds_every_cell_once():
     cells = grid()
     keys = {(cell.recipe, cell.backbone, cell.partition) for cell in cells}

@@ -145,7 +145,7 @@ def test_one_pixel_shrinks_no_further():
 @pytest.mark.parametrize("flip", [0, 1])
 def test_images_of_a_few_pixels(size, flip):
     """Also where the resized image is a single pixel, the mean of those in its middle."""
-    pixels = torch.from_numpy(np.random.default_rng().integers(256, size=(3, *size), dtype=np.uint8))
+    pixels = torch.from_numpy(fresh.rng().integers(256, size=(3, *size), dtype=np.uint8))
     for scale in (0.3, 0.5, 0.75, 1.0, 2.0):
         extent = [max(1, math.floor(side * scale)) for side in size]
         view = Augmentation(extent, scales=(scale,), flip_probability=flip)(

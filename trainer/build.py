@@ -15,12 +15,14 @@ from torch import nn
 
 from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
+from fpl_fast.trainer.models.backbone import pretrained_name
 from fpl_fast.trainer.models.network import build_network
 
 __all__ = [
     "build_method_networks",
     "check_batches",
     "count_devices",
+    "describe_start",
     "make_fabric",
     "make_network",
     "uses_cuda",
@@ -96,9 +98,23 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
         output_stride=config.output_stride,
         head_channels=config.head_channels,
         low_channels=config.low_channels,
-        pretrained=config.pretrained,
+        pretrained=config.pretrained and config.weights_file is None,
         weights_file=config.weights_file,
     )
+
+
+def describe_start(config: ModelConfig, num_networks: int) -> str:
+    """Which weights the networks of a run start from.
+
+    Example:
+        >>> describe_start(ModelConfig(pretrained=True), 2)
+        "2 networks start from timm's resnet50s.gluon_in1k in the backbone, from random weights elsewhere"
+    """
+    networks = "1 network starts from" if num_networks == 1 else f"{num_networks} networks start from"
+    if config.weights_file is None and not config.pretrained:
+        return f"{networks} random weights"
+    source = config.weights_file or f"timm's {pretrained_name(config.backbone)}"
+    return f"{networks} {source} in the backbone, from random weights elsewhere"
 
 
 def without_pretraining(config: RunConfig) -> RunConfig:

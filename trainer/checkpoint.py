@@ -1,22 +1,28 @@
-"""Checkpoints: written whole or not at all, read without running code from them."""
+"""Checkpoints: written whole or not at all, read as they were written, without running code from them."""
 
+import hashlib
+import os
 import random
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from fpl_fast.trainer.replacing import replacing
 
-__all__ = ["load_checkpoint", "load_random_state", "random_state", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_random_state", "random_state", "save_checkpoint", "why_unreadable"]
 
 _FORMAT = "fpl-fast checkpoint"
-_VERSION = 1
+_VERSION = 2
+_MARK = b"fpl-fast SHA-256"  # ahead of the digest of all before it, at the end of the file; torch.load does not mind
+_OTHER = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}
+_TAIL = len(_MARK) + hashlib.sha256().digest_size
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all (``replacing``).
+    """Write a checkpoint, whole or not at all (``replacing``), with a checksum behind it.
 
     Args:
         path: File to write; its folder exists, and no other process writes it.
@@ -25,28 +31,99 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The file could not be written; the previous one is untouched.
     """
-    with replacing(path) as file:
-        torch.save({"format": _FORMAT, "version": _VERSION, **state}, file)
+    try:
+        with replacing(path) as file:
+            writer = _Digesting(file)
+            try:
+                torch.save({"format": _FORMAT, "version": _VERSION, **state}, writer)
+            except RuntimeError as error:  # torch hides what the file system said
+                raise writer.error or error from None
+            file.write(_MARK + writer.digest.digest())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{path}: could not be written ({reason}): make room, then go on from the previous one") from None
+
+
+class _Digesting:
+    """A file to write to that keeps a digest, and the error that writing met."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        ValueError: The file is missing, truncated, not a checkpoint of this project or of another version of it.
+        ValueError: The file is missing, truncated, changed since it was written, not a checkpoint of this project or
+            of another version of it.
     """
     if not path.is_file():
         raise ValueError(f"{path}: must be a checkpoint, got no such file")
     try:
+        with path.open("rb") as file:
+            whole = _is_whole(file)
+    except OSError as error:
+        raise ValueError(f"{path}: must be a readable checkpoint, got {error.strerror}") from None
+    if not whole:
+        raise ValueError(
+            f"{path}: must be a whole checkpoint file of fpl-fast {_VERSION}, got one that was cut short, has changed "
+            f"since, or is foreign{_remedy(path)}"
+        )
+    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in as many ways as unpickling has
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: must be a whole checkpoint file, got one that cannot be read ({reason})") from None
+    except Exception as error:  # unpickling fails in too many ways to list
+        raise ValueError(f"{path}: must be a checkpoint, got a file that {why_unreadable(error)}") from None
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(f"{path}: must be a checkpoint of fpl-fast, got a foreign file")
     if state["version"] != _VERSION:
         raise ValueError(f"{path}: must have checkpoint version {_VERSION}, got {state['version']!r}")
     return state
+
+
+def why_unreadable(error: Exception) -> str:
+    """What kept torch from reading a file, in a few words; not its advice to read it unsafely."""
+    text = str(error)
+    if "weights_only" in text:
+        found = re.search(r"GLOBAL ([\w.]+)", text)
+        return f"holds more than tensors and could run code ({found.group(1) if found else 'as pickles can'})"
+    first = " ".join(text.split("\n")[0].split()) or type(error).__name__
+    return f"cannot be read ({first})"
+
+
+def _is_whole(file: BinaryIO) -> bool:
+    """Whether a file ends in the digest of what is before."""
+    rest = file.seek(0, os.SEEK_END) - _TAIL
+    if rest < 0:
+        return False
+    file.seek(0)
+    digest = hashlib.sha256()
+    while rest:
+        piece = file.read(min(rest, 1 << 22))
+        if not piece:
+            return False
+        digest.update(piece)
+        rest -= len(piece)
+    return file.read() == _MARK + digest.digest()
+
+
+def _remedy(path: Path) -> str:
+    """The other checkpoint of the run, where there is one."""
+    other = path.with_name(_OTHER.get(path.name, path.name))
+    return f": copy {other.name}, the run's other checkpoint, over it" if other != path and other.is_file() else ""
 
 
 def random_state() -> dict[str, Any]:

@@ -1,36 +1,47 @@
 """Where the time and the memory of a run go."""
 
+import math
 import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-__all__ = ["Clock", "available_memory_bytes", "peak_memory_mb"]
+__all__ = ["Clock", "available_memory_bytes", "peak_memory_mb", "reset_peak_memory"]
 
 _Item = TypeVar("_Item")
 
 
 class Clock:
-    """Splits the wall clock of a run into training, waiting for batches, and pauses.
+    """Splits the wall clock of a run into start-up, training, waiting for batches, and pauses.
+
+    The first step of a process compiles what is compiled: it is start-up, which neither rates nor ``elapsed_s`` count.
 
     Args:
         elapsed_s: Seconds that earlier parts of the run took.
     """
 
     def __init__(self, elapsed_s: float = 0.0) -> None:
-        self._start = time.perf_counter() - elapsed_s
-        self._mark = time.perf_counter()
+        self._made = self._mark = time.perf_counter()
+        self._before = elapsed_s
+        self._startup_s: float | None = None
         self._waited = 0.0
+        self.started = False
+
+    def start(self) -> None:
+        """Begin to count: the first step is done."""
+        self._mark, self._waited, self.started = time.perf_counter(), 0.0, True
+        self._startup_s = self._mark - self._made
+        self._made = self._mark
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the run so far, pauses and earlier parts included."""
-        return time.perf_counter() - self._start
+        """Seconds of the run so far, pauses and earlier parts included, start-up not."""
+        return self._before + (time.perf_counter() - self._made if self.started else 0.0)
 
     def waiting(self, items: Iterable[_Item]) -> Iterator[_Item]:
         """Pass items on and count the time it takes to get them."""
@@ -52,18 +63,40 @@ class Clock:
         self._mark += time.perf_counter() - before
 
     def read(self, num_images: int) -> dict[str, float]:
-        """Rates since the last reading, in which ``num_images`` images were trained on; starts anew."""
+        """Rates since the last reading, in which ``num_images`` images were trained on; starts anew.
+
+        The first reading also tells the seconds of start-up; where it covers nothing else, its rates are NaN.
+        """
         now = time.perf_counter()
-        seconds = max(now - self._mark, 1e-9)
+        seconds = max(now - self._mark, 1e-9) if num_images else math.nan
         rates = {"images_per_second": num_images / seconds, "loader_wait": self._waited / seconds}
         self._mark, self._waited = now, 0.0
-        return rates | {"elapsed_s": self.elapsed_s}
+        startup = {} if self._startup_s is None else {"startup_s": self._startup_s}
+        self._startup_s = None
+        return rates | {"elapsed_s": self.elapsed_s} | startup
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Let ``peak_memory_mb`` begin anew, as far as the system permits it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held at a time so far, in MB: allocated tensors on a GPU, resident memory of the process on a CPU."""
+    """Most memory held at a time since ``reset_peak_memory``, in MB.
+
+    On a GPU that is allocated tensors; on a CPU, the resident memory of the whole process, libraries and what earlier
+    work has left included (and since its start, where the system cannot begin anew).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

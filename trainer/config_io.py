@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from fpl_fast.trainer.config import DataConfig, RunConfig
 from fpl_fast.trainer.config.data import DATA_KINDS
+from fpl_fast.trainer.replacing import replacing
 
 __all__ = [
     "config_from_dict",
@@ -81,9 +82,8 @@ def load_config(path: str | Path) -> RunConfig:
 def save_config(config: RunConfig, path: str | Path) -> None:
     """Write the whole configuration, defaults included, as YAML, in one replacement."""
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, default_flow_style=None, width=120)
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with replacing(Path(path)) as file:
+        file.write(text.encode())
 
 
 def override_config(

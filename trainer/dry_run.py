@@ -21,7 +21,7 @@ from fpl_fast.trainer.build import (
     make_fabric,
     without_pretraining,
 )
-from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb
+from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import RunConfig, TrainConfig
 from fpl_fast.trainer.data.sample import ClassTable, Sample
 from fpl_fast.trainer.inputs import TrainDatasets, class_table, read_batches
@@ -121,6 +121,7 @@ def dry_run(config: RunConfig) -> DryRun:
     prepared = prepare_run(config)
     _require_fit(prepared)
     fabric, method = prepared.fabric, prepared.method
+    reset_peak_memory(fabric.device)
     optimizer = build_optimizer(method, config.optim, fabric.device)
     module, optimizer = fabric.setup(method, optimizer)
 

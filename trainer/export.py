@@ -1,5 +1,7 @@
 """Predictions as files: indices, colours, and what the Cityscapes benchmark reads."""
 
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,55 +11,57 @@ from torch import Tensor
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
+from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.sample import Palette, SegmentationDataset
+from fpl_fast.trainer.outputs import Outputs
 from fpl_fast.trainer.protocol import named_protocol
 
-__all__ = ["Exporter", "save_index_png", "save_label_ids", "save_overlay"]
+__all__ = ["Exporter", "index_png", "label_id_png", "overlay_jpeg"]
 
 
-def save_index_png(prediction: np.ndarray, palette: Palette, path: Path) -> None:
-    """Write class indices as an 8-bit PNG that carries the class colours as its palette.
+def index_png(prediction: np.ndarray, palette: Palette) -> bytes:
+    """Class indices as an 8-bit PNG that carries the class colours as its palette.
 
     Args:
         prediction: (H, W) uint8.
         palette: Colour of each class.
-        path: The file; its folder is made.
     """
     picture = Image.fromarray(prediction)
     picture.putpalette([channel for color in palette for channel in color])
-    _save(picture, path)
+    return _encode(picture, "PNG")
 
 
-def save_overlay(pixels: np.ndarray, prediction: np.ndarray, palette: Palette, path: Path) -> None:
-    """Write an image with the class colours laid half over it.
+def overlay_jpeg(pixels: np.ndarray, prediction: np.ndarray, palette: Palette) -> bytes:
+    """An image with the class colours laid half over it.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         prediction: (H, W) uint8.
         palette: Colour of each class.
-        path: The file; its folder is made.
     """
     colors = np.array(palette, dtype=np.uint8)[prediction]
-    _save(Image.blend(Image.fromarray(pixels), Image.fromarray(colors), 0.5), path, quality=90)
+    return _encode(Image.blend(Image.fromarray(pixels), Image.fromarray(colors), 0.5), "JPEG", quality=90)
 
 
-def save_label_ids(prediction: np.ndarray, path: Path) -> None:
-    """Write train ids as the 8-bit PNG of official label ids that the Cityscapes benchmark evaluates.
+def label_id_png(prediction: np.ndarray) -> bytes:
+    """Train ids as the 8-bit PNG of official label ids that the Cityscapes benchmark evaluates.
 
     Args:
         prediction: (H, W) uint8 in 0 ... 18.
-        path: The file; its folder is made. The benchmark finds it by the beginning of its name, CITY_SEQUENCE_FRAME.
     """
-    _save(Image.fromarray(np.array(CITYSCAPES_LABEL_IDS, dtype=np.uint8)[prediction]), path)
+    return _encode(Image.fromarray(np.array(CITYSCAPES_LABEL_IDS, dtype=np.uint8)[prediction]), "PNG")
 
 
-def _save(picture: Image.Image, path: Path, **options: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **options)
+def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 class Exporter:
     """Writes each prediction of an evaluation to ``NAME.png``: label ids for Cityscapes, class indices otherwise.
+
+    Where images in several folders share a name, the files lie as the images do below their common folder.
 
     Args:
         out: The folder.
@@ -65,23 +69,39 @@ class Exporter:
         config: The run.
 
     Raises:
-        ValueError: The run's protocol does not predict whole images, or two images have one name.
+        ValueError: The run's protocol does not predict whole images, two images would have one prediction, or a file
+            in the folder would be lost (:class:`Outputs`).
     """
 
     def __init__(self, out: Path, dataset: SegmentationDataset, config: RunConfig) -> None:
         if named_protocol(config.eval.protocol, config.eval.window).centre is not None:
             raise ValueError(f"--export needs whole images: --protocol must not be {config.eval.protocol!r}")
-        names = [dataset.name(index) for index in range(len(dataset))]
-        if len(set(names)) < len(names):
-            raise ValueError(f"--export needs images that differ in name, got {max(names, key=names.count)!r} twice")
-        self.out, self.dataset = out, dataset
+        self.dataset = dataset
+        self.places = _places(dataset)
         self.label_ids = config.data.kind == "city"
+        reads: list[Path] = []
+        if isinstance(dataset, FolderDataset):
+            root = Path(config.data.root)
+            reads = [root / name for pair in dataset.pairs for name in pair]
+        self._outputs = Outputs(out, self.places, reads=reads, option="--export")
 
     def __call__(self, index: int, prediction: Tensor) -> None:
         """Write (H, W) classes of the image ``index``."""
         indices = prediction.to("cpu", torch.uint8).numpy()
-        path = self.out / f"{self.dataset.name(index)}.png"
-        if self.label_ids:
-            save_label_ids(indices, path)
-        else:
-            save_index_png(indices, self.dataset.palette, path)
+        picture = label_id_png(indices) if self.label_ids else index_png(indices, self.dataset.palette)
+        self._outputs.write(self.places[index], picture)
+
+
+def _places(dataset: SegmentationDataset) -> list[Path]:
+    """Where each prediction goes, relative to the folder of all."""
+    places = [Path(f"{dataset.name(index)}.png") for index in range(len(dataset))]
+    if len(set(places)) < len(places) and isinstance(dataset, FolderDataset):
+        images = [Path(pair.image) for pair in dataset.pairs]
+        common = os.path.commonpath([image.parent for image in images])
+        places = [image.relative_to(common).parent / place for image, place in zip(images, places, strict=True)]
+    if len(set(places)) < len(places):
+        name = max(places, key=places.count).with_suffix("")
+        raise ValueError(
+            f"--export needs images that differ in name, got {os.fspath(name)!r} twice: rename one of them"
+        )
+    return places

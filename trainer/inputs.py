@@ -32,6 +32,7 @@ __all__ = [
     "check_files",
     "class_table",
     "read_batches",
+    "read_split",
     "read_splits",
 ]
 
@@ -115,6 +116,17 @@ def build_split(data: DataConfig, split: str) -> SegmentationDataset:
     if not isinstance(data, FileData):
         raise ValueError(f"split must be val or train: this data set has no list files, got {split!r}")
     return build_val_dataset(dataclasses.replace(data, val=split))
+
+
+def read_split(data: FileData, split: str) -> Split:
+    """The images of ``build_split``.
+
+    Raises:
+        ValueError: A list file or path breaks its rule.
+    """
+    if split == "train":
+        return labelled_split(data)
+    return val_split(data if split == "val" else dataclasses.replace(data, val=split))
 
 
 def check_files(

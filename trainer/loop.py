@@ -1,15 +1,24 @@
 """The training loop."""
 
+import logging
 import math
 import signal
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 
-from fpl_fast.trainer.build import build_method_networks, check_batches, make_fabric, without_pretraining
-from fpl_fast.trainer.clock import Clock, peak_memory_mb
-from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.build import (
+    build_method_networks,
+    check_batches,
+    describe_start,
+    make_fabric,
+    without_pretraining,
+)
+from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
+from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data_check import require_no_leaks
@@ -20,11 +29,14 @@ from fpl_fast.trainer.metrics import MetricsLog
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
 from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run_lock import RunLock
 from fpl_fast.trainer.state import TrainState
 from fpl_fast.trainer.step import train_step
 from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
 __all__ = ["Monitor", "Outcome", "train"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
@@ -61,31 +73,45 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
     Args:
         config: The run.
         folder: New, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the run had
-            never stopped. A run that was killed before its first checkpoint begins anew.
+            never stopped. A run that was killed before its first checkpoint begins anew. No other process can train in
+            it meanwhile.
         monitor: Told of the progress.
         resume: Whether to continue.
+
+    Whatever ends a run of one process between two steps, an error of a loader for example, the steps done are saved
+    before, unless the loss is no longer finite. Several processes, of which one may be gone, save at their interval
+    (``train.checkpoint_every``) alone, and so does a run that ends within a step: half a step cannot be continued.
 
     Raises:
         ValueError: Configuration, data or checkpoint break a rule; known before the first step where it can be.
         FloatingPointError: The loss is no longer finite.
     """
-    trainer = _Trainer(config, folder, monitor, resume=resume)
-    with StopRequest() as stop:
-        return trainer.run(stop)
+    with ExitStack() as at_exit:
+        trainer = _Trainer(config, folder, monitor, at_exit, resume=resume)
+        stop = at_exit.enter_context(StopRequest())
+        try:
+            return trainer.run(stop)
+        except Exception:
+            trainer.save_what_is_done()
+            raise
 
 
 class _Trainer:
     """What lives as long as a call of ``train``. Only the first process writes files and talks to the monitor."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool) -> None:
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, monitor: Monitor, at_exit: ExitStack, *, resume: bool
+    ) -> None:
         self.config, self.folder, self.monitor = config, folder, monitor
         self.fabric = fabric = make_fabric(config.train)
         fabric.seed_everything(config.train.seed, verbose=False)
         self.first = fabric.is_global_zero
 
-        continued = resume and folder.last.is_file()
+        reset_peak_memory(fabric.device)
+
+        checkpoint: Path | None = fabric.broadcast(folder.newest_checkpoint() if resume else None)
         self.val = build_val_dataset(config.data)
-        self.method = build_method_networks(without_pretraining(config) if continued else config, self.val.num_classes)
+        self.method = build_method_networks(without_pretraining(config) if checkpoint else config, self.val.num_classes)
         self.num_views = self.method.num_unlabelled_views
         check_batches(config, unlabelled=self.num_views > 0)
         self.datasets = build_train_datasets(config.data, unlabelled=self.num_views > 0)
@@ -99,23 +125,39 @@ class _Trainer:
         seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
-        if continued:
-            self.state.load(folder.last, fabric.device, rank=fabric.global_rank)
+        if checkpoint:
+            first_decides(fabric, lambda: at_exit.enter_context(RunLock(folder.lock)))
+            self.state.load(checkpoint, config, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
         else:
-            first_decides(fabric, lambda: self._begin(splits, resume=resume))
+            first_decides(fabric, lambda: self._begin(splits, at_exit, resume=resume))
+        if checkpoint:
+            _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
+        else:
+            _LOGGER.info(describe_start(config.model, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock
+        self.unsaved = False  # whether a whole step is done that no checkpoint holds
 
-    def _begin(self, splits: Mapping[str, Split], *, resume: bool) -> None:
+    def _begin(self, splits: Mapping[str, Split], at_exit: ExitStack, *, resume: bool) -> None:
         """Make the folder of the run, once the data is known to be good."""
-        if not resume:
-            self.folder.require_free()
+
+        def require_place() -> None:
+            if resume:
+                self.folder.require_nothing_to_lose(self.config)
+            else:
+                self.folder.require_free()
+
+        require_place()
         require_no_leaks(self.config.data, splits)
         check_files(self.config.data, self.datasets, self.val, self.monitor.checking)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        at_exit.enter_context(RunLock(self.folder.lock))
+        require_place()  # still
         self.folder.create(self.config)
-        self.folder.write_splits(splits)
+        if isinstance(self.config.data, FileData):
+            self.folder.write_splits(splits, self.config.data.root)
 
     def run(self, stop: StopRequest) -> Outcome:
         """Step until the end or until asked to stop."""
@@ -135,7 +177,10 @@ class _Trainer:
         if self.first:
             self.monitor.started(state.step, steps)
         self.module.train()
+        if state.pending:
+            self._finish_step()
         for batch in self.clock.waiting(batches):
+            self.unsaved = False
             progress = state.step / steps
             set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
             values = train_step(
@@ -144,26 +189,55 @@ class _Trainer:
             self.method.after_step(state.step)
             state.meter.update(values)
             state.step += 1
+            state.pending = self.unsaved = True
+            if not self.clock.started:
+                self.clock.start()
+                self.read_step = state.step
 
             if self.first:
                 self.monitor.stepped(state.step)
-            evaluation_due = state.step % config.eval.every == 0 or state.step == steps
-            log_due = evaluation_due or state.step % config.train.log_every == 0  # the loss is looked at before a save
-            if log_due:
-                self._log_means(poly_lr(config.optim, state.step - 1, steps))
-            if evaluation_due:
-                # Images of many sizes would each be compiled for.
-                with self.clock.paused(), torch.compiler.set_stance("force_eager"):
-                    self._evaluate()
+            log_due = self._finish_step()
             if state.step < steps and self._stop_agreed(stop, log_due):
                 if (loss := state.meter.sum("loss")) is not None:
                     self._require_finite(float(loss))
-                self._save(best=False)
+                if self.unsaved:
+                    self._save(best=False)
                 break
         if self.log:
             self.log.close()
         stopped_by = (stop.signal or signal.SIGTERM) if state.step < steps else None
         return Outcome(state.step, state.miou, stopped_by, self.first)
+
+    def _finish_step(self) -> bool:
+        """Log, evaluate and save where this step is the one to; tells whether the device was read."""
+        config, state = self.config, self.state
+        steps = config.train.steps
+        evaluation_due = state.step % config.eval.every == 0 or state.step == steps
+        save_due = evaluation_due or state.step % config.train.checkpoint_every == 0
+        log_due = save_due or state.step % config.train.log_every == 0  # the loss is looked at before a save
+        if log_due and state.meter.sum("loss") is not None:
+            self._log_means(poly_lr(config.optim, state.step - 1, steps))
+        best = False
+        if evaluation_due:
+            # Images of many sizes would each be compiled for.
+            with self.clock.paused(), torch.compiler.set_stance("force_eager"):
+                best = self._evaluate()
+        state.pending = False
+        if save_due:
+            with self.clock.paused():
+                self._save(best=best)
+        return log_due
+
+    def save_what_is_done(self) -> None:
+        """Save on the way out of an error, where that is possible and the run can go on from it."""
+        try:
+            loss = self.state.meter.sum("loss")
+            sound = loss is None or math.isfinite(float(loss))
+            if self.unsaved and sound and self.fabric.world_size == 1:
+                self._save(best=False)
+                _LOGGER.info("saved after step %d; fpl-fast train --resume goes on from there", self.state.step)
+        except Exception as error:  # the one on the way out is the one to tell
+            _LOGGER.warning("step %d could not be saved: %s", self.state.step, error)
 
     def _log_means(self, lr: float) -> None:
         """Read the device and write what it says; all processes meet here."""
@@ -181,10 +255,11 @@ class _Trainer:
     def _require_finite(self, loss: float) -> None:
         """Weights that a loss which is not finite has moved must not be saved."""
         if not math.isfinite(loss):
+            self.unsaved = False
             raise FloatingPointError(f"the loss is {loss} after step {self.state.step}: a lower optim.lr may help")
 
-    def _evaluate(self) -> None:
-        """Measure, keep the pictures and the checkpoints."""
+    def _evaluate(self) -> bool:
+        """Measure and keep the pictures; tells whether the network is the best so far."""
         network = self.method.eval_network
         share_buffers(self.fabric, network)
         progress = self.monitor.validating if self.first else None
@@ -198,13 +273,14 @@ class _Trainer:
             save_samples(self.folder, network, self.val, self.config, self.fabric)
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})
-        self._save(best=best)
+        return best
 
     def _record(self, split: str, scalars: dict[str, float]) -> None:
         self.log.write(self.state.step, split, scalars)
         self.monitor.logged(self.state.step, split, scalars)
 
     def _save(self, *, best: bool) -> None:
+        self.unsaved = False
         self.state.meter.share(mean_over_processes)
         states = random_states(self.fabric)
         if self.first:

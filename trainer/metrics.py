@@ -1,7 +1,5 @@
 """Scalars of a run: summed on the device, read on log steps, written as JSON lines and TensorBoard events."""
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from fpl_fast.trainer.json_text import json_text, read_records
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = ["Meter", "MetricsLog"]
@@ -64,16 +63,15 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, tensorboard: Path, *, step: int = 0) -> None:
-        kept = [record for record in _read(path) if record["step"] <= step]
+        kept = [record for record in read_records(path) if record["step"] <= step]
         with replacing(path) as file:
-            file.write("".join(f"{json.dumps(record)}\n" for record in kept).encode())
+            file.write("".join(f"{json_text(record)}\n" for record in kept).encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """Write one record; numbers that are not finite become null, as JSON has none."""
-        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
+        self._file.write(json_text({"step": step, "split": split, **scalars}) + "\n")
         for name, value in scalars.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
@@ -81,14 +79,3 @@ class MetricsLog:
         """Flush and close."""
         self._file.close()
         self._writer.close()
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Records of an earlier part of the run; a line cut short by a kill is none."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records

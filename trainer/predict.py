@@ -1,7 +1,7 @@
 """A trained network on image files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,13 @@ from fpl_fast.trainer.trained import TrainedRun
 __all__ = ["find_images", "predict_image", "read_image"]
 
 
-def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
+def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> dict[Path, Path]:
     """The image files that paths name, each with the place of its prediction relative to a folder of predictions.
 
     Args:
-        paths: Image files, and folders that are searched with all they hold, hidden files left out, for files
-            of the types that Pillow reads.
+        paths: Image files, and folders that are searched with all they hold for files of the types that Pillow reads;
+            names that begin with a dot are hidden.
+        skip: Files in folders that are no images to predict, such as earlier predictions.
 
     Returns:
         For each image, in order, its name without suffix: ``NAME``, or the way to it from its folder, ``SUB/NAME``.
@@ -37,7 +38,9 @@ def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
         files = [path]
         if path.is_dir():
             files = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in suffixes and not _hidden(file, path)
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in suffixes and not _is_hidden(file.relative_to(path)) and file not in skip
             )
             if not files:
                 raise ValueError(f"{path}: the folder must hold at least one image, got none")
@@ -46,13 +49,14 @@ def find_images(paths: Sequence[str | Path]) -> dict[Path, Path]:
     places = list(found.values())
     if len(set(places)) < len(places):
         name = max(places, key=places.count)
-        raise ValueError(f"IMAGE must differ in name, got {os.fspath(name)!r} more than once")
+        raise ValueError(
+            f"IMAGE must differ in name, got {os.fspath(name)!r} more than once: rename one, or predict their folder"
+        )
     return found
 
 
-def _hidden(file: Path, folder: Path) -> bool:
-    """Whether the way from a folder to a file has a name that starts with a dot, such as the "._a.jpg" of macOS."""
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def read_image(file: Path) -> np.ndarray:

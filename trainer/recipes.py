@@ -78,7 +78,9 @@ def _folder(method: MethodConfig) -> RunConfig:
             --data.unlabelled lists/unlabelled_1_8.txt --data.label_ignore [11] \
             --model.backbone resnet18 --augment.crop [256,256] --train.steps 5000
     """
-    return RunConfig(data=FolderData(), method=_with_numbers(method, plain=1.5, cutmix=1.0))
+    return RunConfig(
+        data=FolderData(), model=ModelConfig(pretrained=True), method=_with_numbers(method, plain=1.5, cutmix=1.0)
+    )
 
 
 def _voc_cps(method: MethodConfig) -> RunConfig:

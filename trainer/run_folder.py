@@ -9,6 +9,7 @@ from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import load_config, save_config
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.json_text import json_text, read_records
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = ["RunFolder", "free_path"]
@@ -25,10 +26,11 @@ def free_path(path: Path) -> Path:
 class RunFolder:
     """Paths of a run.
 
-    ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
-    ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``, ``report.html``, and the folders
-    ``checkpoints``, ``tensorboard``, ``evaluations`` (by other protocols, of other images) and, for data sets in files,
-    ``lists``: the images of each part and, in ``lists.json``, where they were named and the SHA-256 of their list.
+    ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit), ``lock``
+    (run_lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``, ``report.html``, and
+    the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by other protocols:
+    own_result.py) and, for data sets in files, ``lists``: the images of each part and, in ``lists.json``, where they
+    were named, below which folder they lie, and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,15 +45,17 @@ class RunFolder:
         self.splits = self.lists / "lists.json"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
+        self.lock = self.path / "lock"
 
     def create(self, config: RunConfig) -> None:
         """Begin a run; see ``require_free`` for whether one may."""
-        self.last.parent.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
         save_config(config, self.config)
+        self.last.parent.mkdir(exist_ok=True)
         self.write_json(self.environment, describe_environment())
 
-    def write_splits(self, splits: Mapping[str, Split]) -> None:
-        """Record which images the run reads: a list file for each part, with its digest and origin."""
+    def write_splits(self, splits: Mapping[str, Split], root: str | Path = "") -> None:
+        """Record which images the run reads below ``root``: a list file for each part, with its digest and origin."""
         if not splits:
             return
         self.lists.mkdir(exist_ok=True)
@@ -60,7 +64,12 @@ class RunFolder:
         self.write_json(
             self.splits,
             {
-                part: {"images": len(split.pairs), "sha256": split.sha256, "origin": split.origin}
+                part: {
+                    "images": len(split.pairs),
+                    "sha256": split.sha256,
+                    "origin": split.origin,
+                    "root": str(Path(root).resolve()),
+                }
                 for part, split in splits.items()
             },
         )
@@ -85,8 +94,30 @@ class RunFolder:
         Raises:
             ValueError: The folder holds something already, or is none.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not (self.path.is_dir() and all(map(self._came_before, self.path.iterdir()))):
             raise ValueError(f"--out must be a new or an empty folder, got {str(self.path)!r} (--resume continues it)")
+
+    def _came_before(self, entry: Path) -> bool:
+        """Whether it is what a run leaves behind that is killed before its config.yaml."""
+        return entry == self.lock or entry.name == f".{self.config.name}.tmp"
+
+    def newest_checkpoint(self) -> Path | None:
+        """What a run goes on from: the last checkpoint; where that is gone, or not yet written, the best one."""
+        return next((path for path in (self.last, self.best) if path.is_file()), None)
+
+    def require_nothing_to_lose(self, config: RunConfig) -> None:
+        """Check that a run without a checkpoint may begin anew: it cannot have had one.
+
+        Raises:
+            ValueError: It had.
+        """
+        first = min(config.train.checkpoint_every, config.eval.every)
+        steps = [record["step"] for record in read_records(self.metrics)]
+        if self.evaluation.is_file() or max(steps, default=0) > first:
+            raise ValueError(
+                f"{self.last}: must be there to go on, but is missing, and the run had got to step "
+                f"{max(steps, default=first)}: restore it, or begin again with another --out"
+            )
 
     def load_config(self) -> RunConfig:
         """The configuration of a run that was begun.
@@ -95,17 +126,13 @@ class RunFolder:
             ValueError: The folder is no run.
         """
         if not self.config.is_file():
-            raise ValueError(f"run must be a folder with a config.yaml, got {str(self.path)!r}")
+            raise ValueError(
+                f"run must be a folder with a config.yaml, as fpl-fast train --out makes it, got {str(self.path)!r}"
+            )
         return load_config(self.config)
-
-    def other_evaluation(self, split: str, protocol: str) -> Path:
-        """The file for an evaluation that is not the run's own; ``split`` may be a list file."""
-        path = self.path / "evaluations" / f"{Path(split).stem}-{protocol}" / "evaluation.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
 
     @staticmethod
     def write_json(path: Path, content: dict[str, Any]) -> None:
         """Write a small file in one replacement, so that a reader never meets half of it."""
         with replacing(path) as file:
-            file.write(json.dumps(content, indent=1).encode())
+            file.write(json_text(content, indent=1).encode())

@@ -8,7 +8,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, save_checkpoint
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config_io import config_from_dict
 from fpl_fast.trainer.metrics import Meter
+from fpl_fast.trainer.same_run import require_same_run
 
 __all__ = ["TrainState"]
 
@@ -29,6 +32,7 @@ class TrainState:
         self.elapsed_s = 0.0
         self.miou = float("nan")
         self.best_miou = -1.0
+        self.pending = False  # whether log and evaluation of this step are still to come
 
     def save(self, path: Path, config: dict[str, Any], random_states: list[dict[str, Any]]) -> None:
         """Write a checkpoint.
@@ -49,6 +53,7 @@ class TrainState:
                 "elapsed_s": self.elapsed_s,
                 "miou": self.miou,
                 "best_miou": self.best_miou,
+                "pending": self.pending,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "precision": self.precision.state_dict(),
@@ -57,13 +62,21 @@ class TrainState:
             },
         )
 
-    def load(self, path: Path, device: torch.device, *, rank: int = 0) -> None:
-        """Continue from a checkpoint; a process of a ``rank`` that the run did not have keeps its own generators.
+    def load(self, path: Path, config: RunConfig, device: torch.device, *, rank: int = 0) -> None:
+        """Continue from a checkpoint.
+
+        Args:
+            path: The file.
+            config: What the run is to go on with; the configuration in the checkpoint decides whether it may.
+            device: Of the means since the last log step.
+            rank: Of this process; one that the run did not have keeps its own generators.
 
         Raises:
-            ValueError: The file is no checkpoint, or belongs to other networks.
+            ValueError: The file is no checkpoint, or belongs to other settings or networks.
         """
         state = load_checkpoint(path)
+        recorded = config_from_dict(state["config"], source=str(path))
+        require_same_run(recorded, config, source=str(path.parent.parent / "config.yaml"))
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -74,7 +87,7 @@ class TrainState:
         self.precision.load_state_dict(state["precision"])
         self.meter.load_state_dict(state["meter"], device)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        self.miou, self.best_miou = state["miou"], state["best_miou"]
+        self.miou, self.best_miou, self.pending = state["miou"], state["best_miou"], state["pending"]
         if rank < len(state["random"]):
             load_random_state(state["random"][rank])
 

@@ -1,5 +1,6 @@
 """The trained network of a run, to evaluate and to use."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,10 +10,11 @@ from torch import nn
 from fpl_fast.trainer.build import build_method_networks, make_fabric, uses_cuda, without_pretraining
 from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.config import RunConfig
-from fpl_fast.trainer.config_io import override_config
+from fpl_fast.trainer.config_io import config_from_dict, override_config
 from fpl_fast.trainer.data.sample import ClassTable
 from fpl_fast.trainer.inputs import class_table
 from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.same_run import require_same_run
 
 __all__ = ["TrainedRun", "load_trained"]
 
@@ -43,9 +45,14 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     Raises:
         ValueError: The folder is no run or has no such checkpoint, or a change breaks a rule.
     """
-    config = _on_this_machine(folder.load_config(), changes)
+    stored = folder.load_config()
+    config = _on_this_machine(stored, changes)
     path = {"best": folder.best, "last": folder.last}[checkpoint]
+    if not path.is_file():
+        raise ValueError(f"{path}: must be a checkpoint, but is missing: {_remedy(folder, checkpoint)}")
     state = load_checkpoint(path)
+    recorded = config_from_dict(state["config"], source=str(path))
+    require_same_run(recorded, stored, source=str(folder.config), only_network=True)
     fabric = make_fabric(config.train)
     classes = class_table(config.data)
     method = build_method_networks(without_pretraining(config), len(classes.names))
@@ -58,6 +65,14 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
     network = fabric.to_device(method.eval_network).eval()
     return TrainedRun(config, network, classes, state["step"], fabric)
+
+
+def _remedy(folder: RunFolder, checkpoint: str) -> str:
+    """What to do about a missing checkpoint."""
+    resume = "go on with " + shlex.join(["fpl-fast", "train", "--resume", str(folder.path)])
+    if checkpoint == "best" and folder.last.is_file():
+        return f"the run was stopped before its first evaluation: take --checkpoint last, or {resume}"
+    return resume
 
 
 def _on_this_machine(config: RunConfig, changes: Sequence[str]) -> RunConfig:

@@ -1,9 +1,10 @@
 """What a run measures on its validation images, and what it keeps of that for the report."""
 
 import csv
-import math
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,17 +65,20 @@ def save_evaluation(
     *,
     step: int,
     split: str = "val",
+    differs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an evaluation, and its confusion matrix as ``confusion.csv`` beside it (rows truth, columns prediction).
 
     Args:
-        path: The JSON file; a class that neither occurs nor is predicted has IoU null in it.
+        path: The JSON file, whose folder is made; a class that neither occurs nor is predicted has IoU null in it.
         result: What was counted.
         class_names: C names.
         config: How images were run.
         step: Step of the weights.
         split: The part of the data set that was looked at.
+        differs: What keeps it from being the run's own result (own_result.py).
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     size = " x ".join(map(str, config.window))
     RunFolder.write_json(
         path,
@@ -85,13 +89,15 @@ def save_evaluation(
             "miou": result.miou,
             "pixel_accuracy": result.pixel_accuracy,
             "class_names": list(class_names),
-            "iou": [None if math.isnan(iou) else iou for iou in result.per_class_iou],
+            "iou": result.per_class_iou,
             "confusion": result.confusion.tolist(),
+            **({"differs": differs} if differs else {}),
         },
     )
-    with path.with_name("confusion.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = zip(class_names, result.confusion.tolist(), strict=True)
-        csv.writer(file).writerows([["", *class_names], *([name, *counts] for name, counts in rows)])
+    table, rows = io.StringIO(newline=""), zip(class_names, result.confusion.tolist(), strict=True)
+    csv.writer(table).writerows([["", *class_names], *([name, *counts] for name, counts in rows)])
+    with replacing(path.with_name("confusion.csv")) as file:
+        file.write(table.getvalue().encode())
 
 
 @torch.inference_mode()

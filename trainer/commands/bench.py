@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fpl_fast.trainer.commands.console import Parser, out_console
@@ -47,9 +48,30 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from fpl_fast.bench.report import write_benchmark_report
+    from fpl_fast.bench.results import latest_results
 
-    out_console().print(str(write_benchmark_report(options.results, options.out)))
+    results = Path(options.results or latest_results())
+    _require_replaceable(Path(options.out or results.parent) / results.stem, results)
+    out_console().print(str(write_benchmark_report(results, options.out)))
     return 0
+
+
+def _require_replaceable(stem: Path, results: Path) -> None:
+    """Check that a report with its pictures lies in the way of nothing but an earlier one.
+
+    Raises:
+        ValueError: A file would be lost.
+    """
+    report = stem.with_name(f"{stem.name}.md")
+    if report.is_file() and results.is_file() and report.samefile(results):
+        raise ValueError(f"{results}: results must be the JSON file, got the name of its report")
+    ours = report.is_file() and report.read_bytes().startswith(b"# FPL loss on ")
+    pictures = [stem.with_name(f"{stem.name}-{name}.png") for name in ("time", "roofline", "memory")]
+    for path in [report, *pictures]:
+        if path.exists() and not ours:
+            raise ValueError(
+                f"--out must not write over what fpl-fast did not write, got {str(path)!r}: choose another folder"
+            )
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ from fpl_fast.trainer.run_folder import RunFolder
 __all__ = ["main"]
 
 _DESCRIPTION = """
-Evaluate a run: IoU by class, pixel accuracy, confusion matrix. With the run's own settings on its validation images
-they go to RUN/evaluation.json and confusion.csv, from where fpl-fast report takes them, otherwise to RUN/evaluations.
+Evaluate a run: IoU by class, pixel accuracy, confusion matrix. With the data, the protocol and the weights (by their
+step) that the run itself was last evaluated with they go to RUN/evaluation.json and confusion.csv, from where fpl-fast
+report takes them, otherwise to RUN/evaluations/NAME, which tells what differs.
 Every setting of the run can be changed as in training: --protocol ael, --data-root DIR, --eval.window [769,769], ...
 """
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     from fpl_fast.trainer.commands.tables import class_table
     from fpl_fast.trainer.export import Exporter
     from fpl_fast.trainer.inputs import build_split
+    from fpl_fast.trainer.own_result import differences, place_evaluation
     from fpl_fast.trainer.recipes import published_number
     from fpl_fast.trainer.trained import load_trained
     from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
@@ -45,15 +47,17 @@ def main(arguments: list[str]) -> int:
     if not run.fabric.is_global_zero:
         return 0
     names = run.classes.names
-    own = options.split == "val" and run.config.eval == folder.load_config().eval
-    path = folder.evaluation if own else folder.other_evaluation(options.split, run.config.eval.protocol)
-    save_evaluation(path, result, names, run.config.eval, step=run.step, split=options.split)
-    if own:
+    differs = differences(folder, run.config, options.split, run.step, result)
+    path = place_evaluation(folder, run.config, options.split, run.step, differs)
+    save_evaluation(path, result, names, run.config.eval, step=run.step, split=options.split, differs=differs)
+    if not differs:
         save_samples(folder, run.network, dataset, run.config, run.fabric)
     table = class_table(names, {f"step {run.step}": result.per_class_iou})
     table.add_row("pixel accuracy", f"{100 * result.pixel_accuracy:.1f}")
     out_console().print(table)
     published = published_number(run.config)
+    if differs:
+        out_console().print(f"not the run's own result, which differs in {', '.join(differs)}")
     if published:
         out_console().print(f"the paper's mIoU for this recipe, backbone and partition: {published.miou:.2f} %")
     out_console().print(f"{path}, {path.with_name('confusion.csv')}" + (f", {options.export}" if export else ""))

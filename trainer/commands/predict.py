@@ -10,7 +10,8 @@ __all__ = ["main"]
 
 _DESCRIPTION = """
 Segment images, or all images in folders: NAME.png holds class indices and carries the class colours as its palette,
-NAME_overlay.jpg shows them over the image. Every setting of the run can be changed as in training: --protocol whole.
+NAME_overlay.jpg shows them over the image. What fpl-fast did not write is never written over. Every setting of the run
+can be changed as in training: --protocol whole.
 """
 
 
@@ -29,25 +30,35 @@ def main(arguments: list[str]) -> int:
     options, changes = parser.parse_known_args(expand_short_names(arguments))
 
     from fpl_fast.trainer.commands.progress import counting
-    from fpl_fast.trainer.export import save_index_png, save_label_ids, save_overlay
+    from fpl_fast.trainer.export import index_png, label_id_png, overlay_jpeg
+    from fpl_fast.trainer.outputs import Outputs, WrittenFiles
     from fpl_fast.trainer.predict import find_images, predict_image, read_image
     from fpl_fast.trainer.trained import load_trained
 
-    images = find_images(options.images)
+    out = Path(options.out)
+    images = find_images(options.images, skip=WrittenFiles(out))
+    places = [place for name in images.values() for place in (_mask(name), _overlay(name))]
+    outputs = Outputs(out, places, reads=images, option="--out")
     run = load_trained(RunFolder(options.run), checkpoint=options.checkpoint, changes=changes)
     if options.label_ids and run.config.data.kind != "city":
         raise ValueError(f"--label-ids must come with a run on city, got one on {run.config.data.kind}")
-    out, palette = Path(options.out), run.classes.palette
+    palette = run.classes.palette
     with counting() as progress:
         show = progress("images")
         for done, (file, name) in enumerate(images.items(), start=1):
             pixels = read_image(file)
             prediction = predict_image(run, pixels)
-            if options.label_ids:
-                save_label_ids(prediction, out / f"{name}.png")
-            else:
-                save_index_png(prediction, palette, out / f"{name}.png")
-            save_overlay(pixels, prediction, palette, out / f"{name}_overlay.jpg")
+            mask = label_id_png(prediction) if options.label_ids else index_png(prediction, palette)
+            outputs.write(_mask(name), mask)
+            outputs.write(_overlay(name), overlay_jpeg(pixels, prediction, palette))
             show(done, len(images))
     out_console().print(f"{len(images)} predictions in {out}")
     return 0
+
+
+def _mask(name: Path) -> Path:
+    return name.with_name(f"{name.name}.png")
+
+
+def _overlay(name: Path) -> Path:
+    return name.with_name(f"{name.name}_overlay.jpg")

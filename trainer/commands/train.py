@@ -6,8 +6,8 @@ from pathlib import Path
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.commands.settings import read_config, take_options
 from fpl_fast.trainer.config import PublicData, RunConfig
-from fpl_fast.trainer.config_io import config_to_dict, flatten
 from fpl_fast.trainer.run_folder import RunFolder, free_path
+from fpl_fast.trainer.same_run import require_same_run
 
 __all__ = ["main", "run_training"]
 
@@ -38,23 +38,8 @@ def main(arguments: list[str]) -> int:
     folder = RunFolder(options.out or free_path(_default_path(config)))
     resume = options.auto_resume and folder.config.is_file()
     if resume:
-        _require_same(folder, config)
+        require_same_run(folder.load_config(), config, source="--auto-resume")
     return run_training(config, folder, resume=resume)
-
-
-def _require_same(folder: RunFolder, config: RunConfig) -> None:
-    """Check that a run to continue is the one that the command line describes.
-
-    Raises:
-        ValueError: It is another one; the first setting that differs is named.
-    """
-    theirs, ours = (flatten(config_to_dict(c)) for c in (folder.load_config(), config))
-    for key in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(key) != ours.get(key):
-            raise ValueError(
-                f"{folder.config}: --auto-resume must be given the settings of the run, got {key} {ours.get(key)!r} "
-                f"instead of {theirs.get(key)!r}"
-            )
 
 
 def _default_path(config: RunConfig) -> Path:

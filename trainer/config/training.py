@@ -45,15 +45,14 @@ class ModelConfig:
     low_channels: int = 48
     """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
-    """Whether timm downloads its ImageNet weights."""
+    """Whether the backbone starts from timm's ImageNet weights, which are downloaded once; recipes on images say true,
+    those on synthetic scenes false."""
     weights_file: str | None = None
-    """File of backbone weights (a state dict) to start from instead; names that do not fit are reported."""
+    """File of backbone weights (a state dict) to start from instead of timm's; names that do not fit are reported."""
 
     def __post_init__(self) -> None:
         for name in ("head_channels", "low_channels"):
             require(getattr(self, name) >= 1, f"model.{name}", ">= 1", getattr(self, name))
-        if self.pretrained and self.weights_file is not None:
-            raise ValueError("model.weights_file must be null when model.pretrained is true: they exclude each other")
 
 
 @config_class
@@ -118,9 +117,12 @@ class TrainConfig:
     wait for each other cost more than they do, many times more on a machine that has other work."""
     log_every: int = 20
     """Steps between log lines; the device is read at no other time."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, which evaluations write as well: what a crash loses at most."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every"):
+        for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every",
+                     "checkpoint_every"):  # fmt: skip
             require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
         for name in ("seed", "workers", "threads"):
             require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))

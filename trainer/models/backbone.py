@@ -1,6 +1,7 @@
 """Encoders from timm, with three feature maps tapped: a fine one at stride 4 and the last two."""
 
 import difflib
+import logging
 from os import PathLike
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from fpl_fast.trainer.models.weights import load_weights
 _DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
 _MULTI_GRID = (1, 2, 4)  # of the 3x3 convolutions of layer4, in units of the dilation that replaces its strides
 _FINE_STRIDE = 4
+_REMEDY = ": give a file with --model.weights_file FILE, or start from random weights with --model.pretrained false"
 
 
 class Features(NamedTuple):
@@ -99,9 +101,9 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module
     last = len(strides) - 1
     taps = tuple(sorted({strides.index(_FINE_STRIDE), last - 1, last}))
     if output_stride is None or output_stride == strides[-1]:
-        return _features_only(name, out_indices=taps, pretrained=pretrained)
+        return _with_weights(name, pretrained, out_indices=taps)
     try:
-        encoder = _features_only(name, out_indices=taps, pretrained=pretrained, output_stride=output_stride)
+        encoder = _with_weights(name, pretrained, out_indices=taps, output_stride=output_stride)
         reached = encoder.feature_info.reduction()[-1]
     except (AssertionError, NotImplementedError, TypeError):  # timm's ways to say "cannot be dilated"
         reached = strides[-1]
@@ -111,6 +113,39 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module
             f"got {output_stride}"
         )
     return encoder
+
+
+def pretrained_name(name: str) -> str | None:
+    """The name, with its tag, of timm's ImageNet weights of a backbone; None where there are none."""
+    name = _DEEP_STEM.get(name, name)
+    found = timm.get_pretrained_cfg(name)
+    if found is None or not found.has_weights:
+        return None
+    return f"{name.partition('.')[0]}.{found.tag}" if found.tag else name
+
+
+def _with_weights(name: str, pretrained: bool, **options: object) -> nn.Module:
+    """The feature extractor of a timm model, with its ImageNet weights if they are asked for.
+
+    Raises:
+        ValueError: If the model offers no feature maps, or its weights cannot be had.
+    """
+    if not pretrained:
+        return _features_only(name, **options)
+    if pretrained_name(name) is None:
+        raise ValueError(f"pretrained must be false for the backbone {name!r}: timm has no weights of it{_REMEDY}")
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # it would tell of each try
+    try:
+        return _features_only(name, pretrained=True, **options)
+    except (AssertionError, NotImplementedError, TypeError):  # the options are wrong, not the way to the weights
+        raise
+    except Exception as error:  # of the hub, of HTTP, of files: as many as there are layers
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise ValueError(f"timm's weights {pretrained_name(name)} could not be fetched{_REMEDY} ({reason})") from None
+    finally:
+        hub.setLevel(level)
 
 
 def _features_only(name: str, **options: object) -> nn.Module:

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fpl_fast.trainer.checkpoint import why_unreadable
+
 __all__ = ["load_weights"]
 
 _LOGGER = logging.getLogger(__name__)
@@ -63,8 +65,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # unpickling fails in too many ways to list
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: weights_file must be a readable file of weights, got {reason}") from None
+        raise ValueError(
+            f"{path}: weights_file must be a readable file of weights, got one that {why_unreadable(error)}"
+        ) from None
     for key in ("state_dict", "model"):
         state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

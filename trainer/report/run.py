@@ -193,8 +193,8 @@ def _read_evaluation(path: Path) -> Evaluation | None:
             protocol=str(content["protocol"]),
             split=str(content["split"]),
             step=int(content["step"]),
-            miou=float(content["miou"]),
-            pixel_accuracy=float(content["pixel_accuracy"]),
+            miou=_score(content["miou"]),
+            pixel_accuracy=_score(content["pixel_accuracy"]),
             class_names=class_names,
             iou=iou,
             confusion=confusion,
@@ -244,6 +244,11 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def _score(value: float | None) -> float:
+    """A score; null, written where no pixel is labelled, becomes NaN."""
+    return math.nan if value is None else float(value)
 
 
 def _is_number(value: object) -> bool:

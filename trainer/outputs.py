@@ -1,0 +1,114 @@
+"""Files that commands write into folders of the user's choice: never over a file that is read or of another origin."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from fpl_fast.trainer.replacing import replacing
+
+__all__ = ["Outputs", "WrittenFiles"]
+
+_RECORD = ".fpl-fast-written.jsonl"
+
+
+class WrittenFiles:
+    """What commands have written into a folder, as ``.fpl-fast-written.jsonl`` in it records.
+
+    A line holds the place of a file below the folder and the SHA-256 of its content. A file is ours as long as it is
+    what was written: a mask that somebody corrects by hand is theirs from then on.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._record = folder / _RECORD
+        self._digests: dict[str, set[str]] = {}
+        for line in self._record.read_text(encoding="utf-8").splitlines() if self._record.is_file() else []:
+            try:
+                entry = json.loads(line)
+                self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
+            except (ValueError, TypeError, KeyError):
+                continue  # cut short by a kill: what it told of was not written
+
+    def __contains__(self, file: Path) -> bool:
+        """Whether a file is one of them, however its path is spelt."""
+        if not self._digests or file.is_symlink() or not file.is_file():
+            return False
+        place = os.path.relpath(file.resolve(), self.folder.resolve())
+        return place in self._digests and _sha256(file.read_bytes()) in self._digests[place]
+
+    def add(self, place: Path, content: bytes) -> None:
+        """Record what is about to be written: a kill in between must not make a file of ours a foreign one."""
+        name, digest = os.fspath(place), _sha256(content)
+        if digest not in self._digests.setdefault(name, set()):
+            self._digests[name].add(digest)
+            with self._record.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"file": name, "sha256": digest}) + "\n")
+
+
+class Outputs:
+    """The files that a command is going to write into a folder.
+
+    All of them are looked at before the first is written: a file that exists may be replaced only where an earlier
+    command wrote it there (:class:`WrittenFiles`), so that a command can be repeated, and never where it is read now.
+
+    Args:
+        folder: The folder; it is made with the first file.
+        places: Paths below it.
+        reads: Files that the command reads.
+        option: What messages call the folder.
+
+    Raises:
+        ValueError: The folder is none, or one of the files is read or not ours.
+    """
+
+    def __init__(self, folder: Path, places: Iterable[Path], *, reads: Iterable[Path] = (), option: str) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{option} must be a folder, got the file {os.fspath(folder)!r}: choose another one")
+        self.folder, self._option = folder, option
+        self.written = WrittenFiles(folder)
+        self._reads = {identity for file in reads if (identity := _identity(file))}
+        for place in places:
+            self._require_ours(folder / place)
+
+    def write(self, place: Path, content: bytes) -> None:
+        """Write one of the files, whole or not at all.
+
+        Raises:
+            ValueError: Something else has come to lie there meanwhile.
+            OSError: It could not be written.
+        """
+        path = self.folder / place
+        self._require_ours(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.written.add(place, content)
+        with replacing(path) as file:
+            file.write(content)
+
+    def _require_ours(self, path: Path) -> None:
+        if not os.path.lexists(path):
+            return
+        if _identity(path) in self._reads:
+            what = "a file that is read"
+        elif path not in self.written:
+            what = "what fpl-fast did not write, or what has changed since"
+        else:
+            return
+        raise ValueError(f"{self._option} must not write over {what}, got {os.fspath(path)!r}: choose another folder")
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """The same for all paths and hard links of a file; None where there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
