@@ -211,7 +211,7 @@ def run_audit(check: bool, update: bool = False) -> int:
 def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
     """Time of the busiest pipe, or of instruction issue, over the time of the bytes that must move."""
     device = DEVICES[case.target]
-    num_bytes = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
+    num_bytes: float = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
     if isinstance(case.config, UpsampledConfig):
         strip = case.config.strip_cells
         buffer = 2 * 4 * case.num_classes * (strip + 1) / strip / UPSAMPLED_ROWS  # float32, written and read back

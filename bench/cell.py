@@ -1,5 +1,6 @@
 """One cell of the tables: a provider, a case and a part of the step, checked and then timed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from fpl_fast.bench.measure import flush_cache, hold_device
 from fpl_fast.bench.provider import Provider
 from fpl_fast.bench.traffic import minimum_bytes
 
-__all__ = ["time_cell"]
+__all__ = ["TimeCell", "time_cell"]
+
+TimeCell = Callable[[Case, Op, Provider], None]
+"""Times one part of the step of one provider on one case: the fixture of the suites."""
 
 # Time to spend on the rounds of a cell; there are some seven hundred in the full suite on a GPU.
 _CELL_S = {"cpu": 1.0, "cuda": 0.2}

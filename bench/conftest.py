@@ -1,7 +1,7 @@
 """Options and fixtures of the benchmarks; ``pytest bench`` runs the suite that suits the device at hand."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -69,6 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.benchmark(timer=clock))
 
     def rank(item: pytest.Item) -> tuple[bool, int]:
+        assert isinstance(item, pytest.Function)
         cases = [row.case for row in _rows(item.module, config)]
         return item.callspec.params["op"] != "both", cases.index(item.callspec.params["case"])
 
@@ -103,7 +104,7 @@ def copy_bandwidth(device: torch.device) -> float:
 @pytest.fixture
 def time_cell(
     benchmark: Any, device: torch.device, copy_bandwidth: float, pytestconfig: pytest.Config
-) -> Callable[[Case, Op, Provider], None]:
+) -> cell.TimeCell:
     """Time one part of the step of one provider on one case, as long as the run has time."""
 
     def time_in_time(case: Case, op: Op, provider: Provider) -> None:

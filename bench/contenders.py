@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -105,14 +105,17 @@ def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:
     """
     plain = _config(setup, "fpl", precision="32-true", channels_last=False, compile=False)
     yield "plain", _contender(setup, plain, PlainCPS, public_style=True)
-    fast = {"precision": "bf16-mixed", "compile": True} if setup.device == "cuda" else {"precision": "32-true"}
+    fast: dict[str, Any] = {"precision": "32-true"}
+    if setup.device == "cuda":
+        fast = {"precision": "bf16-mixed", "compile": True}
     first = _contender(setup, _config(setup, "ce", **fast))
     yield "ce", first
-    for name, loss, method_class in (("torch_ce", "ce", PlainCPS), ("fpl", "fpl", None)):
-        yield name, _contender(setup, _config(setup, loss, **fast), method_class, networks=first.method.networks)
+    networks = first.method.networks
+    yield "torch_ce", _contender(setup, _config(setup, "ce", **fast), PlainCPS, networks=networks)
+    yield "fpl", _contender(setup, _config(setup, "fpl", **fast), networks=networks)
 
 
-def _config(setup: Setup, loss: Literal["ce", "fpl"], **train) -> RunConfig:
+def _config(setup: Setup, loss: Literal["ce", "fpl"], **train: Any) -> RunConfig:
     """The run of a contender; a small learning rate keeps random images from driving the weights to infinity."""
     return RunConfig(
         augment=AugmentConfig(crop=(setup.crop, setup.crop)),
@@ -133,12 +136,11 @@ def _contender(
 ) -> Contender:
     fabric = make_fabric(config.train)
     fabric.seed_everything(0, verbose=False)
-    method = None if networks is not None else build_method_networks(config, setup.num_classes)
-    if networks is not None or method_class is not None:
-        given = iter(networks if networks is not None else method.networks)
-        build = build_method if method_class is None else method_class
-        method = build(config.method, given.__next__, ignore_index=config.data.ignore_index)
-    optimizer = build_optimizer(fabric.to_device(method), config.optim, fabric.device)
+    given = iter(build_method_networks(config, setup.num_classes).networks if networks is None else networks)
+    build = build_method if method_class is None else method_class
+    method = build(config.method, given.__next__, ignore_index=config.data.ignore_index)
+    fabric.to_device(method)
+    optimizer = build_optimizer(method, config.optim, fabric.device)
     module, wrapped = fabric.setup(method, optimizer)
     module.train()
     batch = _random_batch(setup, fabric.device, channels_last=config.train.channels_last)

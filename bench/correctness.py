@@ -26,7 +26,7 @@ class Truth(NamedTuple):
     loss: float
     gradient: Tensor
     """count * dL/dz of the images that differ, (distinct_images, C, h, w), stored as float32."""
-    count: float
+    count: float  # type: ignore[assignment]  # hides tuple.count
     """What the mean divides by: the pixels of the batch that have a target."""
     mean_positives: float
 

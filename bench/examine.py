@@ -40,7 +40,8 @@ def examine(case: Case, provider: Provider, device: torch.device) -> Examination
 
     def step() -> tuple[Tensor, Tensor]:
         loss = loss_of(inputs.student)
-        return loss, *torch.autograd.grad(loss, inputs.student)
+        (gradient,) = torch.autograd.grad(loss, inputs.student)
+        return loss, gradient
 
     start = time.perf_counter()
     loss, gradient = step()

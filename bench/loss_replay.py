@@ -1,5 +1,7 @@
 """The losses of a training step without its networks, to know their share of the time."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class LossReplay:
         """Compute losses and gradient."""
         with self._contender.fabric.autocast():
             terms = self._method.losses(self._contender.batch, 0.5).terms
-        torch.autograd.grad(sum(terms.values()), self._leaves)
+        torch.autograd.grad(functools.reduce(torch.add, terms.values()), self._leaves)
         self._contender.read(terms)
 
 

@@ -5,10 +5,10 @@ On a CPU the same source is our own compiled engine.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from fpl_fast import planes
 from fpl_fast.bench.cases import THRESHOLD, Case, Inputs
@@ -25,7 +25,7 @@ def planes_loss(student: Tensor, teacher: Tensor, max_positives: int) -> Tensor:
 
 class _PlanesLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, student: Tensor, teacher: Tensor, max_positives: int) -> Tensor:
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, max_positives: int) -> Tensor:
         options = LossOptions(THRESHOLD, max_positives, weighting="none", convex_scale=1.0, form="smooth")
         loss, gradient = compiled_step(options)(
             *(x.permute(1, 0, 2, 3) for x in (student, teacher)),  # no layout is copied: the loop takes any strides
@@ -36,7 +36,7 @@ class _PlanesLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output, None, None
 
@@ -59,6 +59,7 @@ def compiled_step(options: LossOptions) -> Callable[..., tuple[Tensor, Tensor]]:
         terms, gradient = planes.loss_planes(
             student, teacher, None, None, scale, *numbers, specialisation=specialisation
         )
+        assert gradient is not None
         return terms[0].sum() * scale, gradient
 
     # One kernel: without this limit Inductor cuts the graph.

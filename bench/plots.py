@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, cast
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -72,7 +73,7 @@ def _write(path: Path, timings: list[Timing], draw: Callable[[Figure, list[Timin
         "xtick.color": _MUTED,
         "ytick.color": _MUTED,
     }
-    with rc_context(settings):
+    with rc_context(cast("Any", settings)):  # matplotlib lists the names it knows
         figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=160)
         draw(figure, timings)
         for axes in figure.axes:

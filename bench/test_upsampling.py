@@ -1,5 +1,9 @@
 """Time of the loss of one direction from the logits of a network, a quarter or less of the size of the image."""
 
+from fpl_fast.bench.cases import Case, Op
+from fpl_fast.bench.cell import TimeCell
+from fpl_fast.bench.provider import Provider
 
-def test_upsampling(time_cell, case, op, provider) -> None:
+
+def test_upsampling(time_cell: TimeCell, case: Case, op: Op, provider: Provider) -> None:
     time_cell(case, op, provider)

@@ -48,7 +48,7 @@ def module(engine: str) -> ModuleType:
     if engine == "triton":
         from fpl_fast.kernels import fuzzy_positive  # imports triton: only where it is asked for
 
-        return fuzzy_positive  # type: ignore[no-any-return]
+        return fuzzy_positive
     return {"compiled": planes, "eager": eager}[engine]
 
 
@@ -70,7 +70,7 @@ def label_module(engine: str) -> ModuleType:
     if engine == "triton":
         from fpl_fast.kernels import cross_entropy
 
-        return cross_entropy  # type: ignore[no-any-return]
+        return cross_entropy
     return labels
 
 

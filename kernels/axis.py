@@ -52,4 +52,5 @@ def axis(
     bounds = torch.cat([start[:1], start, start[-1:]])
     max_span = int((bounds[2:] - bounds[:-2]).max())
     tables = (cell.to(torch.int32), (source - cell).to(dtype), start.to(torch.int32))
-    return Axis(*(table.to(device, non_blocking=True) for table in tables), max_span)
+    on_device = (table.to(device, non_blocking=True) for table in tables)
+    return Axis(next(on_device), next(on_device), next(on_device), max_span)

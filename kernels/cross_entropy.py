@@ -76,6 +76,6 @@ def _launch(inputs: LabelInputs, *, scale: Tensor | None, grad: Tensor | None, p
             num_warps=config.num_warps,
             enable_fp_fusion=True,
         )
-    if grad is not None and writable_grad is not grad:
+    if grad is not None and writable_grad is not None and writable_grad is not grad:
         grad.copy_(writable_grad)
     return sums

@@ -145,6 +145,6 @@ def _launch_full(
             num_warps=config.num_warps,
             enable_fp_fusion=True,  # the counts rely on fused multiply-adds; Triton's default is about to change
         )
-    if grad is not None and writable_grad is not grad:
+    if grad is not None and writable_grad is not None and writable_grad is not grad:
         grad.copy_(writable_grad)
     return sums

@@ -1,6 +1,6 @@
 """Tensors seen as (N, C, P) or (N, P), P = H * W, the way the kernels address pixels."""
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from torch import Tensor
 
@@ -17,6 +17,12 @@ class PixelStrides(NamedTuple):
         return self.c == 1 and self.p == num_classes
 
 
+@overload
+def writable(grad: Tensor) -> Tensor: ...
+@overload
+def writable(grad: None) -> None: ...
+@overload
+def writable(grad: Tensor | None) -> Tensor | None: ...
 def writable(grad: Tensor | None) -> Tensor | None:
     """``grad``, or where its (H, W) do not collapse a contiguous tensor to write and copy from."""
     if grad is None or _collapses(grad):
@@ -24,6 +30,10 @@ def writable(grad: Tensor | None) -> Tensor | None:
     return grad.new_empty(grad.shape)
 
 
+@overload
+def with_pixel_strides(x: Tensor) -> tuple[Tensor, PixelStrides]: ...
+@overload
+def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]: ...
 def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]:
     """The tensor, copied if its (H, W) do not collapse into one dimension of one stride, and its strides."""
     if x is None:

@@ -140,9 +140,9 @@ def _label_arguments(inputs: LabelInputs) -> dict[str, Any]:
     }
 
 
-_NO_LABELS = {"target_ptr": None, "class_weight_ptr": None}
+_NO_LABELS: dict[str, int | None] = {"target_ptr": None, "class_weight_ptr": None}
 _NO_LABELS |= dict.fromkeys(("target_stride_n", "target_stride_p", "ignore_index"), 0)
-_NO_TEACHER = dict.fromkeys(("teacher_ptr", "partner_ptr", "mix_mask_ptr", "valid_mask_ptr"))
+_NO_TEACHER: dict[str, int | None] = dict.fromkeys(("teacher_ptr", "partner_ptr", "mix_mask_ptr", "valid_mask_ptr"))
 _NO_TEACHER |= dict.fromkeys((f"teacher_stride_{axis}" for axis in "nchw"), 0)
 _NO_TEACHER |= dict.fromkeys(("mix_stride_n", "mix_stride_p", "valid_stride_n", "valid_stride_p"), 0)
 

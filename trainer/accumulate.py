@@ -7,9 +7,12 @@ CutMix-Seg) is that of all processes, but of one micro-batch at a time; so are b
 SyncBatchNorm) and what AEL draws. Dropout is drawn in each process.
 """
 
+from functools import reduce
+
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from lightning.fabric.wrappers import _FabricModule
+from torch import Tensor
 
 from fpl_fast.trainer.methods import Batch, Method
 from fpl_fast.trainer.processes import mean_over_processes
@@ -18,7 +21,7 @@ __all__ = ["backward"]
 
 
 def backward(
-    fabric: Fabric, module: nn.Module, batch: Batch, progress: float, *, num_micro_batches: int = 1
+    fabric: Fabric, module: _FabricModule, batch: Batch, progress: float, *, num_micro_batches: int = 1
 ) -> dict[str, Tensor]:
     """Add the gradient of a batch to that of the parameters.
 
@@ -38,12 +41,14 @@ def backward(
     """
     micro_batches = batch.split(num_micro_batches)
     sums: dict[str, Tensor] = {}
-    for micro_batch, weights in zip(micro_batches, _weights(fabric, module.module, micro_batches), strict=True):
+    method = module.module
+    assert isinstance(method, Method)
+    for micro_batch, weights in zip(micro_batches, _weights(fabric, method, micro_batches), strict=True):
         # The processes exchange gradients once, with the last part.
         with fabric.no_backward_sync(module, enabled=micro_batch is not micro_batches[-1]):
             losses = module(micro_batch, progress)
             terms = {name: term * weights[name] if name in weights else term for name, term in losses.terms.items()}
-            loss = sum(terms.values())
+            loss = reduce(torch.add, terms.values())
             fabric.backward(loss / num_micro_batches)
         for name, value in {"loss": loss, **terms, **losses.telemetry}.items():
             sums[name] = sums.get(name, 0) + value.detach()

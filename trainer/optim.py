@@ -1,5 +1,6 @@
 """SGD under the polynomial schedule."""
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
     groups = method.param_groups(config)
     apex_sgd = _apex_sgd() if config.implementation != "torch" and device.type == "cuda" else None
     if apex_sgd is not None:
-        return apex_sgd(groups, lr=config.lr, momentum=config.momentum)
+        fused: Optimizer = apex_sgd(groups, lr=config.lr, momentum=config.momentum)
+        return fused
     if config.implementation == "apex":
         reason = f"the device {device.type}" if device.type != "cuda" else "no apex.optimizers with CUDA extensions"
         raise ValueError(
@@ -54,7 +56,7 @@ def _apex_sgd() -> Any | None:
 
 def poly_lr(config: OptimConfig, step: int, steps: int) -> float:
     """lr(step) = lr * (1 - step / steps) ** power, for steps counted from 0."""
-    return config.lr * (1 - step / steps) ** config.power
+    return config.lr * math.pow(1 - step / steps, config.power)
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

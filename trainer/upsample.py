@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["upsample"]
+__all__ = ["pixel_size", "upsample"]
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -16,3 +16,8 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
         tensor([[[[0., 1., 2.]]]])
     """
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+
+
+def pixel_size(x: Tensor) -> tuple[int, int]:
+    """(H, W), the last two dimensions."""
+    return x.shape[-2], x.shape[-1]

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fpl_fast.trainer.commands.console import Parser, out_console
-from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config import RunConfig, SyntheticData
 from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.run_folder import RunFolder, free_path
 
@@ -52,12 +52,15 @@ def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
 
     runs = [read_run(folder.path) for folder in folders.values()]
     data = folders[METHODS[0]].load_config().data
+    assert isinstance(data, SyntheticData)
     console = out_console()
     console.print(
         f"\n{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate"
     )
-    table = class_table(runs[0].evaluation.class_names, {run.name: run.evaluation.iou.tolist() for run in runs})
-    table.add_row("pixel accuracy", *(f"{100 * run.evaluation.pixel_accuracy:.1f}" for run in runs))
+    evaluations = {run.name: run.evaluation for run in runs if run.evaluation is not None}
+    (names, *_) = (evaluation.class_names for evaluation in evaluations.values())
+    table = class_table(names, {run: evaluation.iou.tolist() for run, evaluation in evaluations.items()})
+    table.add_row("pixel accuracy", *(f"{100 * evaluation.pixel_accuracy:.1f}" for evaluation in evaluations.values()))
     table.add_row("seconds", *(f"{run.elapsed_s:.0f}" for run in runs))
     console.print(table)
     for report in reports:

@@ -1,13 +1,14 @@
 """What all configurations are made with."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, dataclass_transform
 
 __all__ = ["check_scale_range", "config_class", "require"]
 
 _Class = TypeVar("_Class")
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 def config_class(cls: type[_Class]) -> type[_Class]:
     """A frozen dataclass whose fields are given by name."""
     return dataclass(frozen=True, kw_only=True, slots=True)(cls)

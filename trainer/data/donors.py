@@ -19,7 +19,7 @@ __all__ = ["Donor", "DonorQueue"]
 class Donor(NamedTuple):
     """An image to paste from."""
 
-    index: int  # into the data set
+    index: int  # type: ignore[assignment]  # hides tuple.index; into the data set
     wanted: int  # the class to paste
 
 
@@ -32,6 +32,8 @@ class DonorQueue(nn.Module):
     Args:
         donors: (lead, B, 2) int64, image and wanted class of each of the B donors of the first steps.
     """
+
+    donors: Tensor
 
     def __init__(self, donors: Tensor) -> None:
         super().__init__()

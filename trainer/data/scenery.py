@@ -68,7 +68,9 @@ class Street:
         if label is not None:
             self._mark.ellipse(corners, fill=label)
 
-    def strip(self, x: float, z: tuple[float, float], ppm: tuple[float, float], color: Color | None, label: int | None):
+    def strip(
+        self, x: float, z: tuple[float, float], ppm: tuple[float, float], color: Color | None, label: int | None
+    ) -> None:
         """Fill an upright strip that runs away from the camera between two depths (near, far)."""
         corners = [(ppm[0], z[0]), (ppm[0], z[1]), (ppm[1], z[1]), (ppm[1], z[0])]
         self._fill([self._pixel(depth, (x, up)) for depth, up in corners], color, label)
@@ -146,7 +148,8 @@ def draw_fence(street: Street, side: int, near: float, far: float) -> None:
     street.strip(x, (0, top), (near, far), color if solid else None, FENCE)
     for rail in (0.15, 0.5 * top, top - 0.1):
         street.strip(x, (rail, rail + 0.1), (near, far), color, None)
-    dark = street.color(tuple(value * 2 // 3 for value in color), spread=4) if solid else color
+    red, green, blue = (value * 2 // 3 for value in color)
+    dark = street.color((red, green, blue), spread=4) if solid else color
     for ppm in depths(near, far, rng.randint(8, 16)):
         street.box(ppm, (x - 0.04, 0), (x + 0.04, top), dark, None)
 

@@ -175,10 +175,12 @@ def _photograph(street: scenery.Street, label: np.ndarray, rng: np.random.Genera
         pixels = np.where(shaded & (label != scenery.SKY), pixels * rng.uniform(0.45, 0.8), pixels)
 
     cast = rng.uniform(0.92, 1.08, size=(3, 1, 1)).astype(np.float32)
-    light = np.linspace(*rng.uniform(0.8, 1.15, size=2), width, dtype=np.float32)
+    left, right = rng.uniform(0.8, 1.15, size=2)
+    light = np.linspace(left, right, width, dtype=np.float32)
     pixels = np.clip(pixels * cast * light * np.float32(rng.uniform(0.85, 1.15)), 0, 1) ** rng.uniform(0.75, 1.25)
     noise = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.03))
-    return (np.clip(pixels + noise, 0, 1) * 255).astype(np.uint8)
+    shown: np.ndarray = (np.clip(pixels + noise, 0, 1) * 255).astype(np.uint8)
+    return shown
 
 
 def _blur_annotation(label: np.ndarray, rng: np.random.Generator) -> None:

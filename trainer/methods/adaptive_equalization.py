@@ -17,6 +17,7 @@ from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.predictions import class_confidence, predict
 from fpl_fast.trainer.methods.step_random import StepRandom, draw
 from fpl_fast.trainer.processes import weight_among_processes
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = ["AdaptiveEqualizationLearning"]
 
@@ -52,6 +53,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
     bank: ConfidenceBank
     cutmix_bank: CutMixBank
     queue: DonorQueue
+    paste_targets: Tensor
     _random: StepRandom
 
     @property
@@ -96,8 +98,9 @@ class AdaptiveEqualizationLearning(EmaMethod):
             query = query_classes(self.bank.deficit, self.paste_targets, self.config.paste_draws, random.generator)
             x = copy_paste(x, batch.paste, query)
         logits_x, loss_sup = self.supervised(self.student, x)
+        assert x.label is not None and donor.wanted is not None and batch.mix_mask is not None
         if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
-            loss_sup = loss_sup * weight_among_processes(torch.count_nonzero(x.label != self.ignore_index))
+            loss_sup = loss_sup * weight_among_processes(x.label.ne(self.ignore_index).sum())
         with torch.no_grad():
             target_x = Target(self.teacher(x.image))
             believed = self.teacher(torch.cat([u.image, donor.image]))
@@ -105,6 +108,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
             mask, found = self._component_mask(donor_logits, donor.wanted, batch.mix_mask)
             target_u = Target(teacher_logits, donor_logits, mask)
             for view, logits in ((u, teacher_logits), (donor, donor_logits)):
+                assert view.index is not None
                 self.cutmix_bank.update(view.index, logits.argmax(1), self.config.bank_area)
         mixed = mix_views(u, donor, mask)
         logits_u = self.student(mixed.image)
@@ -154,7 +158,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
 
     def _consistency(self, logits: Tensor, target: Target, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """L of one input, and its telemetry."""
-        config, size = self.config, tuple(valid.shape[-2:])
+        config, size = self.config, pixel_size(valid)
         with torch.no_grad():
             keep_rate = (self.bank.deficit / self.bank.deficit.amax()) ** config.equalize_power
             label = predict(logits, size).label

@@ -27,6 +27,8 @@ class ConfidenceBank(nn.Module):
         momentum: 0.999 in the paper.
     """
 
+    confidence: Tensor
+
     def __init__(self, num_classes: int, momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
@@ -65,6 +67,8 @@ class CutMixBank(nn.Module):
         num_classes: C.
         num_images: Unlabelled images.
     """
+
+    holds: Tensor
 
     def __init__(self, num_classes: int, num_images: int) -> None:
         super().__init__()

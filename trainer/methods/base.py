@@ -6,7 +6,7 @@ Shapes: N images, C classes, (H, W) pixels of a crop, (h, w) pixels of a network
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -16,6 +16,7 @@ from fpl_fast import cross_entropy, ohem_cross_entropy
 from fpl_fast.labelled import LabelEngine
 from fpl_fast.trainer.config import MethodConfig, OptimConfig
 from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = ["Batch", "Losses", "Method", "TrainingSet", "View", "label_engine", "mix_views"]
 
@@ -26,7 +27,7 @@ class View(NamedTuple):
     image: Tensor  # (N, 3, H, W) float32, normalised
     valid: Tensor  # (N, H, W) bool, False on padding
     label: Tensor | None = None  # (N, H, W) int64, only with labelled images
-    index: Tensor | None = None  # (N,) int64, which image of its data set each is
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index; (N,) int64, which image of its data set each is
     wanted: Tensor | None = None  # (N,) int64, the class to paste from each, where the method chose the images
 
 
@@ -54,6 +55,13 @@ def mix_views(view: View, partner: View, mix_mask: Tensor) -> View:
 def label_engine(config: MethodConfig) -> LabelEngine:
     """The engine of losses with labels, of which "compiled" has none."""
     return "auto" if config.engine == "compiled" else config.engine
+
+
+class WithAuxHead(Protocol):
+    """A network with an auxiliary head."""
+
+    def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) to main and auxiliary logits."""
 
 
 class Losses(NamedTuple):
@@ -132,10 +140,12 @@ class Method(nn.Module, ABC):
         """
         counts = {}
         if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
-            counts["loss_sup"] = torch.count_nonzero(batch.labelled.label != self.ignore_index)
+            assert batch.labelled.label is not None
+            counts["loss_sup"] = batch.labelled.label.ne(self.ignore_index).sum()
         if self.config.ignore_padding and not self.config.divide_by_all and batch.unlabelled:
             if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
-                valid = mix_views(*batch.unlabelled, batch.mix_mask).valid
+                u, partner = batch.unlabelled
+                valid = mix_views(u, partner, batch.mix_mask).valid
             else:
                 valid = torch.cat([view.valid for view in (batch.labelled, *batch.unlabelled)])
             counts["loss_unsup"] = torch.count_nonzero(valid)
@@ -167,10 +177,11 @@ class Method(nn.Module, ABC):
         A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
         ``aux_weight``.
         """
+        assert view.label is not None
         if getattr(network, "aux_head", None) is None:
             logits = network(view.image)
             return logits, self.supervised_loss(logits, view.label)
-        logits, aux = network.forward_with_aux(view.image)
+        logits, aux = cast("WithAuxHead", network).forward_with_aux(view.image)
         main_loss, aux_loss = (self.supervised_loss(z, view.label) for z in (logits, aux))
         return logits, main_loss + self.config.aux_weight * aux_loss
 
@@ -184,9 +195,9 @@ class Method(nn.Module, ABC):
         Returns:
             0-d mean over the pixels that count; 0 when there is none.
         """
-        keywords = {
+        keywords: dict[str, Any] = {
             "ignore_index": self.ignore_index,
-            "size": tuple(label.shape[-2:]),
+            "size": pixel_size(label),
             "engine": label_engine(self.config),
         }
         if self.config.sup_loss == "ohem":

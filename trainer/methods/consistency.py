@@ -4,7 +4,8 @@ Targets travel as whole distributions (logits): the losses upsample, CutMix and 
 loss can stand wherever the pseudo-label cross entropy does.
 """
 
-from typing import Any, NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ import fpl_fast
 from fpl_fast import LossStats, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.processes import mean_over_processes
-from fpl_fast.trainer.upsample import upsample
+from fpl_fast.trainer.upsample import pixel_size, upsample
 
 __all__ = [
     "Target",
@@ -55,8 +56,9 @@ def pseudo_label_loss(
     """
     keywords |= {**target._asdict(), "size": size, "return_stats": True, "engine": config.engine}
     if config.loss == "ce":
-        return pseudo_label_cross_entropy(student_logits, **keywords)
-    return fuzzy_positive_loss(
+        result = pseudo_label_cross_entropy(student_logits, **keywords)
+        return cast("tuple[Tensor, LossStats]", result)
+    result = fuzzy_positive_loss(
         student_logits,
         **keywords,
         threshold=config.threshold,
@@ -65,6 +67,7 @@ def pseudo_label_loss(
         convex_scale=config.convex_scale,
         form=config.form,
     )
+    return cast("tuple[Tensor, LossStats]", result)
 
 
 def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
@@ -97,7 +100,7 @@ def consistency_loss(
         target: What the student is to match.
         valid: (N, H, W) bool, False on padding.
     """
-    size, valid_mask = tuple(valid.shape[-2:]), valid if config.ignore_padding else None
+    size, valid_mask = pixel_size(valid), valid if config.ignore_padding else None
     part = valid.float().mean() if config.ignore_padding and config.divide_by_all else 1.0
     if config.loss == "mse":
         return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask) * part, {}
@@ -107,10 +110,10 @@ def consistency_loss(
 
 def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:
     """What is logged of one or more such losses, taken together."""
-    cross_entropy = sum(s.cross_entropy for s in stats)
+    cross_entropy = reduce(torch.add, [s.cross_entropy for s in stats])
     return {
-        "mean_positives": sum(s.mean_positives for s in stats) / len(stats),
-        "fpl_ce_ratio": cross_entropy / sum(s.unweighted_loss for s in stats),
+        "mean_positives": reduce(torch.add, [s.mean_positives for s in stats]) / len(stats),
+        "fpl_ce_ratio": cross_entropy / reduce(torch.add, [s.unweighted_loss for s in stats]),
     }
 
 
@@ -134,7 +137,7 @@ def softmax_mse(
 
     with torch.no_grad():
         teacher = probability(target.teacher_logits)
-        if target.partner_logits is not None:
+        if target.partner_logits is not None and target.mix_mask is not None:
             teacher = torch.where(target.mix_mask.unsqueeze(1), probability(target.partner_logits), teacher)
     squared = (probability(student_logits) - teacher).square().sum(1)
     if valid_mask is None:

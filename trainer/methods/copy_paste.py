@@ -34,6 +34,7 @@ def copy_paste(view: View, source: View, query: Tensor) -> View:
         source: As many labelled images; one without labels pastes nothing.
         query: (C,) bool.
     """
+    assert source.label is not None and view.label is not None
     known = (source.label >= 0) & (source.label < len(query))
     pasted = query[source.label.clamp(0, len(query) - 1)] & known
     return view._replace(

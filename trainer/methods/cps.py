@@ -4,11 +4,14 @@ Source: "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision" (C
 (CVPR 2023) as an option of the loss.
 """
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, mix_views
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = ["CrossPseudoSupervision"]
 
@@ -45,7 +48,7 @@ class CrossPseudoSupervision(Method):
             targets = [Target(logits.detach()) for logits in students]
             valid = torch.cat([x.valid, u.valid])
 
-        loss_sup = sum(loss for _, loss in labelled)
+        loss_sup = reduce(torch.add, [loss for _, loss in labelled])
         loss_unsup, telemetry = self._cross(students, targets, valid)
         return Losses({"loss_sup": loss_sup, "loss_unsup": self.config.unsup_weight * loss_unsup}, telemetry)
 
@@ -53,6 +56,7 @@ class CrossPseudoSupervision(Method):
         """Students on the mixed images, targets from the unmixed ones, validity of the mixture."""
         u, partner = batch.unlabelled
         mask = batch.mix_mask
+        assert mask is not None
         with torch.no_grad():
             targets = [Target(network(u.image), network(partner.image), mask) for network in self.networks]
         mixed = mix_views(u, partner, mask)
@@ -67,11 +71,11 @@ class CrossPseudoSupervision(Method):
                 config,
                 student,
                 target,
-                size=tuple(valid.shape[-2:]),
+                size=pixel_size(valid),
                 valid_mask=valid if config.ignore_padding else None,
             )
             for student, target in zip(students, reversed(targets), strict=True)
         ]
         losses, stats = zip(*results, strict=True)
         # One factor for both directions, so that they keep their relative size.
-        return sum(losses) * balance_factor(config, *stats), loss_telemetry(*stats)
+        return reduce(torch.add, losses) * balance_factor(config, *stats), loss_telemetry(*stats)

@@ -10,6 +10,7 @@ from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.predictions import confidence_map
 from fpl_fast.trainer.processes import mean_over_processes
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = ["CutMixSeg"]
 
@@ -40,11 +41,12 @@ class CutMixSeg(EmaMethod):
     def losses(self, batch: Batch, progress: float) -> Losses:
         """``loss_sup`` and ``loss_unsup``; telemetry ``sure``, that is c, and that of the pseudo-label losses."""
         config, (u, partner), mask = self.config, batch.unlabelled, batch.mix_mask
+        assert mask is not None
         _, loss_sup = self.supervised(self.student, batch.labelled)  # first: passes move the running statistics
         with torch.no_grad():
             target = Target(self.teacher(u.image), self.teacher(partner.image), mask)
             mixed = mix_views(u, partner, mask)
-            sure = confidence_map(target, tuple(mask.shape[-2:])) >= config.confidence_threshold
+            sure = confidence_map(target, pixel_size(mask)) >= config.confidence_threshold
             inside = config.ignore_padding and not config.divide_by_all
             counted = mixed.valid if inside else torch.ones_like(mixed.valid)
             counts = torch.stack([(sure & counted).sum(), counted.sum()]).float()

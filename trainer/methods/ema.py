@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.base import Method
@@ -28,7 +28,8 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers:
         buffers: Whether floating-point buffers (the running statistics of batch normalisation) are averaged with the
             parameters. Otherwise the teacher keeps its own, which its passes in train mode move.
     """
-    ours, theirs = list(teacher.parameters()), list(student.parameters())
+    ours: list[Tensor] = list(teacher.parameters())
+    theirs: list[Tensor] = list(student.parameters())
     if buffers:
         ours += [b for b in teacher.buffers() if b.is_floating_point()]
         theirs += [b for b in student.buffers() if b.is_floating_point()]

@@ -8,7 +8,7 @@ from torch import Tensor
 from fpl_fast import cross_entropy
 from fpl_fast.labelled import LabelEngine
 from fpl_fast.trainer.methods.consistency import Target
-from fpl_fast.trainer.upsample import upsample
+from fpl_fast.trainer.upsample import pixel_size, upsample
 
 __all__ = ["Prediction", "class_confidence", "confidence_map", "predict"]
 
@@ -34,7 +34,7 @@ def predict(logits: Tensor, size: tuple[int, int]) -> Prediction:
 def confidence_map(target: Target, size: tuple[int, int]) -> Tensor:
     """(N, H, W) float32: the highest probability of each pixel of a target, mixed as the target is."""
     confidence = predict(target.teacher_logits, size).confidence
-    if target.partner_logits is None:
+    if target.partner_logits is None or target.mix_mask is None:
         return confidence
     return torch.where(target.mix_mask, predict(target.partner_logits, size).confidence, confidence)
 
@@ -56,7 +56,7 @@ def class_confidence(
         scatter: deterministic on a GPU.
     """
     probability = cross_entropy(
-        logits, label, ignore_index=ignore_index, size=tuple(label.shape[-2:]), reduction="none", engine=engine
+        logits, label, ignore_index=ignore_index, size=pixel_size(label), reduction="none", engine=engine
     )
     probability = probability.neg_().exp_()
     members = [label == c for c in range(logits.shape[1])]

@@ -48,7 +48,10 @@ class SegmentationNetwork(nn.Module):
         """
         features = self.encode(image)
         logits = self.classify(self.decode(features))
-        return (logits, self.aux_head(features.middle)) if with_aux else logits
+        if not with_aux:
+            return logits
+        assert self.aux_head is not None
+        return logits, self.aux_head(features.middle)
 
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Main and auxiliary logits in one pass, where ``aux_head`` is not None; compiled whenever ``forward`` is."""

@@ -5,7 +5,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from matplotlib import rc_context
@@ -49,7 +49,7 @@ def curves_svg(title: str, curves: Sequence[Curve], *, unit: str = "") -> str:
         unit: of the values.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif", "font.size": 9}
-    with rc_context(settings):
+    with rc_context(cast("Any", settings)):  # matplotlib lists the names it knows
         figure = Figure(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
         for curve in curves:

@@ -111,7 +111,7 @@ def comparison(run: Run, others: Sequence[Run]) -> str:
 
 def num_networks(run: Run) -> int:
     """Networks that a run trains side by side and sums the losses of."""
-    return _NUM_NETWORKS.get((run.config.get("method") or {}).get("name"), 1)
+    return _NUM_NETWORKS.get((run.config.get("method") or {}).get("name", ""), 1)
 
 
 def curves(run: Run, others: Sequence[Run]) -> str:
