@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -72,7 +73,7 @@ class Contender(NamedTuple):
 
     fabric: Fabric
     method: Method
-    module: nn.Module
+    module: _FabricModule
     """The method as Fabric wraps it."""
     optimizer: Optimizer
     batch: Batch

@@ -32,7 +32,7 @@ class FuzzyPositiveLoss(nn.Module):
         self, student_logits: Tensor, teacher_logits: Tensor, **tensors: Tensor
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Evaluate the loss; ``tensors`` are pixel_weight, valid_mask, partner_logits and mix_mask."""
-        return fuzzy_positive_loss(student_logits, teacher_logits, **tensors, **self.options)  # type: ignore[call-overload, no-any-return]
+        return fuzzy_positive_loss(student_logits, teacher_logits, **tensors, **self.options)  # type: ignore[call-overload]
 
     def extra_repr(self) -> str:
         """The options that differ from the defaults."""

@@ -144,7 +144,9 @@ fuzzy_positive_map.register_autograd(_map_backward, setup_context=_save_map)
 
 def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_corners: bool) -> LossInputs:
     """What the engines are given; whether the student asks for a gradient matters neither to them nor their graphs."""
-    return LossInputs(student.detach(), *others, None if size is None else (size[0], size[1]), align_corners)
+    pair = None if size is None else (size[0], size[1])
+    tensors = LossInputs(student.detach(), *others)
+    return tensors._replace(size=pair, align_corners=align_corners)
 
 
 def save_inputs(ctx: Any, inputs: Sequence[Tensor | None]) -> None:

@@ -8,9 +8,11 @@ from functools import partial
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
-from lightning.fabric.strategies import DDPStrategy
-from timm.layers import convert_sync_batchnorm
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.strategies.ddp import DDPStrategy
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig

@@ -5,7 +5,7 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with replacing(path) as file:
             writer = _Digesting(file)
             try:
-                torch.save({"format": _FORMAT, "version": _VERSION, **state}, writer)
+                torch.save({"format": _FORMAT, "version": _VERSION, **state}, cast("BinaryIO", writer))
             except RuntimeError as error:  # torch hides what the file system said
                 raise writer.error or error from None
             file.write(_MARK + writer.digest.digest())
@@ -128,7 +128,9 @@ def _remedy(path: Path) -> str:
 
 def random_state() -> dict[str, Any]:
     """The states of the global generators of Python, NumPy and torch (CPU and current GPU)."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    numpy_state = np.random.get_state(legacy=True)
+    assert isinstance(numpy_state, tuple)
+    name, keys, position, has_gauss, gauss = numpy_state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),

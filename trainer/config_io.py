@@ -51,7 +51,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     kind = data.get("kind", "synthetic") if isinstance(data, Mapping) else "synthetic"
     if kind not in DATA_KINDS:
         raise ValueError(f"{source}: data.kind must be one of {', '.join(DATA_KINDS)}, got {kind!r}")
-    parser = _parser(RunConfig(data=DATA_KINDS[kind]()))
+    parser = _parser(RunConfig(data=_data(kind)))
     keys = _keys(parser)
     for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
@@ -129,7 +129,7 @@ def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") ->
     parser.add_argument("--recipe", type=str, default=config.recipe, help=describe_fields(RunConfig)["recipe"])
     for name in _sections(config.data):
         section = getattr(config, name)
-        group = parser.add_argument_group(type(section).__doc__.splitlines()[0].rstrip(".:"))
+        group = parser.add_argument_group((type(section).__doc__ or "").splitlines()[0].rstrip(".:"))
         docs = describe_fields(type(section))
         for f in dataclasses.fields(section):
             default = getattr(section, f.name)
@@ -146,10 +146,15 @@ def describe_fields(cls: type) -> dict[str, str]:
     return docs
 
 
-def _sections(data: DataConfig) -> dict[str, type]:
+def _sections(data: DataConfig) -> dict[str, Any]:
     """The parts of a RunConfig that are dataclasses themselves."""
     types = {f.name: f.type for f in dataclasses.fields(RunConfig) if f.name != "recipe"}
     return types | {"data": type(data)}
+
+
+def _data(kind: str) -> Any:
+    """A data set of a kind with its defaults."""
+    return DATA_KINDS[kind]()
 
 
 def _keys(parser: ArgumentParser) -> list[str]:
@@ -158,7 +163,7 @@ def _keys(parser: ArgumentParser) -> list[str]:
 
 def _to_config(values: dict[str, Any], kind: str) -> RunConfig:
     """The dataclasses from values that jsonargparse has checked."""
-    sections = _sections(DATA_KINDS[kind]())
+    sections = _sections(_data(kind))
     return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
 
 

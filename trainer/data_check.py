@@ -95,8 +95,9 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
     Raises:
         ValueError: See ``read_file_splits``. What is wrong with files and labels is in the report.
     """
-    parts = {}
-    for name, split in read_file_splits(config).items():
+    splits, parts = read_file_splits(config), {}
+    assert isinstance(config.data, FileData)
+    for name, split in splits.items():
         dataset = make_dataset(config.data, split, labelled=name != "unlabelled")
         parts[name] = PartReport(split, dataset, dataset.inspect(progress=progress(name)))
     leaks, remarks = find_overlaps(config.data, {name: part.split for name, part in parts.items()})
@@ -118,7 +119,8 @@ def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[s
     Images of a public data set are known by their public names, since lists may place one of them in two folders;
     others by their paths.
     """
-    leaks, remarks = [], []
+    leaks: list[str] = []
+    remarks: list[str] = []
     name = image_id if isinstance(data, PublicData) else str
     names = {part: [name(pair.image) for pair in split.pairs] for part, split in splits.items()}
     for (one, images), (other, others) in itertools.combinations(names.items(), 2):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from lightning.fabric import Fabric
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from fpl_fast.trainer.build import (
@@ -25,7 +26,7 @@ from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb, reset
 from fpl_fast.trainer.config import RunConfig, TrainConfig
 from fpl_fast.trainer.data.sample import ClassTable, Sample
 from fpl_fast.trainer.inputs import TrainDatasets, class_table, read_batches
-from fpl_fast.trainer.methods import Batch, Method, TrainingSet, View
+from fpl_fast.trainer.methods import Batch, Method, TrainingSet
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
@@ -160,7 +161,8 @@ def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
     fabric = make_fabric(config.train, alone=alone)
     available = _available_memory(fabric.device)
     fabric.seed_everything(config.train.seed, verbose=False)
-    method = fabric.to_device(prepared_method(config)).train()
+    method = prepared_method(config).train()
+    fabric.to_device(method)
     return PreparedRun(fabric, method, predict_memory(config, method, fabric), available)
 
 
@@ -194,7 +196,7 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
             train=dataclasses.replace(train, batch_labelled=labelled * fabric.world_size),
         )
         batch = next(_random_batches(probe, method, fabric))
-        views = tuple(View(*(None if t is None else t[:unlabelled] for t in view)) for view in batch.unlabelled)
+        views = tuple(apply_to_collection(view, Tensor, lambda t: t[:unlabelled]) for view in batch.unlabelled)
         mask = None if batch.mix_mask is None else batch.mix_mask[:unlabelled]
         return _saved_bytes(method, batch._replace(unlabelled=views, mix_mask=mask), fabric)
 
@@ -261,5 +263,6 @@ def _available_memory(device: torch.device) -> int | None:
 
 def _require_fit(prepared: PreparedRun) -> None:
     if not prepared.fits:
+        assert prepared.available is not None
         need, free = (f"{size / 1e9:.1f} GB" for size in (prepared.predicted.total, prepared.available))
         raise ValueError(f"augment.crop and train.batch_* must be such that a step fits into {free}, got about {need}")

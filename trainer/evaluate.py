@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from fpl_fast.trainer.data.one_line import in_one_line
@@ -87,7 +88,8 @@ def evaluate(
     indices = range(len(dataset)) if indices is None else indices
     if len(indices) == 0:
         raise ValueError("dataset must hold at least one image to evaluate on, got 0")
-    samples = DataLoader(Subset(dataset, indices), batch_size=None, collate_fn=_as_is, num_workers=num_workers)
+    part = Subset(cast("Dataset[Sample]", dataset), indices)
+    samples = DataLoader[Any](part, batch_size=None, collate_fn=cast("Any", _as_is), num_workers=num_workers)
     confusion = MulticlassConfusionMatrix(
         num_classes, ignore_index=ignore_index, validate_args=False, sync_on_compute=False
     ).to(device)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.sample import Palette, SegmentationDataset
@@ -80,7 +80,7 @@ class Exporter:
         self.places = _places(dataset)
         self.label_ids = config.data.kind == "city"
         reads: list[Path] = []
-        if isinstance(dataset, FolderDataset):
+        if isinstance(dataset, FolderDataset) and isinstance(config.data, FileData):
             root = Path(config.data.root)
             reads = [root / name for pair in dataset.pairs for name in pair]
         self._outputs = Outputs(out, self.places, reads=reads, option="--export")

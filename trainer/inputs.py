@@ -4,12 +4,12 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from fpl_fast.trainer.config import DataConfig, FileData, RunConfig, SyntheticData
+from fpl_fast.trainer.config import DataConfig, FileData, FolderData, PublicData, RunConfig, SyntheticData
 from fpl_fast.trainer.data import sources
 from fpl_fast.trainer.data.annotation import absent_classes, has_labelled_pixel, nothing_labelled
 from fpl_fast.trainer.data.cutmix import cutmix_masks
@@ -74,6 +74,7 @@ def build_train_datasets(data: DataConfig, *, unlabelled: bool) -> TrainDatasets
             labelled=make_dataset(data, labelled_split(data)),
             unlabelled=make_dataset(data, unlabelled_split(data), labelled=False) if unlabelled else None,
         )
+    assert isinstance(data, SyntheticData)
     behind = data.num_val + data.num_labelled
     return TrainDatasets(
         labelled=_scenes(data, data.num_labelled, first=data.num_val),
@@ -96,6 +97,7 @@ def build_val_dataset(data: DataConfig) -> SegmentationDataset:
     """
     if isinstance(data, FileData):
         return make_dataset(data, val_split(data))
+    assert isinstance(data, SyntheticData)
     return _scenes(data, data.num_val, first=0)
 
 
@@ -115,7 +117,7 @@ def build_split(data: DataConfig, split: str) -> SegmentationDataset:
         return build_train_datasets(data, unlabelled=False).labelled
     if not isinstance(data, FileData):
         raise ValueError(f"split must be val or train: this data set has no list files, got {split!r}")
-    return build_val_dataset(dataclasses.replace(data, val=split))
+    return build_val_dataset(_with_val(data, split))
 
 
 def read_split(data: FileData, split: str) -> Split:
@@ -126,7 +128,13 @@ def read_split(data: FileData, split: str) -> Split:
     """
     if split == "train":
         return labelled_split(data)
-    return val_split(data if split == "val" else dataclasses.replace(data, val=split))
+    return val_split(data if split == "val" else _with_val(data, split))
+
+
+def _with_val(data: FileData, name: str) -> FileData:
+    """The description with another list of validation images."""
+    assert isinstance(data, FolderData | PublicData)
+    return dataclasses.replace(data, val=name)
 
 
 def check_files(
@@ -152,6 +160,7 @@ def check_files(
     for part, dataset in {**datasets._asdict(), "val": val}.items():
         if not isinstance(dataset, FolderDataset):
             continue
+        assert isinstance(data, FileData)
         if data.check:
             found = dataset.check(progress=progress)
         elif dataset.labelled and not has_labelled_pixel(dataset):
@@ -276,9 +285,10 @@ def _streams(
         pad_label=config.data.ignore_index if augment.pad_label == "ignore" else 0,
         scale_range=augment.scale_range,
     )
-    x_seeds = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
+    x_seeds: dict[str, Any] = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
     if num_unlabelled_views == 0:
         return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
+    assert datasets.unlabelled is not None
     length = max(len(datasets.labelled), len(datasets.unlabelled))
     x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
     unlabelled = [

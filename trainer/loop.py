@@ -119,7 +119,8 @@ class _Trainer:
             self.method.prepare(
                 TrainingSet(self.val.num_classes, len(self.datasets.unlabelled), config.train.batch_unlabelled)
             )
-        optimizer = build_optimizer(fabric.to_device(self.method), config.optim, fabric.device)
+        fabric.to_device(self.method)
+        optimizer = build_optimizer(self.method, config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
         seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike
@@ -276,6 +277,7 @@ class _Trainer:
         return best
 
     def _record(self, split: str, scalars: dict[str, float]) -> None:
+        assert self.log is not None
         self.log.write(self.state.step, split, scalars)
         self.monitor.logged(self.state.step, split, scalars)
 
@@ -297,4 +299,4 @@ class _Trainer:
             return asked
         if not log_due:
             return False
-        return bool(self.fabric.all_reduce(torch.tensor(float(asked), device=self.fabric.device), reduce_op="sum") > 0)
+        return bool(mean_over_processes(torch.tensor(float(asked), device=self.fabric.device)) > 0)

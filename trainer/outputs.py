@@ -34,8 +34,9 @@ class WrittenFiles:
             except (ValueError, TypeError, KeyError):
                 continue  # cut short by a kill: what it told of was not written
 
-    def __contains__(self, file: Path) -> bool:
+    def __contains__(self, file: object) -> bool:
         """Whether a file is one of them, however its path is spelt."""
+        assert isinstance(file, Path)
         if not self._digests or file.is_symlink() or not file.is_file():
             return False
         place = os.path.relpath(file.resolve(), self.folder.resolve())

@@ -41,7 +41,7 @@ def weight_among_processes(count: Tensor) -> Tensor:
     return torch.where(mean > 0, count / mean, 1.0)
 
 
-def first_decides(fabric: Fabric, action: Callable[[], None]) -> None:
+def first_decides(fabric: Fabric, action: Callable[[], object]) -> None:
     """Let the first process do something; where it fails, all stop, and the first one says why.
 
     Raises:

@@ -7,7 +7,7 @@ papers and their code leave something open, docs/choices.md says what stands her
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from fpl_fast.trainer.config import (
     AugmentConfig,
@@ -247,10 +247,11 @@ def make_recipe(name: str, *, partition: str | None = None) -> RunConfig:
 def _at_partition(config: RunConfig, setting: str, partition: str) -> RunConfig:
     if partition not in LABELLED_PARTS:
         raise ValueError(f"--partition must be one of {', '.join(LABELLED_PARTS)}, got {partition!r}")
+    assert isinstance(config.data, VocData | CityscapesData)
     steps = num_steps(config.data.kind, setting, partition)
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, partition=partition),
+        data=dataclasses.replace(config.data, partition=cast("Any", partition)),
         train=dataclasses.replace(config.train, steps=steps),
     )
 
@@ -273,7 +274,7 @@ class Cell(NamedTuple):
 def published_number(config: RunConfig) -> Published | None:
     """What the paper reports for the recipe, backbone and partition of a run; other settings are not compared."""
     data, _, method = config.recipe.partition("/")
-    if data not in PARTITIONS or data != config.data.kind:
+    if data not in PARTITIONS or not isinstance(config.data, VocData | CityscapesData) or data != config.data.kind:
         return None
     return find_published(data, method, config.model.backbone, config.data.partition)
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from lightning.fabric.wrappers import _FabricModule
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fpl_fast.trainer.accumulate import backward
@@ -16,7 +17,7 @@ __all__ = ["train_step"]
 
 def train_step(
     fabric: Fabric,
-    module: nn.Module,
+    module: _FabricModule,
     optimizer: Optimizer,
     batch: Batch,
     progress: float,

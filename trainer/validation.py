@@ -35,7 +35,7 @@ def validate(
     share = range(fabric.global_rank, len(dataset), fabric.world_size)
     if fabric.global_rank >= len(dataset) > 0:  # more processes than images
         nothing = torch.zeros(dataset.num_classes, dataset.num_classes, dtype=torch.int64, device=fabric.device)
-        return EvaluationResult.from_confusion(fabric.all_reduce(nothing, reduce_op="sum"))
+        return EvaluationResult.from_confusion(_sum(fabric, nothing))
     result = evaluate(
         network,
         dataset,
@@ -53,8 +53,14 @@ def validate(
     )
     if fabric.world_size == 1:
         return result
-    confusion = fabric.all_reduce(result.confusion.to(fabric.device), reduce_op="sum")
-    return EvaluationResult.from_confusion(confusion)
+    return EvaluationResult.from_confusion(_sum(fabric, result.confusion.to(fabric.device)))
+
+
+def _sum(fabric: Fabric, confusion: Tensor) -> Tensor:
+    """The confusions of all processes."""
+    total = fabric.all_reduce(confusion, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def save_evaluation(
@@ -107,11 +113,12 @@ def save_samples(
     """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K."""
     count = min(config.eval.samples, len(dataset))
     protocol = named_protocol(config.eval.protocol, config.eval.window)
-    arrays = {"palette": np.array(dataset.palette, dtype=np.uint8)}
+    arrays: dict[str, Any] = {"palette": np.array(dataset.palette, dtype=np.uint8)}
     was_training = network.training
     network.eval()
     for place in range(count):
         sample = dataset[place * len(dataset) // count]
+        assert sample.label is not None
         image = normalize(sample.image[None].to(fabric.device), mean=config.data.mean, std=config.data.std)
         with fabric.autocast():
             logits = predict_logits(network, protocol.part(image), protocol)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.commands.settings import read_config
-from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config.label_map import show_label_map
 
 __all__ = ["main"]
@@ -36,6 +36,7 @@ def _check(config: RunConfig) -> int:
 
     with counting() as progress:
         report = examine_data(config, progress)
+    assert isinstance(config.data, FileData)
     console = out_console()
     console.print(parts_table(report))
     for name, part in report.parts.items():
@@ -54,13 +55,15 @@ def _pack(config: RunConfig) -> int:
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.data.pack_writer import write_pack
     from fpl_fast.trainer.data.sources import file_store
+    from fpl_fast.trainer.data.store import Kind
     from fpl_fast.trainer.data_check import read_file_splits
 
     splits = read_file_splits(config)
+    assert isinstance(config.data, FileData)
     if config.data.packed is None:
         raise ValueError("data.packed must name the folder to pack into, got null")
     path = Path(config.data.packed)
-    pictures = [("image", pair.image) for split in splits.values() for pair in split.pairs]
+    pictures: list[tuple[Kind, str]] = [("image", pair.image) for split in splits.values() for pair in split.pairs]
     pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
     with counting() as progress:
         problems = write_pack(path, file_store(config.data), pictures, progress=progress("pictures"))

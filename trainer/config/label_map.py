@@ -32,7 +32,12 @@ def read_label_map(label_map: LabelMap | None) -> dict[int, int | None]:
             targets *= len(values)
         require(len(targets) == len(values), "data.label_map", "between ranges of one length", entry)
         for value, index in zip(values, targets, strict=True):
-            require(value not in classes, "data.label_map", f"a map that names {value} once", show_label_map(label_map))
+            require(
+                value not in classes,
+                "data.label_map",
+                f"a map that names {value} once",
+                show_label_map(label_map or {}),
+            )
             classes[value] = index
     return classes
 

@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
+from PIL.ImageFile import ImageFile
 
 from fpl_fast.trainer.data.store import Kind, Picture, Store
 
@@ -73,7 +75,11 @@ def _require_8_bits(picture: Image.Image) -> None:
 
 def _require_indices(picture: Image.Image) -> None:
     # A palette's entries are read as indices. Grey of fewer bits would be stretched to 0 ... 255 by Pillow.
-    if picture.format != "PNG" or picture.mode not in ("L", "P") or picture.tile[0].args in ("L;2", "L;4"):
+    if (
+        picture.format != "PNG"
+        or picture.mode not in ("L", "P")
+        or cast("ImageFile", picture).tile[0].args in ("L;2", "L;4")
+    ):
         raise ValueError(
             f"a label must be an 8-bit single-channel or palette PNG of class indices, "
             f"got {picture.format} of Pillow mode {picture.mode}"

@@ -153,7 +153,7 @@ class PackStore(Store):
         return np.memmap(data_file(self.path), dtype=np.uint8, mode="r")
 
     def _verify(self, kind: Kind, name: str, record: Record, array: np.ndarray) -> None:
-        if (crc32 := zlib.crc32(array)) != record.crc32:
+        if (crc32 := zlib.crc32(array.data)) != record.crc32:
             raise ValueError(
                 f"{self.where(name)}: the packed picture must have checksum {record.crc32:08x}, got {crc32:08x}: "
                 f"delete {self.path} and pack anew"

@@ -136,11 +136,11 @@ class _Writer:
         """Write an array, unless the one packed before is the same; its line of the index waits for the next commit."""
         kind, name = picture
         array, offset = content.pixels.contiguous().numpy(), self._data.tell()
-        crc32 = zlib.crc32(array)
+        crc32 = zlib.crc32(array.data)
         if packed is not None and (packed.shape, packed.crc32) == (array.shape, crc32):
             offset = packed.offset
         else:
-            self._data.write(array)
+            self._data.write(array.data)
         record = {"kind": kind, "name": name, "offset": offset, "shape": list(array.shape), "crc32": crc32}
         self._lines.append(_line(record | {"source": source, "orientation": content.orientation}))
         if self._data.tell() - self._committed >= _BYTES_PER_COMMIT:

@@ -56,10 +56,11 @@ def index_palette(num_classes: int) -> Palette:
         >>> index_palette(3)
         ((0, 0, 0), (128, 0, 0), (0, 128, 0))
     """
-    return tuple(
-        tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))
-        for index in range(num_classes)
-    )  # type: ignore[return-value]
+
+    def channel(index: int, place: int) -> int:
+        return sum((index >> (3 * bit + place) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple((channel(index, 0), channel(index, 1), channel(index, 2)) for index in range(num_classes))
 
 
 def value_ranges(values: Sequence[int], limit: int | None = None) -> str:

@@ -29,6 +29,7 @@ def labelled_split(data: FileData) -> Split:
     if isinstance(data, PublicData):
         lists = _lists(data)
         return lists.read(data.labelled) if data.labelled else lists.labelled(_denominator(data), data.partition_seed)
+    assert isinstance(data, FolderData)
     return _folder_split(data, "labelled", data.images, data.labels)
 
 
@@ -39,6 +40,7 @@ def unlabelled_split(data: FileData) -> Split:
         if data.unlabelled:
             return lists.read(data.unlabelled)
         return lists.unlabelled(_denominator(data), labelled)
+    assert isinstance(data, FolderData)
     return _folder_split(data, "unlabelled", data.images, data.labels)
 
 
@@ -46,6 +48,7 @@ def val_split(data: FileData) -> Split:
     """The images evaluated on."""
     if isinstance(data, PublicData):
         return _lists(data).read(data.val or _public(data).val)
+    assert isinstance(data, FolderData)
     return _folder_split(data, "val", data.val_images, data.val_labels)
 
 
@@ -53,6 +56,7 @@ def class_table(data: FileData) -> ClassTable:
     """Names and colours of the classes; none of the files need be there."""
     if isinstance(data, FolderData):
         return ClassTable(data.class_names or tuple(map(str, range(data.num_classes))), index_palette(data.num_classes))
+    assert isinstance(data, PublicData)
     public = _public(data)
     return ClassTable(public.class_names, public.palette)
 
@@ -109,7 +113,11 @@ def _label_ignore(data: FileData) -> tuple[int, ...]:
 
 def file_store(data: FileData) -> FileStore:
     """The pictures of a data set in their files."""
-    where_missing = _public(data).where_missing if isinstance(data, PublicData) else partial(on_missing_file, data)
+    if isinstance(data, PublicData):
+        where_missing = _public(data).where_missing
+    else:
+        assert isinstance(data, FolderData)
+        where_missing = partial(on_missing_file, data)
     return FileStore(Path(data.root), where_missing=where_missing)
 
 

@@ -49,7 +49,7 @@ class SyntheticScenes:
 
     num_classes = len(CLASS_NAMES)
     ignore_index = SyntheticData.ignore_index
-    class_names = CLASS_NAMES
+    class_names: tuple[str, ...] = CLASS_NAMES
     palette = PALETTE
 
     def __init__(

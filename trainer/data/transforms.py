@@ -73,7 +73,7 @@ class Augmentation:
         flip = rng.random() < self.flip_probability
         scale = self._draw_scale(rng)
         size = [max(1, math.floor(side * scale)) for side in image.shape[-2:]]
-        offset = [rng.integers(max(side - crop, 0) + 1) for side, crop in zip(size, self.crop_size, strict=True)]
+        offset = [int(rng.integers(max(side - crop, 0) + 1)) for side, crop in zip(size, self.crop_size, strict=True)]
 
         # Only what the crop shows is resized: 3 ms instead of 17 on average, for 800 x 800 of 1024 x 2048 (one thread).
         spans = [_span(*args) for args in zip(image.shape[-2:], size, offset, self.crop_size, strict=True)]
@@ -92,7 +92,7 @@ class Augmentation:
 
     def _draw_scale(self, rng: np.random.Generator) -> float:
         if self.scale_range is None:
-            return self.scales[rng.integers(len(self.scales))]
+            return self.scales[int(rng.integers(len(self.scales)))]
         low, high = self.scale_range
         return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 

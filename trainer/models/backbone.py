@@ -3,10 +3,10 @@
 import difflib
 import logging
 from os import PathLike
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
-from timm.layers import Format
+from timm.layers.format import Format
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.weights import load_weights
@@ -71,7 +71,7 @@ class Backbone(nn.Module):
             known = timm.list_models(pretrained=False)
             nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
             raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
-        self.encoder = _create(_DEEP_STEM.get(name, name), output_stride, pretrained)
+        self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained)
         if name in _DEEP_STEM:
             self.encoder.maxpool.ceil_mode = ceil_pool
             if output_stride in (8, 16):
@@ -92,7 +92,7 @@ class Backbone(nn.Module):
         return Features(maps[0], maps[-2], maps[-1])
 
 
-def _create(name: str, output_stride: int | None, pretrained: bool) -> nn.Module:
+def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
     """The timm encoder that returns the features at stride 4 and the last two."""
     probe = _features_only(name)
     strides = probe.feature_info.reduction()
@@ -124,7 +124,7 @@ def pretrained_name(name: str) -> str | None:
     return f"{name.partition('.')[0]}.{found.tag}" if found.tag else name
 
 
-def _with_weights(name: str, pretrained: bool, **options: object) -> nn.Module:
+def _with_weights(name: str, pretrained: bool, **options: Any) -> Any:
     """The feature extractor of a timm model, with its ImageNet weights if they are asked for.
 
     Raises:
@@ -148,7 +148,7 @@ def _with_weights(name: str, pretrained: bool, **options: object) -> nn.Module:
         hub.setLevel(level)
 
 
-def _features_only(name: str, **options: object) -> nn.Module:
+def _features_only(name: str, **options: Any) -> Any:
     """The feature extractor of a timm model.
 
     Raises:
