@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 
 from fpl_fast.bench.plain_cps import PlainCPS
 from fpl_fast.trainer.build import build_method_networks, make_fabric
-from fpl_fast.trainer.config import AugmentConfig, MethodConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from fpl_fast.trainer.config import AugmentConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.data.cutmix import cutmix_masks
 from fpl_fast.trainer.methods import Batch, Method, View, build_method
+from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
@@ -121,7 +122,7 @@ def _config(setup: Setup, loss: Literal["ce", "fpl"], **train: Any) -> RunConfig
     return RunConfig(
         augment=AugmentConfig(crop=(setup.crop, setup.crop)),
         model=ModelConfig(backbone=setup.backbone, head_channels=setup.head_channels, low_channels=setup.low_channels),
-        method=MethodConfig(name="cps", loss=loss, weighting="concave"),
+        method=CpsConfig(loss=loss, weighting="concave"),
         optim=OptimConfig(lr=1e-4),
         train=TrainConfig(batch_labelled=setup.batch, batch_unlabelled=setup.batch, accelerator=setup.device, **train),
     )

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from trainer_runs import method_config
 
-from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 
 C = 6
@@ -50,7 +50,7 @@ class AuxNetwork(TinyNetwork):
 
 def make_method(seed=0, network=TinyNetwork, **changes):
     torch.manual_seed(seed)
-    method = build_method(MethodConfig(**changes), network, ignore_index=255)
+    method = build_method(method_config(**changes), network, ignore_index=255)
     method.prepare(TrainingSet(num_classes=C, num_unlabelled=NUM_UNLABELLED, batch_unlabelled=3))
     return method
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from method_cases import CLOSE
 from torch.nn import functional as F
+from trainer_runs import method_config
 
 from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss, softmax_mse
 
 SIZE = (13, 22)
@@ -27,7 +27,7 @@ def mask():
 def test_every_number_reaches_the_loss(logits, mask, loss):
     student, *teachers = logits
     valid, weight = torch.rand(2, *SIZE) < 0.8, torch.rand(2, *SIZE)
-    config = MethodConfig(loss=loss, threshold=0.8, max_positives=2, weighting="linear")
+    config = method_config(loss=loss, threshold=0.8, max_positives=2, weighting="linear")
     ours, stats = pseudo_label_loss(
         config, student, Target(*teachers, mask), size=SIZE, valid_mask=valid, pixel_weight=weight, reduction="sum"
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_every_number_reaches_the_loss(logits, mask, loss):
 def test_balance_is_that_of_the_loss(logits, mask, loss):
     student, *teachers = logits
     places = {"size": SIZE, "valid_mask": torch.rand(2, *SIZE) < 0.8}
-    config = MethodConfig(loss=loss, max_positives=2, weighting="linear")
+    config = method_config(loss=loss, max_positives=2, weighting="linear")
     ours, stats = pseudo_label_loss(config, student, Target(*teachers, mask), **places)
     places |= {"partner_logits": teachers[1], "mix_mask": mask, "max_positives": 2, "weighting": "linear"}
     expected = fuzzy_positive_loss(student, teachers[0], **places, balance=True) if loss == "fpl" else ours
@@ -72,7 +72,7 @@ def test_softmax_mse_equals_the_literal_version(logits, mask, mixed):
 
 
 def test_telemetry_of_several_losses():
-    config = MethodConfig(threshold=0.99)
+    config = method_config(threshold=0.99)
     stats = []
     for _ in range(2):
         student, teacher = torch.randn(2, 1, 5, 4, 6)

@@ -6,11 +6,12 @@ from PIL import Image
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.clock import available_memory_bytes
-from fpl_fast.trainer.config import CityscapesData, FolderData, MethodConfig, VocData
+from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.lists import Pair, Split
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits, require_no_leaks
+from fpl_fast.trainer.methods.cps import CpsConfig
 
 
 def quiet(title):
@@ -177,7 +178,7 @@ def test_supervised_reads_no_unlabelled_images(tmp_path):
     config = run_on(VocData(root=str(tmp_path), unlabelled="nowhere.txt"), name="supervised")
     assert read_file_splits(config).keys() == {"labelled", "val"}
     with pytest.raises(ValueError, match=r"nowhere\.txt"):
-        read_file_splits(dataclasses.replace(config, method=MethodConfig()))
+        read_file_splits(dataclasses.replace(config, method=CpsConfig()))
 
 
 def test_drawn_data_has_no_files():

@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 from torch import nn
+from trainer_runs import method_config
 
 from fpl_fast.bench.plain_cps import PlainCPS
-from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods import Batch, View, build_method
 
 C, SIZE = 6, (14, 18)
@@ -30,7 +30,7 @@ def make_batch(num_views):
 @pytest.mark.parametrize(("loss", "weighting"), [("ce", "none"), ("fpl", "none"), ("fpl", "concave")])
 def test_same_losses_and_gradients_as_ours(loss, weighting, cutmix) -> None:
     """It may be slower, never different."""
-    config = MethodConfig(loss=loss, weighting=weighting, cutmix=cutmix, unsup_weight=1.5)
+    config = method_config(loss=loss, weighting=weighting, cutmix=cutmix, unsup_weight=1.5)
     ours = build_method(config, make_network).train()
     networks = iter(copy.deepcopy(ours.networks))
     plain = PlainCPS(config, lambda: next(networks), ignore_index=255).train()

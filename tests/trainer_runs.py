@@ -5,16 +5,21 @@ from torch import nn
 from fpl_fast.trainer.config import (
     AugmentConfig,
     EvalConfig,
-    MethodConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
     SyntheticData,
     TrainConfig,
 )
+from fpl_fast.trainer.methods import METHODS
 
 STEPS = 6
 HANGS = 1800  # seconds after which a process must be stuck, however busy the machine is
+
+
+def method_config(*, name="cps", **settings):
+    """Settings of a method by its name."""
+    return METHODS[name].Config(**settings)
 
 
 def tiny_run(**method):
@@ -23,7 +28,7 @@ def tiny_run(**method):
         data=SyntheticData(num_labelled=3, num_unlabelled=5, num_val=3, size=(32, 48)),
         augment=AugmentConfig(crop=(32, 32), scales=(0.75, 1.0, 1.5)),
         model=ModelConfig(backbone="test_resnet", head_channels=8, low_channels=4),
-        method=MethodConfig(**method),
+        method=method_config(**method),
         optim=OptimConfig(lr=0.01),
         train=TrainConfig(steps=STEPS, batch_labelled=2, batch_unlabelled=2, workers=0, log_every=2, accelerator="cpu"),
         eval=EvalConfig(every=4, samples=2),

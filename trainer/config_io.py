@@ -14,8 +14,9 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from fpl_fast.trainer.config import DataConfig, RunConfig
+from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.data import DATA_KINDS
+from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = [
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 
+# One class held the settings of all methods, and a run wrote them all.
+_WRITTEN_BY_EARLY_RUNS = {"cutmix", "partner", "ema_decay", "bank_momentum", "paste_draws", "donor_lead", "threshold"}
+
+
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as nested plain values, as YAML holds it; the inverse of ``config_from_dict``."""
     return _plain(dataclasses.asdict(config))
@@ -39,7 +44,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     """A configuration from nested plain values; keys that are missing take their defaults.
 
     Args:
-        values: As ``config_to_dict`` writes it; ``data.kind`` chooses the kind of data set.
+        values: As ``config_to_dict`` writes it; ``data.kind`` chooses the kind of data set, ``method.name`` the method.
         source: What error messages call the values, such as a file name.
 
     Raises:
@@ -47,19 +52,19 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{source}: must hold keys and values, got {type(values).__name__}")
-    data = values.get("data") or {}
-    kind = data.get("kind", "synthetic") if isinstance(data, Mapping) else "synthetic"
-    if kind not in DATA_KINDS:
-        raise ValueError(f"{source}: data.kind must be one of {', '.join(DATA_KINDS)}, got {kind!r}")
-    parser = _parser(RunConfig(data=_data(kind)))
+    kind = _chosen(values, "data", "kind", "synthetic", DATA_KINDS, source)
+    name = _chosen(values, "method", "name", "cps", METHODS, source)
+    values = _without_foreign_settings(values, name)
+    defaults = RunConfig(data=_section(DATA_KINDS[kind]), method=_section(METHODS[name].Config))
+    parser = _parser(defaults)
     keys = _keys(parser)
     for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
             raise ValueError(f"{source}: {key} must hold keys and values, got {value!r}")
         if key not in keys:
-            raise ValueError(f"{source}: unknown key {key!r}{nearest(key, keys)}")
+            raise ValueError(f"{source}: unknown key {key!r}{_of_another_method(key, name) or nearest(key, keys)}")
     try:
-        return _to_config(parser.parse_object(_plain(values)).as_dict(), kind)
+        return _to_config(parser.parse_object(_plain(values)).as_dict(), defaults)
     except (ArgumentError, ValueError) as error:
         raise ValueError(f"{source}: {_one_line(error)}") from None
 
@@ -105,9 +110,10 @@ def override_config(
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument.startswith("--") and name not in [*options, "--help"]:
-            raise ValueError(f"unknown option {name}{nearest(name, options)}")
+            other = _of_another_method(name.removeprefix("--"), config.method.name)
+            raise ValueError(f"unknown option {name}{other or nearest(name, options)}")
     try:
-        return _to_config(parser.parse_args(list(arguments)).as_dict(), config.data.kind)
+        return _to_config(parser.parse_args(list(arguments)).as_dict(), config)
     except (ArgumentError, ValueError) as error:
         raise ValueError(_one_line(error)) from None
 
@@ -127,7 +133,7 @@ def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") ->
         exit_on_error=False,
     )
     parser.add_argument("--recipe", type=str, default=config.recipe, help=describe_fields(RunConfig)["recipe"])
-    for name in _sections(config.data):
+    for name in _sections(config):
         section = getattr(config, name)
         group = parser.add_argument_group((type(section).__doc__ or "").splitlines()[0].rstrip(".:"))
         docs = describe_fields(type(section))
@@ -146,24 +152,53 @@ def describe_fields(cls: type) -> dict[str, str]:
     return docs
 
 
-def _sections(data: DataConfig) -> dict[str, Any]:
-    """The parts of a RunConfig that are dataclasses themselves."""
-    types = {f.name: f.type for f in dataclasses.fields(RunConfig) if f.name != "recipe"}
-    return types | {"data": type(data)}
+def _sections(config: RunConfig) -> dict[str, Any]:
+    """Classes of the parts of a configuration that are dataclasses themselves."""
+    return {f.name: type(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "recipe"}
 
 
-def _data(kind: str) -> Any:
-    """A data set of a kind with its defaults."""
-    return DATA_KINDS[kind]()
+def _section(cls: Any) -> Any:
+    """A section with its defaults."""
+    return cls()
+
+
+def _chosen(values: Mapping[str, Any], section: str, key: str, default: str, known: Iterable[str], source: str) -> str:
+    """The setting that chooses the class of a section."""
+    given = values.get(section) or {}
+    chosen = given.get(key, default) if isinstance(given, Mapping) else default
+    if chosen not in known:
+        raise ValueError(f"{source}: {section}.{key} must be one of {', '.join(known)}, got {chosen!r}")
+    return str(chosen)
+
+
+def _settings(name: str) -> set[str]:
+    """Names of a method's settings."""
+    return {f.name for f in dataclasses.fields(METHODS[name].Config)}
+
+
+def _of_another_method(key: str, name: str) -> str:
+    """An ending for the error about a setting that other methods have."""
+    section, _, setting = key.partition(".")
+    others = [other for other in METHODS if section == "method" and setting in _settings(other)]
+    return f": a setting of {', '.join(others)}, not of {name}" if others else ""
+
+
+def _without_foreign_settings(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Values without the settings of other methods, where all of them were written, as early runs did."""
+    given = values.get("method")
+    if not isinstance(given, Mapping) or not given.keys() >= _WRITTEN_BY_EARLY_RUNS:
+        return values
+    foreign = set().union(*map(_settings, METHODS)) - _settings(name)
+    return {**values, "method": {key: value for key, value in given.items() if key not in foreign}}
 
 
 def _keys(parser: ArgumentParser) -> list[str]:
     return list(flatten(parser.get_defaults().as_dict()))
 
 
-def _to_config(values: dict[str, Any], kind: str) -> RunConfig:
-    """The dataclasses from values that jsonargparse has checked."""
-    sections = _sections(_data(kind))
+def _to_config(values: dict[str, Any], like: RunConfig) -> RunConfig:
+    """The dataclasses of ``like`` from values that jsonargparse has checked."""
+    sections = _sections(like)
     return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig
+from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.annotation import absent_classes, nothing_labelled
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.public import image_id
-from fpl_fast.trainer.data.read_ahead import BATCHES_AHEAD
 from fpl_fast.trainer.data.sources import make_dataset
 from fpl_fast.trainer.inputs import read_splits
 from fpl_fast.trainer.methods import Method, build_method

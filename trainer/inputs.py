@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fpl_fast.trainer.config import DataConfig, FileData, FolderData, PublicData, RunConfig, SyntheticData
+from fpl_fast.trainer.config import (
+    CutMixPart,
+    DataConfig,
+    FileData,
+    FolderData,
+    PairedCutMixPart,
+    PastePart,
+    PublicData,
+    RunConfig,
+    SyntheticData,
+)
 from fpl_fast.trainer.data import sources
 from fpl_fast.trainer.data.annotation import absent_classes, has_labelled_pixel, nothing_labelled
 from fpl_fast.trainer.data.cutmix import cutmix_masks
@@ -223,7 +233,8 @@ def read_batches(
         paste: Whether batches hold labelled images to paste from.
     """
     pinned = device.type == "cuda"
-    same = num_unlabelled_views == 2 and donors is None and config.method.partner == "same"
+    method = config.method
+    same = isinstance(method, PairedCutMixPart) and method.partner == "same" and num_unlabelled_views == 2
     loaders = [
         make_loader(
             stream,
@@ -252,13 +263,14 @@ def read_batches(
             )
             mask = None
             if num_unlabelled_views == 2:
+                assert isinstance(method, CutMixPart)
                 rng = np.random.default_rng([seeds.mask, step])
                 masks = cutmix_masks(
                     config.train.batch_unlabelled,
                     config.augment.crop,
                     rng,
-                    num_boxes=config.method.mix_boxes,
-                    area_range=config.method.mix_area,
+                    num_boxes=method.mix_boxes,
+                    area_range=method.mix_area,
                 )
                 mask = masks[shown][: len(unlabelled[0].image)]
                 if pinned:  # a copy from pageable memory would wait for the device
@@ -304,6 +316,7 @@ def _streams(
     ]
     streams = [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
     if paste:
+        assert isinstance(config.method, PastePart)
         source = SampleStream(
             datasets.labelled,
             replace(augmentation, pad_label=config.data.ignore_index, scale_range=config.method.paste_scales),

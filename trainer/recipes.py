@@ -7,7 +7,7 @@ papers and their code leave something open, docs/choices.md says what stands her
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from fpl_fast.trainer.config import (
     AugmentConfig,
@@ -23,6 +23,11 @@ from fpl_fast.trainer.config import (
     VocData,
 )
 from fpl_fast.trainer.config_io import nearest
+from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
+from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
+from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
+from fpl_fast.trainer.methods.supervised import SupervisedConfig
 from fpl_fast.trainer.published import BACKBONES, PARTITIONS, Published, find_published
 from fpl_fast.trainer.schedule import LABELLED_PARTS, NUM_IMAGES, num_steps
 
@@ -37,9 +42,9 @@ __all__ = [
 ]
 
 _STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
-_SURE = 0.7  # the confidence that AEL asks of a pseudo-label on PASCAL VOC
 
 _Setting = Callable[[MethodConfig], RunConfig]
+_Numbers = dict[str, Any]
 
 
 class _DataRecipe(NamedTuple):
@@ -51,18 +56,19 @@ class _MethodRecipe(NamedTuple):
     summary: str
     method: MethodConfig
     setting: str = "cps"  # whose data handling, network, optimiser and schedule it is published with
+    numbers: Mapping[str, _Numbers] = {}  # by data set: settings of the method that its tables have there
 
 
 def _synthetic(method: MethodConfig) -> RunConfig:
     """Small enough for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them.
 
-    Networks without ImageNet weights start with poor targets, which therefore count half of what they do on VOC.
+    Networks without ImageNet weights start with poor targets, which count half of what they do on VOC.
     """
     return RunConfig(
         data=SyntheticData(),
         augment=AugmentConfig(crop=(64, 96), scales=(0.75, 1.0, 1.5)),
         model=ModelConfig(backbone="test_resnet", head_channels=64, low_channels=24),
-        method=_with_numbers(method, plain=0.75, cutmix=0.5, weighting="concave", paste_exclude=_STREET),
+        method=method,
         optim=OptimConfig(lr=0.05),
         train=TrainConfig(steps=600, batch_labelled=4, batch_unlabelled=4, workers=0, threads=1),
         eval=EvalConfig(every=200),
@@ -78,9 +84,7 @@ def _folder(method: MethodConfig) -> RunConfig:
             --data.unlabelled lists/unlabelled_1_8.txt --data.label_ignore [11] \
             --model.backbone resnet18 --augment.crop [256,256] --train.steps 5000
     """
-    return RunConfig(
-        data=FolderData(), model=ModelConfig(pretrained=True), method=_with_numbers(method, plain=1.5, cutmix=1.0)
-    )
+    return RunConfig(data=FolderData(), model=ModelConfig(pretrained=True), method=method)
 
 
 def _voc_cps(method: MethodConfig) -> RunConfig:
@@ -89,7 +93,7 @@ def _voc_cps(method: MethodConfig) -> RunConfig:
         data=VocData(),
         augment=AugmentConfig(crop=(512, 512)),
         model=ModelConfig(pretrained=True),
-        method=_with_numbers(method, plain=1.5, cutmix=1.0),
+        method=method,
         optim=OptimConfig(weight_decay=8e-4),
         train=TrainConfig(precision="bf16-mixed"),
         eval=EvalConfig(protocol="cps", window=(512, 512)),
@@ -102,7 +106,7 @@ def _city_cps(method: MethodConfig) -> RunConfig:
         data=CityscapesData(),
         augment=AugmentConfig(crop=(800, 800)),
         model=ModelConfig(pretrained=True),
-        method=_with_numbers(method, plain=6.0, cutmix=5.0, weighting="concave", sup_loss="ohem"),
+        method=dataclasses.replace(method, sup_loss="ohem"),
         optim=OptimConfig(weight_decay=8e-4),
         train=TrainConfig(precision="bf16-mixed", workers=4),
         eval=EvalConfig(protocol="cps", window=(800, 800)),
@@ -111,16 +115,11 @@ def _city_cps(method: MethodConfig) -> RunConfig:
 
 def _voc_ael(method: MethodConfig) -> RunConfig:
     """AEL on PASCAL VOC: eight processes of two labelled images and one mixed one; whole images to evaluate."""
-    confidence = _SURE if method.loss == "ce" else 0.0
-    method = dataclasses.replace(
-        method, confidence_threshold=confidence, paste_draws=1, paste_exclude=(0,), component_area=0.03, bank_area=0.03
-    )
     return dataclasses.replace(_ael(method, crop=513), data=VocData(), eval=EvalConfig(protocol="whole"))
 
 
 def _city_ael(method: MethodConfig) -> RunConfig:
     """AEL on Cityscapes: windows of 769 x 769 whose probabilities are averaged."""
-    method = dataclasses.replace(method, paste_draws=3, paste_exclude=(0, 1, 2, 8, 10))
     return dataclasses.replace(
         _ael(method, crop=769, workers=4), data=CityscapesData(), eval=EvalConfig(protocol="ael", window=(769, 769))
     )
@@ -137,37 +136,6 @@ def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
     )
 
 
-def _with_numbers(
-    method: MethodConfig,
-    *,
-    plain: float,
-    cutmix: float,
-    weighting: Literal["none", "linear", "convex", "concave"] = "none",
-    sup_loss: Literal["ce", "ohem"] = "ce",
-    paste_exclude: tuple[int, ...] = (),
-) -> MethodConfig:
-    """A method with what is published for a data set.
-
-    Args:
-        method: The method, with all that does not depend on the data set.
-        plain: Weight of CPS without CutMix.
-        cutmix: Weight of CPS with it.
-        weighting: Pixel weight of the fuzzy positive loss outside AEL, which has its own.
-        sup_loss: Supervised loss.
-        paste_exclude: Classes that AEL never pastes. Its cross entropy trusts confident pixels alone, as on VOC: taken
-            as labels, a young teacher's errors would teach it themselves.
-    """
-    changes: dict[str, Any] = {"sup_loss": sup_loss}
-    if method.name == "cps":
-        changes["unsup_weight"] = cutmix if method.cutmix else plain
-    if method.name == "ael":
-        changes["paste_exclude"] = paste_exclude
-        changes["confidence_threshold"] = _SURE if method.loss == "ce" else 0.0
-    else:
-        changes["weighting"] = weighting
-    return dataclasses.replace(method, **changes)
-
-
 _DATA = {
     "synthetic": _DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
     "folder": _DataRecipe("your images, index-PNG labels and list files", {"cps": _folder}),
@@ -175,31 +143,59 @@ _DATA = {
     "city": _DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael}),
 }
 
-_MT: dict[str, Any] = {"name": "mean_teacher", "cutmix": False}
-_CUTMIX_SEG: dict[str, Any] = {
-    "name": "cutmix_seg", "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97,
-    "ignore_padding": True, "divide_by_all": True,
-}  # fmt: skip
-_AEL: dict[str, Any] = {
-    "name": "ael",
-    "mix_boxes": 1,
-    "mix_area": (0.5, 0.5),
-    "weighting": "concave",
-    "convex_scale": 4.0,
+_CONCAVE: _Numbers = {"weighting": "concave"}
+_WEIGHED: dict[str, _Numbers] = {
+    "synthetic": _CONCAVE,
+    "city": _CONCAVE,
+}  # pixel weights of the fuzzy positive loss outside AEL
+_PLAIN: dict[str, _Numbers] = {
+    "synthetic": {"unsup_weight": 0.75} | _CONCAVE,
+    "folder": {"unsup_weight": 1.5},
+    "voc": {"unsup_weight": 1.5},
+    "city": {"unsup_weight": 6.0} | _CONCAVE,
 }
+_MIXED: dict[str, _Numbers] = {
+    "synthetic": {"unsup_weight": 0.5} | _CONCAVE,
+    "city": {"unsup_weight": 5.0} | _CONCAVE,
+}
+_CUTMIX_SEG: _Numbers = {
+    "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97, "ignore_padding": True, "divide_by_all": True,
+}  # fmt: skip
+_AEL: _Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
+_AEL_VOC: _Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
+_AEL_CITY: _Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
+_AEL_STREET: _Numbers = {"paste_exclude": _STREET}
+# Of AEL on PASCAL VOC; trusted as labels, a young teacher's errors would teach it themselves.
+_SURE: _Numbers = {"confidence_threshold": 0.7}
 
 _METHODS = {
-    "supervised": _MethodRecipe("labelled images only", MethodConfig(name="supervised")),
-    "mean_teacher": _MethodRecipe("Mean Teacher", MethodConfig(loss="mse", unsup_weight=100.0, **_MT)),
-    "fpl_mean_teacher": _MethodRecipe("fuzzy positives in Mean Teacher", MethodConfig(loss="fpl", **_MT)),
-    "cutmix_seg": _MethodRecipe("CutMix-Seg", MethodConfig(loss="mse", **_CUTMIX_SEG)),
-    "fpl_cutmix_seg": _MethodRecipe("fuzzy positives in CutMix-Seg", MethodConfig(loss="fpl", **_CUTMIX_SEG)),
-    "cps": _MethodRecipe("cross pseudo supervision", MethodConfig(loss="ce", cutmix=False)),
-    "fpl_cps": _MethodRecipe("fuzzy positives in cross pseudo supervision", MethodConfig(loss="fpl", cutmix=False)),
-    "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", MethodConfig(loss="ce")),
-    "fpl_cps_cutmix": _MethodRecipe("fuzzy positives in CPS with CutMix", MethodConfig(loss="fpl")),
-    "ael": _MethodRecipe("Adaptive Equalization Learning", MethodConfig(loss="ce", **_AEL), "ael"),
-    "fpl_ael": _MethodRecipe("fuzzy positives in AEL", MethodConfig(loss="fpl", **_AEL), "ael"),
+    "supervised": _MethodRecipe("labelled images only", SupervisedConfig()),
+    "mean_teacher": _MethodRecipe("Mean Teacher", MeanTeacherConfig(loss="mse", unsup_weight=100.0), numbers=_WEIGHED),
+    "fpl_mean_teacher": _MethodRecipe(
+        "fuzzy positives in Mean Teacher", MeanTeacherConfig(loss="fpl"), numbers=_WEIGHED
+    ),
+    "cutmix_seg": _MethodRecipe("CutMix-Seg", CutMixSegConfig(loss="mse", **_CUTMIX_SEG), numbers=_WEIGHED),
+    "fpl_cutmix_seg": _MethodRecipe(
+        "fuzzy positives in CutMix-Seg", CutMixSegConfig(loss="fpl", **_CUTMIX_SEG), numbers=_WEIGHED
+    ),
+    "cps": _MethodRecipe("cross pseudo supervision", CpsConfig(loss="ce", cutmix=False), numbers=_PLAIN),
+    "fpl_cps": _MethodRecipe(
+        "fuzzy positives in cross pseudo supervision", CpsConfig(loss="fpl", cutmix=False), numbers=_PLAIN
+    ),
+    "cps_cutmix": _MethodRecipe("cross pseudo supervision with CutMix", CpsConfig(loss="ce"), numbers=_MIXED),
+    "fpl_cps_cutmix": _MethodRecipe("fuzzy positives in CPS with CutMix", CpsConfig(loss="fpl"), numbers=_MIXED),
+    "ael": _MethodRecipe(
+        "Adaptive Equalization Learning",
+        AelConfig(loss="ce", **_AEL),
+        "ael",
+        {"synthetic": _AEL_STREET | _SURE, "folder": _SURE, "voc": _AEL_VOC | _SURE, "city": _AEL_CITY},
+    ),
+    "fpl_ael": _MethodRecipe(
+        "fuzzy positives in AEL",
+        AelConfig(loss="fpl", **_AEL),
+        "ael",
+        {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
+    ),
 }
 
 DATA_SUMMARIES = {name: data.summary for name, data in _DATA.items()}
@@ -236,7 +232,8 @@ def make_recipe(name: str, *, partition: str | None = None) -> RunConfig:
         raise ValueError(f"recipe: no such recipe {name!r}{nearest(name, recipe_names())}")
     how, settings = _METHODS[method], _DATA[data].settings
     setting = how.setting if how.setting in settings else next(iter(settings))
-    config = dataclasses.replace(settings[setting](how.method), recipe=name)
+    config = settings[setting](dataclasses.replace(how.method, **how.numbers.get(data, {})))
+    config = dataclasses.replace(config, recipe=name)
     if data in NUM_IMAGES:
         return _at_partition(config, setting, partition or "1/8")
     if partition is not None:

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from fpl_fast import fuzzy_positive_assignment
-from fpl_fast.trainer.config import EvalConfig, RunConfig
+from fpl_fast.trainer.config import EvalConfig, PseudoLabelConfig, RunConfig
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluate import EvaluationResult, evaluate
@@ -114,6 +114,10 @@ def save_samples(
     count = min(config.eval.samples, len(dataset))
     protocol = named_protocol(config.eval.protocol, config.eval.window)
     arrays: dict[str, Any] = {"palette": np.array(dataset.palette, dtype=np.uint8)}
+    method = (
+        config.method if isinstance(config.method, PseudoLabelConfig) else PseudoLabelConfig(name=config.method.name)
+    )
+    assignment: dict[str, Any] = {"threshold": method.threshold, "max_positives": method.max_positives}
     was_training = network.training
     network.eval()
     for place in range(count):
@@ -122,9 +126,7 @@ def save_samples(
         image = normalize(sample.image[None].to(fabric.device), mean=config.data.mean, std=config.data.std)
         with fabric.autocast():
             logits = predict_logits(network, protocol.part(image), protocol)
-        num_positives, _ = fuzzy_positive_assignment(
-            logits, threshold=config.method.threshold, max_positives=config.method.max_positives
-        )
+        num_positives, _ = fuzzy_positive_assignment(logits, **assignment)
         arrays |= {
             f"image_{place}": protocol.part(sample.image).permute(1, 2, 0).numpy(),
             f"label_{place}": protocol.part(sample.label[None])[0].numpy(),

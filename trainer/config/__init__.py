@@ -12,20 +12,38 @@ from fpl_fast.trainer.config.data import (
     SyntheticData,
     VocData,
 )
-from fpl_fast.trainer.config.method import MethodConfig
+from fpl_fast.trainer.config.method import (
+    ConfidencePart,
+    ConsistencyConfig,
+    CutMixPart,
+    EmaPart,
+    MethodConfig,
+    MethodPart,
+    PairedCutMixPart,
+    PastePart,
+    PseudoLabelConfig,
+)
 from fpl_fast.trainer.config.run import RunConfig
 from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "AugmentConfig",
     "CityscapesData",
+    "ConfidencePart",
+    "ConsistencyConfig",
+    "CutMixPart",
     "DataConfig",
+    "EmaPart",
     "EvalConfig",
     "FileData",
     "FolderData",
     "MethodConfig",
+    "MethodPart",
     "ModelConfig",
     "OptimConfig",
+    "PairedCutMixPart",
+    "PastePart",
+    "PseudoLabelConfig",
     "PublicData",
     "RunConfig",
     "SyntheticData",

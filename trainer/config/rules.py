@@ -11,7 +11,7 @@ _Class = TypeVar("_Class")
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config_class(cls: type[_Class]) -> type[_Class]:
     """A frozen dataclass whose fields are given by name."""
-    return dataclass(frozen=True, kw_only=True, slots=True)(cls)
+    return dataclass(frozen=True, kw_only=True)(cls)
 
 
 def require(rule: bool, name: str, text: str, value: object) -> None:

@@ -4,9 +4,8 @@ from dataclasses import field
 
 from fpl_fast.trainer.config.data import CityscapesData, FolderData, SyntheticData, VocData
 from fpl_fast.trainer.config.method import MethodConfig
-from fpl_fast.trainer.config.rules import config_class, require
+from fpl_fast.trainer.config.rules import config_class
 from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
-from fpl_fast.trainer.data.read_ahead import BATCHES_AHEAD
 
 __all__ = ["RunConfig"]
 
@@ -23,7 +22,7 @@ class RunConfig:
     """Augmentation."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Network."""
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: MethodConfig
     """Training method."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser."""
@@ -33,7 +32,4 @@ class RunConfig:
     """Evaluation."""
 
     def __post_init__(self) -> None:
-        read_ahead = BATCHES_AHEAD * self.train.workers
-        if self.method.name == "ael":
-            require(self.method.donor_lead > read_ahead, "method.donor_lead",
-                     f"> {read_ahead}, the batches that train.workers read ahead", self.method.donor_lead)  # fmt: skip
+        self.method.check_run(self.train)

@@ -4,7 +4,10 @@ from typing import Literal
 
 from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
 
-__all__ = ["AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+__all__ = ["BATCHES_AHEAD", "AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+
+BATCHES_AHEAD = 2
+"""Batches that each loader process reads ahead."""
 
 
 @config_class

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
-from fpl_fast.trainer.data.read_ahead import BATCHES_AHEAD
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import Augmentation
 

@@ -4,9 +4,14 @@ Source: Hu et al., "Semi-Supervised Semantic Segmentation via Adaptive Equalizat
 public code, with Fuzzy Positive Learning (CVPR 2023) as an option of the loss.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from fpl_fast.trainer.config import ConfidencePart, CutMixPart, EmaPart, PastePart, PseudoLabelConfig, TrainConfig
+from fpl_fast.trainer.config.rules import config_class, require
+from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank
 from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, label_engine, mix_views
@@ -19,7 +24,47 @@ from fpl_fast.trainer.methods.step_random import StepRandom, draw
 from fpl_fast.trainer.processes import weight_among_processes
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["AdaptiveEqualizationLearning"]
+__all__ = ["AdaptiveEqualizationLearning", "AelConfig"]
+
+
+@config_class
+class AelConfig(PseudoLabelConfig, EmaPart, ConfidencePart, CutMixPart, PastePart):
+    """Adaptive Equalization Learning."""
+
+    name: Literal["ael"] = "ael"
+    """Training method; fixed by the recipe."""
+    confidence_power: float = 2.0
+    """Exponent of the teacher's confidence as a pixel weight."""
+    equalize_power: float = 1.0
+    """Exponent of a class's rate of sampling; 0 samples all pixels."""
+    bank_momentum: float = 0.999
+    """Momentum of the bank of confidences, a step."""
+    paste_draws: int = 3
+    """Classes drawn a step to be pasted; 3 on Cityscapes, 1 on PASCAL VOC."""
+    paste_exclude: tuple[int, ...] = ()
+    """Classes that are never pasted. The public code excludes 0, 1, 2, 8 and 10: on Cityscapes road, sidewalk,
+    building, vegetation and sky; on PASCAL VOC, where background (0) alone is argued for, four arbitrary objects."""
+    component_area: float = 0.005
+    """Share of the image that a component pasted by CutMix exceeds; 0.005 on Cityscapes, 0.03 on PASCAL VOC."""
+    bank_area: float = 0.01
+    """Share of an image from which a class counts as held by it; 0.01 on Cityscapes, 0.03 on PASCAL VOC."""
+    donor_lead: int = 24
+    """Steps between the choice of a CutMix donor and its use, in which loaders read it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("confidence_power", "equalize_power"):
+            require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
+        for name in ("bank_momentum", "component_area", "bank_area"):
+            require(0 <= getattr(self, name) <= 1, f"method.{name}", "in [0, 1]", getattr(self, name))
+        for name in ("paste_draws", "donor_lead"):
+            require(getattr(self, name) >= 1, f"method.{name}", ">= 1", getattr(self, name))
+
+    def check_run(self, train: TrainConfig) -> None:
+        """Check that donors are chosen before loaders ask for them."""
+        read_ahead = BATCHES_AHEAD * train.workers
+        require(self.donor_lead > read_ahead, "method.donor_lead",
+                 f"> {read_ahead}, the batches that train.workers read ahead", self.donor_lead)  # fmt: skip
 
 
 class AdaptiveEqualizationLearning(EmaMethod):
@@ -49,6 +94,8 @@ class AdaptiveEqualizationLearning(EmaMethod):
     As in the public code, "fpl" leaves confidence_threshold out, and its balance leaves the pixel weights out.
     """
 
+    Config = AelConfig
+    config: AelConfig
     ema_warmup = True
     bank: ConfidenceBank
     cutmix_bank: CutMixBank

@@ -6,7 +6,7 @@ Shapes: N images, C classes, (H, W) pixels of a crop, (h, w) pixels of a network
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from fpl_fast import cross_entropy, ohem_cross_entropy
 from fpl_fast.labelled import LabelEngine
-from fpl_fast.trainer.config import MethodConfig, OptimConfig
+from fpl_fast.trainer.config import ConsistencyConfig, MethodConfig, OptimConfig, PseudoLabelConfig
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["Batch", "Losses", "Method", "TrainingSet", "View", "label_engine", "mix_views"]
+__all__ = ["Batch", "Losses", "Method", "PseudoLabelMethod", "TrainingSet", "View", "label_engine", "mix_views"]
 
 
 class View(NamedTuple):
@@ -88,7 +88,10 @@ class Method(nn.Module, ABC):
         ignore_index: Label of pixels that the supervised loss leaves out.
     """
 
+    Config: ClassVar[type[MethodConfig]]
+    """Settings of the method; their ``name`` is its name."""
     num_networks: int = 1
+    config: MethodConfig
 
     def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
         super().__init__()
@@ -142,13 +145,6 @@ class Method(nn.Module, ABC):
         if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
             assert batch.labelled.label is not None
             counts["loss_sup"] = batch.labelled.label.ne(self.ignore_index).sum()
-        if self.config.ignore_padding and not self.config.divide_by_all and batch.unlabelled:
-            if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
-                u, partner = batch.unlabelled
-                valid = mix_views(u, partner, batch.mix_mask).valid
-            else:
-                valid = torch.cat([view.valid for view in (batch.labelled, *batch.unlabelled)])
-            counts["loss_unsup"] = torch.count_nonzero(valid)
         return counts
 
     def after_step(self, step: int) -> None:
@@ -206,3 +202,22 @@ class Method(nn.Module, ABC):
                 logits, label, min_kept=config.ohem_min_kept, group_size=config.ohem_group, **keywords
             )
         return cross_entropy(logits, label, **keywords)
+
+
+class PseudoLabelMethod(Method):
+    """A method with a loss on pseudo-labels."""
+
+    config: PseudoLabelConfig
+
+    def denominators(self, batch: Batch) -> dict[str, Tensor]:
+        """Those of the supervised loss and, where padding is left out of its mean, of the unsupervised one."""
+        counts = super().denominators(batch)
+        divided_by_all = isinstance(self.config, ConsistencyConfig) and self.config.divide_by_all
+        if self.config.ignore_padding and not divided_by_all and batch.unlabelled:
+            if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
+                u, partner = batch.unlabelled
+                valid = mix_views(u, partner, batch.mix_mask).valid
+            else:
+                valid = torch.cat([view.valid for view in (batch.labelled, *batch.unlabelled)])
+            counts["loss_unsup"] = torch.count_nonzero(valid)
+        return counts

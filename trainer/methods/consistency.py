@@ -12,7 +12,7 @@ from torch import Tensor
 
 import fpl_fast
 from fpl_fast import LossStats, fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.config import ConsistencyConfig, PseudoLabelConfig
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size, upsample
 
@@ -35,7 +35,7 @@ class Target(NamedTuple):
 
 
 def pseudo_label_loss(
-    config: MethodConfig,
+    config: PseudoLabelConfig,
     student_logits: Tensor,
     target: Target,
     *,
@@ -70,7 +70,7 @@ def pseudo_label_loss(
     return cast("tuple[Tensor, LossStats]", result)
 
 
-def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
+def balance_factor(config: PseudoLabelConfig, *stats: LossStats) -> Tensor | float:
     """What brings the fuzzy positive losses of a step, taken together, to the value of the plain cross entropy.
 
     sum(cross entropy) / sum(w * L) over the valid pixels of all processes, bounded as ``fpl_fast.balance_factor`` says,
@@ -89,7 +89,7 @@ def balance_factor(config: MethodConfig, *stats: LossStats) -> Tensor | float:
 
 
 def consistency_loss(
-    config: MethodConfig, student_logits: Tensor, target: Target, valid: Tensor
+    config: ConsistencyConfig, student_logits: Tensor, target: Target, valid: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
 

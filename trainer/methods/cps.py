@@ -5,18 +5,31 @@ Source: "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision" (C
 """
 
 from functools import reduce
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, mix_views
+from fpl_fast.trainer.config import PairedCutMixPart, PseudoLabelConfig
+from fpl_fast.trainer.config.rules import config_class
+from fpl_fast.trainer.methods.base import Batch, Losses, PseudoLabelMethod, mix_views
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["CrossPseudoSupervision"]
+__all__ = ["CpsConfig", "CrossPseudoSupervision"]
 
 
-class CrossPseudoSupervision(Method):
+@config_class
+class CpsConfig(PseudoLabelConfig, PairedCutMixPart):
+    """Cross pseudo supervision."""
+
+    name: Literal["cps"] = "cps"
+    """Training method; fixed by the recipe."""
+    cutmix: bool = True
+    """Whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they are."""
+
+
+class CrossPseudoSupervision(PseudoLabelMethod):
     """CPS, with or without CutMix, with the pseudo-label cross entropy or the fuzzy positive loss.
 
     loss = sup_1 + sup_2 + unsup_weight * (L(s_1, t_2) + L(s_2, t_1))
@@ -27,6 +40,8 @@ class CrossPseudoSupervision(Method):
     mixture, labelled images for each network. Labelled and unlabelled images never share a normalisation batch.
     """
 
+    Config = CpsConfig
+    config: CpsConfig
     num_networks = 2
 
     @property

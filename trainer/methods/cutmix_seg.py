@@ -3,8 +3,12 @@
 Source: French et al., "Semi-supervised semantic segmentation needs strong, varied perturbations" (BMVC 2020).
 """
 
+from typing import Literal
+
 import torch
 
+from fpl_fast.trainer.config import ConfidencePart, ConsistencyConfig, EmaPart, PairedCutMixPart
+from fpl_fast.trainer.config.rules import config_class
 from fpl_fast.trainer.methods.base import Batch, Losses, mix_views
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
@@ -12,7 +16,15 @@ from fpl_fast.trainer.methods.predictions import confidence_map
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["CutMixSeg"]
+__all__ = ["CutMixSeg", "CutMixSegConfig"]
+
+
+@config_class
+class CutMixSegConfig(ConsistencyConfig, EmaPart, ConfidencePart, PairedCutMixPart):
+    """CutMix-Seg."""
+
+    name: Literal["cutmix_seg"] = "cutmix_seg"
+    """Training method; fixed by the recipe."""
 
 
 class CutMixSeg(EmaMethod):
@@ -31,6 +43,8 @@ class CutMixSeg(EmaMethod):
     its own (Adam, crop 321). The rows of the tables were re-run in the recipe of CPS, which does neither.
     """
 
+    Config = CutMixSegConfig
+    config: CutMixSegConfig
     ema_buffers = True
 
     @property

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fpl_fast.trainer.config import MethodConfig
-from fpl_fast.trainer.methods.base import Method
+from fpl_fast.trainer.config import EmaPart, MethodConfig
+from fpl_fast.trainer.methods.base import PseudoLabelMethod
 
 __all__ = ["EmaMethod", "ema_decay", "ema_update"]
 
@@ -36,7 +36,7 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers:
     torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
-class EmaMethod(Method):
+class EmaMethod(PseudoLabelMethod):
     """A method whose first network is trained and whose second is its exponential moving average.
 
     The teacher starts as a copy of the student and moves after each optimiser step. It stays in train mode: its passes
@@ -71,6 +71,7 @@ class EmaMethod(Method):
 
     def after_step(self, step: int) -> None:
         """Move the teacher."""
+        assert isinstance(self.config, EmaPart)
         decay = self.config.ema_decay
         ema_update(
             self.teacher,

@@ -4,13 +4,25 @@ Source: Tarvainen and Valpola (NeurIPS 2017), as the public code of Cross Pseudo
 tables.
 """
 
+from typing import Literal
+
 import torch
 
+from fpl_fast.trainer.config import ConsistencyConfig, EmaPart
+from fpl_fast.trainer.config.rules import config_class
 from fpl_fast.trainer.methods.base import Batch, Losses
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
 
-__all__ = ["MeanTeacher"]
+__all__ = ["MeanTeacher", "MeanTeacherConfig"]
+
+
+@config_class
+class MeanTeacherConfig(ConsistencyConfig, EmaPart):
+    """Mean Teacher."""
+
+    name: Literal["mean_teacher"] = "mean_teacher"
+    """Training method; fixed by the recipe."""
 
 
 class MeanTeacher(EmaMethod):
@@ -23,6 +35,8 @@ class MeanTeacher(EmaMethod):
     the student is evaluated. The public code moves the teacher before the step instead of after it: the same sequence.
     """
 
+    Config = MeanTeacherConfig
+    config: MeanTeacherConfig
     evaluates_teacher = False
 
     @property
