@@ -47,11 +47,7 @@ CHANGED = RunConfig(
 )
 
 
-PUBLIC = dataclasses.replace(
-    DEFAULT, data=VocData(root="voc", partition="1/32", partition_seed=7, val="train_aug.txt")
-)
-    method=CpsConfig(), data=VocData(root="voc", partition="1/32", partition_seed=7, val="train_aug.txt")
-)
+PUBLIC = dataclasses.replace(DEFAULT, data=VocData(root="voc", partition="1/32", partition_seed=7, val="train_aug.txt"))
 
 
 @pytest.mark.parametrize("config", [DEFAULT, CHANGED, PUBLIC, dataclasses.replace(DEFAULT, data=CityscapesData())])
