@@ -13,11 +13,13 @@ FOLDERS = {
     "fpl_fast.bench": "bench",
 }
 
+LINKED = ("kernels*", "trainer*", "bench*")  # links below fpl_fast, for editors: found where they lie
+
 setup(
     package_dir=FOLDERS,
     packages=[
         package
         for name, folder in FOLDERS.items()
-        for package in [name, *(f"{name}.{child}" for child in find_packages(folder))]
+        for package in [name, *(f"{name}.{child}" for child in find_packages(folder, exclude=LINKED))]
     ],
 )
