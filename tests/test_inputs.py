@@ -89,7 +89,7 @@ def test_processes_share_the_batches_of_one():
 
 
 def test_donors_and_sources_to_paste():
-    config = changed(tiny_run(paste_probability=1.0), data={"num_labelled": 4, "num_unlabelled": 7})
+    config = changed(tiny_run(name="ael", paste_probability=1.0), data={"num_labelled": 4, "num_unlabelled": 7})
     donors = torch.randint(7, (STEPS, 2, 2))
     made = batches(config, donors=DonorQueue(donors), paste=True)
     plain = batches(config)

@@ -232,7 +232,8 @@ def test_an_auxiliary_head_adds_its_loss():
     """Also in methods whose authors had none; its gradient flows."""
     batch = make_batch(1)
     for name in ("supervised", "cps", "mean_teacher"):
-        method = make_method(name=name, cutmix=False, aux_weight=0.3, network=AuxNetwork).train()
+        unmixed = {"cutmix": False} if name == "cps" else {}
+        method = make_method(name=name, aux_weight=0.3, network=AuxNetwork, **unmixed).train()
         for network in method.networks:
             network.dropout.p = 0.0
         plain = copy.deepcopy(method)

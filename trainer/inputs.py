@@ -234,7 +234,8 @@ def read_batches(
     """
     pinned = device.type == "cuda"
     method = config.method
-    same = isinstance(method, PairedCutMixPart) and method.partner == "same" and num_unlabelled_views == 2
+    mixed = num_unlabelled_views == 2 and donors is None
+    same = mixed and isinstance(method, PairedCutMixPart) and method.partner == "same"
     loaders = [
         make_loader(
             stream,
