@@ -52,6 +52,10 @@ class FileStore(Store):
             raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for broken files
             raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
+        except MemoryError:
+            raise ValueError(
+                f"{path}: the image must fit in memory, got no room: lower train.workers, or make the image smaller"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
