@@ -125,3 +125,15 @@ def test_an_orientation_that_is_none_turns_nothing(tmp_path, name, exif):
     Image.new("RGB", (6, 4)).save(tmp_path / name, exif=exif)
     picture = FileStore(tmp_path).read("image", name)
     assert (picture.pixels.shape, picture.orientation) == ((3, 4, 6), 1)
+
+
+def test_no_memory_names_the_file(tmp_path, monkeypatch):
+    Image.new("RGB", (6, 4)).save(tmp_path / "x.png")
+
+    def decode(picture):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", decode)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    with pytest.raises(ValueError, match=r"x\.png: the image must fit in memory, got no room: lower train\.workers"):
+        FileStore(tmp_path).image("x.png")

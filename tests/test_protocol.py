@@ -66,6 +66,19 @@ def test_an_image_smaller_in_one_direction_only():
     torch.testing.assert_close(logits, image * times)
 
 
+def test_padding_is_the_mean_colour_whichever_side_is_short():
+    """0 after normalisation, as the crops of training are padded; black would be -mean / std."""
+    seen = []
+
+    def network(crop):
+        seen.append(crop[0, 0])
+        return crop
+
+    predict_logits(network, torch.full((1, 3, 2, 5), 7.0), Protocol((4, 4), stride=1.0))
+    row = [7.0] * 4
+    assert [window.tolist() for window in seen] == [[[0.0] * 4, row, row, [0.0] * 4]] * 2
+
+
 def test_whole_image_upsamples_to_the_image():
     image = torch.randn(1, 3, 9, 14)
     coarse = torch.randn(1, NUM_CLASSES, 3, 4)

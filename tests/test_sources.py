@@ -196,11 +196,13 @@ def test_the_advice_can_be_typed(tmp_path):
     with pytest.raises(ValueError, match="got 11 ") as error:
         one_label(tmp_path / "a", [0, 11], num_classes=3)
     ignore, label_map = re.findall(r"--data\.\S+ '[^']*'", str(error.value))
-    for option, expected in ((ignore, 255), (label_map.replace("CLASS", "2"), 2)):
+    no_label = label_map.replace("CLASS", "null")  # what public data sets are told
+    for option, expected in ((ignore, 255), (no_label, 255), (label_map.replace("CLASS", "2"), 2)):
         name, value = shlex.split(option)
         changed = override_config(RunConfig(data=FolderData(num_classes=3)), [name, value]).data
         values = {"label_ignore": changed.label_ignore, "label_map": changed.label_map}
-        assert one_label(tmp_path / name, [0, 11], num_classes=3, **values) == [0, expected]
+        place = tmp_path / f"{name}{value}"
+        assert one_label(place, [0, 11], num_classes=3, **values) == [0, expected]
 
 
 def test_public_labels_may_be_mapped_too(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fpl_fast.trainer.commands.console import error_console, out_console
 from fpl_fast.trainer.config_io import nearest
+from fpl_fast.trainer.data.one_line import loader_fault
 
 __all__ = ["main"]
 
@@ -48,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(f"fpl_fast.trainer.commands.{name}").main(rest)
     except (ValueError, FloatingPointError, OSError) as error:
         error_console().print(f"error: {' '.join(str(error).split())}")
+        return 2
+    except RuntimeError as error:  # torch tells of a dead loader process in whatever the main process is doing
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        error_console().print(f"error: {loader_fault(error)}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ from typing import Any
 
 import docstring_parser
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.data import DATA_KINDS
@@ -33,6 +33,19 @@ __all__ = [
 
 # One class held the settings of all methods, and a run wrote them all.
 _WRITTEN_BY_EARLY_RUNS = {"cutmix", "partner", "ema_decay", "bank_momentum", "paste_draws", "donor_lead", "threshold"}
+
+_LOAD = get_loader("yaml")
+
+
+def _load_value(text: str) -> Any:
+    """The value of an option; jsonargparse by itself stumbles over one number without a value, as in {11: null}."""
+    try:
+        return _LOAD(text)
+    except TypeError:
+        return yaml.safe_load(text)
+
+
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:

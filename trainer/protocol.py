@@ -24,7 +24,9 @@ class Protocol:
 
     Args:
         window: Height and width of a sliding window in pixels, or None to run the image as it is. An image smaller
-            than the window is padded around its centre with 0 after normalisation, and the padding is cut off again.
+            than the window, on one side or on both, is padded around its centre with 0 after normalisation, as crops
+            are in training, and the padding is cut off again. (The published code of CPS pads with black where one
+            side alone is longer than the window; no image of PASCAL VOC or Cityscapes is such.)
         stride: Step of the window as a part of its size, rounded up to pixels; the last window of a row or column is
             moved back to the border.
         combine: What is summed where windows overlap: raw "logits", or "probabilities", whose average is then given

@@ -53,7 +53,12 @@ class FileStore(Store):
             advice = "" if self._where_missing is None else self._where_missing(path)
             raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for broken files
-            raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
+            got = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+            raise ValueError(f"{path}: the image must be readable, got {got}: replace the file") from None
+        except MemoryError:
+            raise ValueError(
+                f"{path}: the image must fit in memory, got no room: lower train.workers, or make the image smaller"
+            ) from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
@@ -70,7 +75,9 @@ class FileStore(Store):
 
 def _require_8_bits(picture: Image.Image) -> None:
     if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK"):
-        raise ValueError(f"an image must have 8 bits a channel, got Pillow mode {picture.mode}")
+        raise ValueError(
+            f"an image must have 8 bits a channel, got Pillow mode {picture.mode}: convert it to 8-bit RGB or grey"
+        )
 
 
 def _require_indices(picture: Image.Image) -> None:
@@ -82,7 +89,7 @@ def _require_indices(picture: Image.Image) -> None:
     ):
         raise ValueError(
             f"a label must be an 8-bit single-channel or palette PNG of class indices, "
-            f"got {picture.format} of Pillow mode {picture.mode}"
+            f"got {picture.format} of Pillow mode {picture.mode}: store the index of each pixel's class"
         )
 
 
