@@ -99,7 +99,7 @@ def why_unreadable(error: Exception) -> str:
     text = str(error)
     if "weights_only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
-        return f"holds more than tensors and could run code ({found.group(1) if found else 'as pickles can'})"
+        return f"holds more than tensors and could run code ({found.group(1)})" if found else "is none of tensors"
     first = " ".join(text.split("\n")[0].split()) or type(error).__name__
     return f"cannot be read ({first})"
 

@@ -19,7 +19,7 @@ from fpl_fast.trainer.build import (
 )
 from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import FileData, RunConfig
-from fpl_fast.trainer.config_io import config_to_dict
+from fpl_fast.trainer.config_io import config_to_dict, flatten
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data_check import require_no_leaks
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
@@ -136,6 +136,8 @@ class _Trainer:
         else:
             _LOGGER.info(describe_start(config.model, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
+        if self.log and self.state.step == 0:
+            self.log.events.configuration(flatten(config_to_dict(config)))
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock
         self.unsaved = False  # whether a whole step is done that no checkpoint holds
@@ -271,7 +273,8 @@ class _Trainer:
         state.best_miou = max(state.miou, state.best_miou)
         if self.first:
             save_evaluation(self.folder.evaluation, result, self.val.class_names, self.config.eval, step=state.step)
-            save_samples(self.folder, network, self.val, self.config, self.fabric)
+            samples = save_samples(self.folder, network, self.val, self.config, self.fabric)
+            self.log.events.evaluation(state.step, self.val.class_names, result.per_class_iou, samples)
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})
         return best

@@ -34,7 +34,7 @@ _SCALARS = {
     "loader_wait": ("Time spent waiting for batches", "%", 100),
     "peak_memory_mb": ("Peak memory", " MB", 1),
 }
-_NOT_DRAWN = {"step", "epoch", "elapsed_s"}
+_NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
 
 
 def header(run: Run) -> str:
