@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
@@ -26,6 +26,7 @@ from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, che
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog
+from fpl_fast.trainer.monitor import Monitor
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
 from fpl_fast.trainer.run_folder import RunFolder
@@ -34,7 +35,7 @@ from fpl_fast.trainer.state import TrainState
 from fpl_fast.trainer.step import train_step
 from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
-__all__ = ["Monitor", "Outcome", "train"]
+__all__ = ["Outcome", "train"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,25 +47,6 @@ class Outcome(NamedTuple):
     miou: float  # of the last evaluation, NaN before the first
     stopped_by: int | None  # the signal that asked to stop; None when all steps are done
     is_first: bool  # whether this process is the one that wrote the folder
-
-
-class Monitor(Protocol):
-    """Looks on while a run trains."""
-
-    def checking(self, done: int, total: int) -> None:
-        """So many files of a data set have been looked at before training."""
-
-    def started(self, step: int, steps: int) -> None:
-        """Training begins, ``step`` steps after the beginning of the run."""
-
-    def stepped(self, step: int) -> None:
-        """One more step was given to the device."""
-
-    def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """A record was written to the log."""
-
-    def validating(self, done: int, total: int) -> None:
-        """So many validation images are done."""
 
 
 def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool = False) -> Outcome:
