@@ -91,6 +91,8 @@ class _Trainer:
 
         reset_peak_memory(fabric.device)
 
+        if resume:
+            first_decides(fabric, lambda: self._lock(at_exit))
         checkpoint: Path | None = fabric.broadcast(folder.newest_checkpoint() if resume else None)
         self.val = build_val_dataset(config.data)
         self.method = build_method_networks(without_pretraining(config) if checkpoint else config, self.val.num_classes)
@@ -108,7 +110,6 @@ class _Trainer:
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
         if checkpoint:
-            first_decides(fabric, lambda: at_exit.enter_context(RunLock(folder.lock)))
             self.state.load(checkpoint, config, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
         else:
@@ -124,22 +125,22 @@ class _Trainer:
         self.read_step = self.state.step  # of the last reading of the clock
         self.unsaved = False  # whether a whole step is done that no checkpoint holds
 
+    def _lock(self, at_exit: ExitStack) -> None:
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        at_exit.enter_context(RunLock(self.folder.lock))
+
     def _begin(self, splits: Mapping[str, Split], at_exit: ExitStack, *, resume: bool) -> None:
         """Make the folder of the run, once the data is known to be good."""
-
-        def require_place() -> None:
-            if resume:
-                self.folder.require_nothing_to_lose(self.config)
-            else:
-                self.folder.require_free()
-
-        require_place()
+        if resume:
+            self.folder.require_nothing_to_lose(self.config)
+        else:
+            self.folder.require_free()
         require_no_leaks(self.config.data, splits)
         if isinstance(self.config.data, FileData) and self.config.data.check:
             check_files([*self.datasets, self.val], self.monitor.checking)
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        at_exit.enter_context(RunLock(self.folder.lock))
-        require_place()  # still
+        if not resume:
+            self._lock(at_exit)
+            self.folder.require_free()  # still
         self.folder.create(self.config)
         if isinstance(self.config.data, FileData):
             self.folder.write_splits(splits, self.config.data.root)
