@@ -5,8 +5,7 @@ under each field from them.
 """
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from fpl_fast.trainer.config import DataConfig, RunConfig
 from fpl_fast.trainer.config.data import DATA_KINDS
+from fpl_fast.trainer.config_words import explain
+from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "describe_fields",
     "flatten",
     "load_config",
-    "nearest",
     "override_config",
     "save_config",
 ]
@@ -60,7 +60,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
         ValueError: A key is unknown (the nearest one is named), a value has the wrong type or breaks its rule.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{source}: must hold keys and values, got {type(values).__name__}")
+        raise ValueError(f"{source}: must hold keys and values, got {'nothing' if values is None else repr(values)}")
     data = values.get("data") or {}
     kind = data.get("kind", "synthetic") if isinstance(data, Mapping) else "synthetic"
     if kind not in DATA_KINDS:
@@ -75,7 +75,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     try:
         return _to_config(parser.parse_object(_plain(values)).as_dict(), kind)
     except (ArgumentError, ValueError) as error:
-        raise ValueError(f"{source}: {_one_line(error)}") from None
+        raise ValueError(f"{source}: {explain(str(error), _kinds(kind), flatten(values))}") from None
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -87,7 +87,9 @@ def load_config(path: str | Path) -> RunConfig:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}): name a YAML file or one of fpl-fast recipes"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: must be YAML: {_one_line(error)}") from None
     return config_from_dict(values, source=str(path))
@@ -123,13 +125,7 @@ def override_config(
     try:
         return _to_config(parser.parse_args(list(arguments)).as_dict(), config.data.kind)
     except (ArgumentError, ValueError) as error:
-        raise ValueError(_one_line(error)) from None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question to append to an error: the known name nearest to a misspelt one, or nothing when none is near."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {found[0]!r}?" if found else ""
+        raise ValueError(explain(str(error), _kinds(config.data.kind), _given(arguments))) from None
 
 
 def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") -> ArgumentParser:
@@ -164,6 +160,24 @@ def _sections(data: DataConfig) -> dict[str, type]:
     """The parts of a RunConfig that are dataclasses themselves."""
     types = {f.name: f.type for f in dataclasses.fields(RunConfig) if f.name != "recipe"}
     return types | {"data": type(data)}
+
+
+def _kinds(kind: str) -> dict[str, Any]:
+    """The type of each setting by its key."""
+    sections = _sections(DATA_KINDS[kind]())
+    return {"recipe": str} | {
+        f"{name}.{f.name}": f.type for name, cls in sections.items() for f in dataclasses.fields(cls)
+    }
+
+
+def _given(arguments: Sequence[str]) -> dict[str, str]:
+    """What a command line gives for each setting, by its key."""
+    given = {}
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if equals or not following.startswith("--"):
+            given[name] = value if equals else following
+    return given
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

@@ -22,7 +22,7 @@ from fpl_fast.trainer.config import (
     TrainConfig,
     VocData,
 )
-from fpl_fast.trainer.config_io import nearest
+from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.published import BACKBONES, PARTITIONS, Published, find_published
 from fpl_fast.trainer.schedule import LABELLED_PARTS, NUM_IMAGES, num_steps
 
