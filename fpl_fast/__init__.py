@@ -9,14 +9,17 @@ from fpl_fast.functional import (
     pseudo_label_cross_entropy,
 )
 from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
-from fpl_fast.modules import FuzzyPositiveLoss
+from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossEntropy",
     "FuzzyPositiveLoss",
     "LossStats",
+    "OhemCrossEntropy",
     "PositiveGradientScore",
+    "PseudoLabelCrossEntropy",
     "balance_factor",
     "cross_entropy",
     "fuzzy_positive_assignment",
