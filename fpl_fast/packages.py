@@ -87,7 +87,10 @@ def cache_folder() -> Path:
     """Where packages are kept: ``TORCHINDUCTOR_CACHE_DIR/fpl_fast`` where that is set, else ``~/.cache/fpl_fast``."""
     if inductor := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
         return Path(inductor) / "fpl_fast"
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "fpl_fast"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "fpl_fast"
+    home = Path(os.path.expanduser("~"))
+    return home / ".cache" / "fpl_fast" if home.is_absolute() else _private_folder()  # a container may have no home
 
 
 def _writable(folder: Path) -> Path:
@@ -97,13 +100,18 @@ def _writable(folder: Path) -> Path:
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError:
-        user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-        private = Path(tempfile.gettempdir()) / f"fpl_fast-{user}"
+        private = _private_folder()
         private.mkdir(mode=0o700, exist_ok=True)
         status = private.lstat()
-        if hasattr(os, "getuid") and (status.st_uid != user or status.st_mode & 0o077 or private.is_symlink()):
+        # What lies there is run: nobody else may have put it there.
+        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink()):
             raise PermissionError(f"{private} must be a folder that only this user can write to") from None
         return private
+
+
+def _private_folder() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"fpl_fast-{user}"
 
 
 def _open(package: Path) -> Graph | None:

@@ -152,6 +152,8 @@ def test_where_packages_lie(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somewhere")
     assert packages.cache_folder() == Path("/somewhere/.cache/fpl_fast")
+    monkeypatch.setattr(packages.os.path, "expanduser", lambda path: path)  # no home at all
+    assert packages.cache_folder() == packages._private_folder()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
     assert packages.cache_folder() == Path("/elsewhere/fpl_fast")
 
