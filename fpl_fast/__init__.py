@@ -16,14 +16,17 @@ if TYPE_CHECKING:
         pseudo_label_cross_entropy,
     )
     from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
-    from fpl_fast.modules import FuzzyPositiveLoss
+    from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossEntropy",
     "FuzzyPositiveLoss",
     "LossStats",
+    "OhemCrossEntropy",
     "PositiveGradientScore",
+    "PseudoLabelCrossEntropy",
     "balance_factor",
     "cross_entropy",
     "fuzzy_positive_assignment",
@@ -43,7 +46,7 @@ _HOMES = {
         "pseudo_label_cross_entropy",
     ),
     "labelled": ("cross_entropy", "ohem_cross_entropy"),
-    "modules": ("FuzzyPositiveLoss",),
+    "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
