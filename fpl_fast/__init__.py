@@ -1,22 +1,32 @@
-"""Fused losses for semantic segmentation from pseudo-labels."""
+"""Fused losses for semantic segmentation from pseudo-labels.
 
-from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
-from fpl_fast.functional import (
-    LossStats,
-    balance_factor,
-    fuzzy_positive_assignment,
-    fuzzy_positive_loss,
-    pseudo_label_cross_entropy,
-)
-from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
-from fpl_fast.modules import FuzzyPositiveLoss
+Names are imported when they are first used, so that the help of the command line does without torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
+    from fpl_fast.functional import (
+        LossStats,
+        balance_factor,
+        fuzzy_positive_assignment,
+        fuzzy_positive_loss,
+        pseudo_label_cross_entropy,
+    )
+    from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
+    from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CrossEntropy",
     "FuzzyPositiveLoss",
     "LossStats",
+    "OhemCrossEntropy",
     "PositiveGradientScore",
+    "PseudoLabelCrossEntropy",
     "balance_factor",
     "cross_entropy",
     "fuzzy_positive_assignment",
@@ -25,3 +35,28 @@ __all__ = [
     "positive_gradient_score",
     "pseudo_label_cross_entropy",
 ]
+
+_HOMES = {
+    "analysis": ("PositiveGradientScore", "positive_gradient_score"),
+    "functional": (
+        "LossStats",
+        "balance_factor",
+        "fuzzy_positive_assignment",
+        "fuzzy_positive_loss",
+        "pseudo_label_cross_entropy",
+    ),
+    "labelled": ("cross_entropy", "ohem_cross_entropy"),
+    "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
+}
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that exists
+
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                globals()[name] = found = getattr(importlib.import_module(f"fpl_fast.{module}"), name)
+                return found
+        raise AttributeError(f"module 'fpl_fast' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

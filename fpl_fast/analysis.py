@@ -62,7 +62,7 @@ def positive_gradient_score(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    checks.check_options(threshold, max_positives, convex_scale=1.0)
+    threshold, max_positives, _ = checks.check_options(threshold, max_positives, convex_scale=1.0)
     n, num_classes, h, w = student_logits.shape
     checks.check_target(target, (n, h, w), student_logits.device)
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))

@@ -1,78 +1,152 @@
-"""Argument checks: one line that names the argument, the rule and the value.
+"""Argument checks: one line that names the argument, the rule, the value and what to do instead.
 
 They read shapes and dtypes, never what a tensor holds: that would synchronise.
 """
 
 import math
+import numbers
 import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+WEIGHTINGS = ("none", "linear", "convex", "concave")
+FORMS = ("smooth", "hinge")
+REDUCTIONS = ("none", "sum", "mean", "weighted_mean")
+LABEL_REDUCTIONS = ("none", "sum", "mean")
+ENGINES = ("auto", "triton", "compiled", "eager")
+LABEL_ENGINES = ("auto", "triton", "eager")
+
+
+def shown(value: object) -> str:
+    """A value in a message: one short line."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
+        return f"an array of shape {tuple(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
 
 def as_integer(value: object) -> int | None:
     """An integer of Python or NumPy as Python's, anything else (a bool, a tensor, text) as None."""
-    if isinstance(value, bool | Tensor) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | Tensor):
         return None
-    return operator.index(value)
+    if isinstance(value, int):  # as it is: a compiler's symbol must stay one
+        return value
+    return operator.index(value) if isinstance(value, numbers.Integral) else None
+
+
+def as_number(name: str, value: object, rule: str) -> float:
+    """A number of Python or NumPy as Python's.
+
+    Raises:
+        ValueError: If it is something else, such as a bool, text or a tensor.
+    """
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return value  # as it is: a compiler's symbol must stay one
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    remedy = "; give the number itself, not a tensor (reading one waits for its device)" if _is_tensor(value) else ""
+    if isinstance(value, str):
+        remedy = "; leave out the quotes"
+    raise ValueError(f"{name} must be a number {rule}, got {shown(value)}{remedy}")
 
 
 def check_logits(name: str, logits: Tensor) -> None:
     """(N, C, H, W), floating point, at least two classes."""
-    if not isinstance(logits, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(logits).__name__}")
+    if not _is_tensor(logits):
+        raise ValueError(f"{name} must be a tensor, got {shown(logits)}; torch.as_tensor({name}) makes one")
     if logits.ndim != 4:
-        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}")
+        remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
+        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
     if not logits.is_floating_point():
-        raise ValueError(f"{name} must be floating point (raw logits, not labels), got {logits.dtype}")
+        raise ValueError(
+            f"{name} must be floating point (raw logits, not labels), got {logits.dtype}; "
+            "for labels there is fpl_fast.cross_entropy(logits, target)"
+        )
     if logits.shape[1] < 2:
-        raise ValueError(f"{name} must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}")
+        raise ValueError(
+            f"{name} must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}; "
+            "torch.cat([torch.zeros_like(x), x], 1) makes two classes of a binary logit x"
+        )
 
 
 def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) -> None:
     """Same shape, kind and device as the other logits."""
     check_logits(name, logits)
     if logits.shape != other.shape:
-        raise ValueError(f"{name} must have the shape of {other_name} {tuple(other.shape)}, got {tuple(logits.shape)}")
+        raise ValueError(
+            f"{name} must have the shape of {other_name} {tuple(other.shape)}, got {tuple(logits.shape)}; "
+            "torch.nn.functional.interpolate brings both to one"
+        )
     if logits.device != other.device:
-        raise ValueError(f"{name} must be on the device of {other_name} ({other.device}), got {logits.device}")
+        raise ValueError(
+            f"{name} must be on the device of {other_name} ({other.device}), got {logits.device}; "
+            f"move it with {name}.to({str(other.device)!r})"
+        )
 
 
-def check_options(threshold: float, max_positives: int | None, convex_scale: float) -> None:
-    """The numbers of the assignment and of the convex weight."""
+def check_options(threshold: object, max_positives: object, convex_scale: object) -> tuple[float, int | None, float]:
+    """The numbers of the assignment and of the convex weight, as Python's."""
+    threshold = as_number("threshold", threshold, "in (0, 1]")
     if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
-    if max_positives is not None and (
-        not isinstance(max_positives, int) or isinstance(max_positives, bool) or max_positives < 1
-    ):
-        raise ValueError(f"max_positives must be an integer >= 1 or None, got {max_positives!r}")
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; the paper's is 0.9")
+    cap = as_integer(max_positives)
+    if max_positives is not None and (cap is None or cap < 1):
+        raise ValueError(f"max_positives must be an integer >= 1 or None, got {shown(max_positives)}; None sets no cap")
+    convex_scale = as_number("convex_scale", convex_scale, ">= 0")
     if not 0 <= convex_scale < math.inf:
-        raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}")
+        raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}; the paper's are 1 and 4")
+    return threshold, cap, convex_scale
 
 
-def check_confidence(threshold: float, power: float) -> None:
-    """The gate and the exponent of the teacher's confidence."""
+def check_confidence(threshold: object, power: object) -> tuple[float, float]:
+    """The gate and the exponent of the teacher's confidence, as Python's numbers."""
+    threshold = as_number("confidence_threshold", threshold, "in [0, 1]")
     if not 0 <= threshold <= 1:
-        raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}")
+        raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}; 0 sets no gate")
+    power = as_number("confidence_power", power, ">= 0")
     if not 0 <= power < math.inf:
-        raise ValueError(f"confidence_power must be finite and >= 0, got {power!r}")
+        raise ValueError(f"confidence_power must be finite and >= 0, got {power!r}; 0 leaves it out")
+    return threshold, power
+
+
+def check_mining(min_kept: object, threshold: object) -> tuple[int, float]:
+    """The numbers of hard example mining, as Python's."""
+    number = as_integer(min_kept)
+    if number is None or number < 1:
+        raise ValueError(f"min_kept must be an integer >= 1, got {shown(min_kept)}; it counts pixels of an image")
+    threshold = as_number("threshold", threshold, "in (0, 1]")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; at 1 every pixel is kept")
+    return number, threshold
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """One of the named choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
 
 
-def check_size(size: tuple[int, int] | None, logits: Tensor) -> None:
-    """(H, W), both positive, and something to upsample to it."""
+def check_flag(name: str, value: object) -> None:
+    """True or False; PyTorch's None for align_corners is neither."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
+
+
+def check_size(size: object, logits: Tensor | None = None) -> tuple[int, int] | None:
+    """(H, W), both positive, as Python's integers, and something to upsample to it."""
     if size is None:
-        return
-    if not isinstance(size, Sequence) or len(size) != 2 or any(isinstance(x, float) or x < 1 for x in size):
-        raise ValueError(f"size must be (H, W), two integers >= 1, got {size!r}")
-    if 0 in logits.shape[2:]:
+        return None
+    pair = [as_integer(x) for x in size] if isinstance(size, Sequence) else []
+    if len(pair) != 2 or pair[0] is None or pair[1] is None or pair[0] < 1 or pair[1] < 1:
+        remedy = "tuple(size.tolist()) makes them" if hasattr(size, "tolist") else "such as labels.shape[-2:]"
+        raise ValueError(f"size must be (H, W), two integers >= 1, got {shown(size)}; {remedy}")
+    if logits is not None and 0 in logits.shape[2:]:
         raise ValueError(f"size needs logits of at least 1 x 1 to upsample, got shape {tuple(logits.shape)}")
+    return pair[0], pair[1]
 
 
 def check_pixels(
@@ -81,28 +155,28 @@ def check_pixels(
     """(N, H, W) on the logits' device, boolean or floating point."""
     if value is None:
         return
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if not _is_tensor(value):
+        raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
     if tuple(value.shape) != shape:
-        raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}")
-    if value.device != device:
-        raise ValueError(f"{name} must be on the logits' device ({device}), got {value.device}")
+        remedy = f"; {name}.squeeze(1) drops the dimension of channels" if value.ndim == 4 else ""
+        raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}{remedy}")
+    _check_device(name, value, device)
     if boolean and value.dtype != torch.bool:
-        raise ValueError(f"{name} must be bool, got {value.dtype}")
+        raise ValueError(f"{name} must be bool, got {value.dtype}; {name}.bool() is")
     if not boolean and not value.is_floating_point():
-        raise ValueError(f"{name} must be floating point, got {value.dtype}")
+        raise ValueError(f"{name} must be floating point, got {value.dtype}; {name}.float() is")
 
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     """(N, H, W) on the logits' device, an integer type."""
-    if not isinstance(target, Tensor):
-        raise ValueError(f"target must be a tensor, got {type(target).__name__}")
+    if not _is_tensor(target):
+        raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
     if tuple(target.shape) != shape:
-        raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}")
+        remedy = "target.squeeze(1) drops the dimension of channels" if target.ndim == 4 else "give its size as size"
+        raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}; {remedy}")
     if target.dtype not in (torch.uint8, torch.int32, torch.int64):
-        raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}")
-    if target.device != device:
-        raise ValueError(f"target must be on the logits' device ({device}), got {target.device}")
+        raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}; target.long() is")
+    _check_device("target", target, device)
 
 
 def check_ignore_index(ignore_index: object) -> int:
@@ -110,22 +184,26 @@ def check_ignore_index(ignore_index: object) -> int:
     integer = as_integer(ignore_index)
     if integer is None or not -(2**63) <= integer < 2**63:
         raise ValueError(
-            f"ignore_index must be one integer of at most 64 bits, got {ignore_index!r}; "
+            f"ignore_index must be one integer of at most 64 bits, got {shown(ignore_index)}; "
             "give -1 where no label is to be ignored"
         )
     return integer
 
 
-def check_class_weight(weight: Tensor | None, num_classes: int, device: torch.device) -> None:
+def check_class_weight(weight: Tensor | None, num_classes: int | None, device: torch.device | None = None) -> None:
     """(C,) on the logits' device, floating point."""
     if weight is None:
         return
-    if tuple(weight.shape) != (num_classes,) or not weight.is_floating_point():
+    if not _is_tensor(weight):
+        raise ValueError(f"weight must be a tensor, got {shown(weight)}; torch.as_tensor(weight) makes one")
+    if weight.ndim != 1 or len(weight) != (num_classes or len(weight)) or not weight.is_floating_point():
+        classes = "(C,)" if num_classes is None else f"(C,) = ({num_classes},)"
         raise ValueError(
-            f"weight must be floating point of shape (C,) = ({num_classes},), got {weight.dtype} {tuple(weight.shape)}"
+            f"weight must be floating point of shape {classes}, got {weight.dtype} {tuple(weight.shape)}; "
+            "it has one number for each class"
         )
-    if weight.device != device:
-        raise ValueError(f"weight must be on the logits' device ({device}), got {weight.device}")
+    if device is not None:
+        _check_device("weight", weight, device)
 
 
 def check_partner(
@@ -134,7 +212,19 @@ def check_partner(
     """CutMix takes both the partner and the mask, or neither."""
     if (partner_logits is None) != (mix_mask is None):
         missing = "mix_mask" if mix_mask is None else "partner_logits"
-        raise ValueError(f"partner_logits and mix_mask must be given together, got no {missing}")
+        raise ValueError(f"partner_logits and mix_mask must be given together, got no {missing}; give both or neither")
     if partner_logits is not None:
         check_same_shape("partner_logits", partner_logits, "student_logits", student_logits)
         check_pixels("mix_mask", mix_mask, pixels, student_logits.device, boolean=True)
+
+
+def _check_device(name: str, value: Tensor, device: torch.device) -> None:
+    if value.device != device:
+        raise ValueError(
+            f"{name} must be on the logits' device ({device}), got {value.device}; "
+            f"move it with {name}.to({str(device)!r})"
+        )
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

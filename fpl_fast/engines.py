@@ -7,22 +7,45 @@
 | "eager"    | every device and floating dtype  | the reference equations in chunks               |
 """
 
+import functools
 import importlib.util
 import math
 import os
+import warnings
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fpl_fast import checks, eager, labels, planes
-
-ENGINES = ("auto", "triton", "compiled", "eager")
+from fpl_fast import checks, eager, labels, packages, planes
+from fpl_fast.kernels.arguments import LossInputs, LossOptions
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
 COMPILED_MIN_LOGITS = 1 << 18
 # The kernels are tested up to here.
 TRITON_MAX_CLASSES = 1024
+
+
+def evaluate(function: str, engine: str, inputs: LossInputs, options: LossOptions, **keywords: Any) -> Any:
+    """Call ``function`` of the module that implements the engine; "auto" falls back to "eager" where it must.
+
+    Raises:
+        ValueError: If the named engine cannot run here; the message says why and names one that can.
+    """
+    resolved = resolve(engine, inputs.student, inputs.teacher, inputs.pixels)
+    try:
+        return getattr(module(resolved), function)(inputs, options, **keywords)
+    except packages.UnavailableError as error:
+        if engine != "auto":
+            raise ValueError(f"engine={engine!r} cannot run here: {error}; engine='eager' can") from None
+        _warn_once(str(error))
+        return getattr(eager, function)(inputs, options, **keywords)
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    warnings.warn(f"engine='compiled' cannot run here: {reason}; the slower engine='eager' does", stacklevel=2)
 
 
 def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor, pixels: tuple[int, ...] | None = None) -> str:
@@ -58,7 +81,7 @@ def resolve_labels(engine: str, logits: Tensor) -> str:
     Raises:
         ValueError: If the named engine does not exist or cannot run here.
     """
-    checks.check_choice("engine", engine, ("auto", "triton", "eager"))
+    checks.check_choice("engine", engine, checks.LABEL_ENGINES)
     reason = _refusal("triton", logits, logits.dtype == torch.float64)
     if engine == "triton" and reason is not None:
         raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
@@ -99,8 +122,7 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
         return f"it runs on the CPU and the logits are on {student_logits.device}"
     if student_logits.shape[1] > planes.MAX_CLASSES:
         return f"it takes at most {planes.MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
-    reason: str | None = planes.unavailable_reason()
-    return reason
+    return packages.unavailable_reason()
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None

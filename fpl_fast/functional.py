@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, TypedDict, Unpack, overload
 import torch
 from torch import Tensor
 
-from fpl_fast import checks, engines, ops
+from fpl_fast import checks, ops
 from fpl_fast.kernels.arguments import SUMS
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
@@ -110,13 +110,21 @@ def fuzzy_positive_loss(
     Source: Fuzzy Positive Learning for Semi-supervised Semantic Segmentation, CVPR 2023. The public code caps K at 3
     (``max_positives=3``); the paper's rule has no cap.
 
+    A gate at or above ``threshold`` makes a plain cross entropy of the loss: where p_1 >= confidence_threshold >=
+    threshold, n = 1 and K = 1. A warning says so once. Gates of FixMatch-like methods (0.95) belong to
+    :func:`pseudo_label_cross_entropy`; here, leave the gate out (the fuzzy positives stand in for it), or set it below
+    ``threshold``.
+
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
-    flows into the teacher, the weights or the balance. Equal teacher logits are ranked by class index, lower first.
-    With ``size``, nothing of the upsampled logits' size is held: interpolation and its adjoint are part of the pass.
+    flows into the teacher, the weights or the balance. Double backward and forward mode raise an error. Equal teacher
+    logits are ranked by class index, lower first. With ``size``, nothing of the upsampled logits' size is held:
+    interpolation and its adjoint are part of the pass. Numbers may follow a schedule inside ``torch.compile``.
 
     Args:
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
-        teacher_logits: Like ``student_logits``; the dtype and the strides may differ.
+        teacher_logits: Like ``student_logits``; the dtype and the strides may differ. Raw logits, not probabilities
+            (not checked: that would synchronise): of those, the softmax would be taken once more. ``p.log()`` makes
+            logits of probabilities p. For integer labels there is :func:`cross_entropy`.
         threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop.
         max_positives: Cap on K, at least 1; None, the paper's rule, for no cap. The trainer's methods cap K at 3
             (``method.max_positives``), as the code that made the published tables does.
@@ -125,7 +133,8 @@ def fuzzy_positive_loss(
         pixel_weight: (N, H, W) floating point, non-negative (not checked: that would synchronise); None for 1.
         valid_mask: (N, H, W) bool; False excludes a pixel from loss, gradient and every mean, whatever its logits hold.
         size: (H, W); all logits are upsampled bilinearly to it. None: H, W = h, w.
-        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``.
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``; True by default, as the published
+            methods have it, where that function's default is False.
         partner_logits: Like ``teacher_logits``; CutMix: the teacher where ``mix_mask`` is True.
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
         confidence_threshold: In [0, 1]; pixels whose teacher is less confident contribute no loss, but count in "mean".
@@ -157,13 +166,16 @@ def fuzzy_positive_loss(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    checks.check_options(threshold, max_positives, convex_scale)
-    checks.check_confidence(confidence_threshold, confidence_power)
-    checks.check_choice("weighting", weighting, ("none", "linear", "convex", "concave"))
-    checks.check_choice("form", form, ("smooth", "hinge"))
-    checks.check_choice("reduction", reduction, ("none", "sum", "mean", "weighted_mean"))
-    checks.check_choice("engine", engine, engines.ENGINES)
-    checks.check_size(size, student_logits)
+    threshold, max_positives, convex_scale = checks.check_options(threshold, max_positives, convex_scale)
+    confidence_threshold, confidence_power = checks.check_confidence(confidence_threshold, confidence_power)
+    checks.check_choice("weighting", weighting, checks.WEIGHTINGS)
+    checks.check_choice("form", form, checks.FORMS)
+    checks.check_choice("reduction", reduction, checks.REDUCTIONS)
+    checks.check_choice("engine", engine, checks.ENGINES)
+    checks.check_flag("align_corners", align_corners)
+    checks.check_flag("balance", balance)
+    checks.check_flag("return_stats", return_stats)
+    size = checks.check_size(size, student_logits)
     n, num_classes, *native = student_logits.shape
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
@@ -184,16 +196,13 @@ def fuzzy_positive_loss(
         mix_mask,
         None if pixel_weight is None else pixel_weight.detach().to(dtype),
         valid_mask,
+        ops.pack_numbers(threshold, convex_scale, confidence_threshold, confidence_power),
         size,
         align_corners,
-        float(threshold),
         num_classes - 1 if max_positives is None else min(max_positives, num_classes - 1),
         weighting,
-        float(convex_scale),
         form,
-        float(confidence_threshold),
-        float(confidence_power),
-        engines.resolve(engine, student, teacher, pixels),
+        engine,
     )
     with_stats = balance or return_stats or reduction == "weighted_mean"
     if reduction == "none":
@@ -283,7 +292,7 @@ def fuzzy_positive_assignment(
         2
     """
     checks.check_logits("teacher_logits", teacher_logits)
-    checks.check_options(threshold, max_positives, convex_scale=1.0)
+    threshold, max_positives, _ = checks.check_options(threshold, max_positives, convex_scale=1.0)
     num_classes = teacher_logits.shape[1]
     assignment = assign_positives(teacher_logits, threshold, num_classes if max_positives is None else max_positives)
     return assignment.num_positives, assignment.positives

@@ -33,7 +33,7 @@ def cross_entropy(
     :func:`torch.nn.functional.interpolate`, but nothing of the upsampled logits' size is held.
 
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. Double
-    backward raises an error.
+    backward and forward mode raise an error.
 
     Args:
         logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
@@ -43,7 +43,8 @@ def cross_entropy(
         weight: (C,) floating point class weights; None for 1.
         pixel_weight: (N, H, W) floating point; None for 1. No gradient flows into it.
         size: (H, W); the logits are upsampled bilinearly to it. None: H, W = h, w.
-        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``.
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``; True by default, as the published
+            methods have it, where that function's default is False.
         reduction: "none" gives (N, H, W), zero where ignored; "sum"; "mean" divides the sum by that of a * weight[y]
             over the labelled pixels (with none the loss is 0, where PyTorch has NaN).
         engine: "auto", "triton" or "eager".
@@ -60,8 +61,9 @@ def cross_entropy(
         >>> cross_entropy(logits, target, size=(128, 128)).backward()
     """
     checks.check_logits("logits", logits)
-    checks.check_choice("reduction", reduction, ("none", "sum", "mean"))
-    checks.check_size(size, logits)
+    checks.check_choice("reduction", reduction, checks.LABEL_REDUCTIONS)
+    checks.check_flag("align_corners", align_corners)
+    size = checks.check_size(size, logits)
     n, num_classes, *native = logits.shape
     pixels = (n, *(size or native))
     checks.check_target(target, pixels, logits.device)
@@ -119,7 +121,7 @@ def ohem_cross_entropy(
         group_size: Consecutive images that are mined together, a divisor of N; 1 mines every image alone.
         ignore_index: As in :func:`cross_entropy`.
         size: As in :func:`cross_entropy`.
-        align_corners: As in :func:`cross_entropy`.
+        align_corners: As in :func:`cross_entropy`; True, where PyTorch's own interpolation has False.
         engine: As in :func:`cross_entropy`.
 
     Returns:
@@ -132,11 +134,9 @@ def ohem_cross_entropy(
         >>> logits, target = torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128))
         >>> loss = ohem_cross_entropy(logits, target, min_kept=1000, size=(128, 128))
     """
-    if min_kept < 1:
-        raise ValueError(f"min_kept must be at least 1, got {min_kept}")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}")
+    min_kept, threshold = checks.check_mining(min_kept, threshold)
     checks.check_logits("logits", logits)
+    size = checks.check_size(size, logits if target.numel() else None)
     checks.check_target(target, (len(logits), *(size or logits.shape[2:])), logits.device)
     if group_size < 1 or len(logits) % group_size:
         raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}")
@@ -150,8 +150,10 @@ def ohem_cross_entropy(
         labelled = is_labelled(target, ignore_index).view_as(losses)
         p = (-losses).exp()  # 1 where ignored, as their loss is 0
         kth_smallest = p.kthvalue(min(min_kept, p.shape[1]), dim=1, keepdim=True).values
+        # A sum with a tensor, not clamp(min=threshold): inside a compiler a schedule's number stays an input that way.
+        hard = torch.maximum(kth_smallest, threshold + p.new_zeros(()))
         too_few = labelled.sum(dim=1, keepdim=True) < min_kept
-        kept = labelled & (too_few | (p <= kth_smallest.clamp(min=threshold)) | p.isnan())
+        kept = labelled & (too_few | (p <= hard) | p.isnan())
         num_kept = kept.sum(dim=1, keepdim=True).clamp(min=1).to(losses.dtype)
         # Weights about 1, and the small factor on the loss: a float16 gradient must meet it after the loss scale.
         average = num_kept.mean()

@@ -5,6 +5,8 @@ gradient, and where the factor is 1 it does not touch it (the decision is taken 
 functional and opaque to the compiler; what the student must not lose (its strides) is kept by the fakes.
 """
 
+import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +18,11 @@ from fpl_fast import engines
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.reference import accumulate_dtype
 
+# Replayed from a CUDA graph, a kernel would see the numbers of the step that was recorded.
+_TAGS = (torch.Tag.cudagraph_unsafe,)
 
-@torch.library.custom_op("fpl_fast::fuzzy_positive_sums", mutates_args=())
+
+@torch.library.custom_op("fpl_fast::fuzzy_positive_sums", mutates_args=(), tags=_TAGS)
 def fuzzy_positive_sums(
     student: Tensor,
     teacher: Tensor,
@@ -25,15 +30,12 @@ def fuzzy_positive_sums(
     mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
+    numbers: Tensor,
     size: Sequence[int] | None,
     align_corners: bool,
-    threshold: float,
     max_positives: int,
     weighting: str,
-    convex_scale: float,
     form: str,
-    confidence_threshold: float,
-    confidence_power: float,
     engine: str,
     scale: Tensor | None,
     with_grad: bool,
@@ -41,16 +43,19 @@ def fuzzy_positive_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scaled loss, the sums, and the gradient that the backward needs.
 
-    The arguments up to ``align_corners`` are those of :class:`LossInputs`, the next ones those of :class:`LossOptions`.
+    The arguments are those of :class:`LossInputs` and :class:`LossOptions`, of which the floats are ``numbers``: a
+    float64 tensor on the CPU, see :func:`pack_numbers`.
 
     Returns:
         loss: 0-d, scale times the first sum; differentiable in ``student``.
         sums: (NUM_SUMS,) over the valid pixels, see ``arguments.SUMS``; without ``with_stats`` zero after the first.
         grad: the derivative of loss, unscaled for float16 (where 1 / pixels would underflow); empty without gradient.
     """
-    sums, grad = engines.module(engine).fuzzy_positive_sums(
+    sums, grad = engines.evaluate(
+        "fuzzy_positive_sums",
+        engine,
         _inputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners),
-        LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
+        _options(numbers, max_positives, weighting, form),
         scale=None if scales_in_backward(student) else scale,
         with_grad=with_grad,
         with_stats=with_stats,
@@ -86,7 +91,7 @@ def _sums_backward(
 fuzzy_positive_sums.register_autograd(_sums_backward, setup_context=_save_sums)
 
 
-@torch.library.custom_op("fpl_fast::fuzzy_positive_map", mutates_args=())
+@torch.library.custom_op("fpl_fast::fuzzy_positive_map", mutates_args=(), tags=_TAGS)
 def fuzzy_positive_map(
     student: Tensor,
     teacher: Tensor,
@@ -94,52 +99,92 @@ def fuzzy_positive_map(
     mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
+    numbers: Tensor,
     size: Sequence[int] | None,
     align_corners: bool,
-    threshold: float,
     max_positives: int,
     weighting: str,
-    convex_scale: float,
     form: str,
-    confidence_threshold: float,
-    confidence_power: float,
     engine: str,
 ) -> Tensor:
     """The first term of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
-    losses: Tensor = engines.module(engine).fuzzy_positive_map(
+    losses: Tensor = engines.evaluate(
+        "fuzzy_positive_map",
+        engine,
         _inputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners),
-        LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power),
+        _options(numbers, max_positives, weighting, form),
     )
     return losses
 
 
 @fuzzy_positive_map.register_fake
 def _(student: Tensor, teacher: Tensor, *arguments: Any) -> Tensor:
-    height, width = arguments[4] or student.shape[2:]
+    height, width = arguments[5] or student.shape[2:]
     return student.new_empty((len(student), height, width), dtype=accumulate_dtype(student, teacher))
 
 
 def _save_map(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.set_materialize_grads(False)
-    save_inputs(ctx, inputs[:6])
-    ctx.options = inputs[6:]
+    save_inputs(ctx, inputs[:7])
+    ctx.options = inputs[7:]
 
 
 def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, ...]:
     refuse_double_backward()
     if grad_losses is None:
-        return (None,) * (6 + len(ctx.options))
-    student, teacher, partner, mix_mask, pixel_weight, valid_mask = saved_inputs(ctx)
+        return (None,) * (7 + len(ctx.options))
+    student, teacher, partner, mix_mask, pixel_weight, valid_mask, numbers = saved_inputs(ctx)
     # The gradient of each pixel scaled by grad_losses is the gradient of the sum with grad_losses as pixel weight.
     weight = grad_losses if pixel_weight is None else grad_losses * pixel_weight
     assert student is not None
     _, _, grad = fuzzy_positive_sums(
-        student.detach(), teacher, partner, mix_mask, weight.detach(), valid_mask, *ctx.options, None, True, False
+        student.detach(),
+        teacher,
+        partner,
+        mix_mask,
+        weight.detach(),
+        valid_mask,
+        numbers,
+        *ctx.options,
+        None,
+        True,
+        False,
     )
-    return (grad, *(None,) * (5 + len(ctx.options)))
+    return (grad, *(None,) * (6 + len(ctx.options)))
 
 
 fuzzy_positive_map.register_autograd(_map_backward, setup_context=_save_map)
+
+
+def pack_numbers(threshold: float, convex_scale: float, confidence_threshold: float, confidence_power: float) -> Tensor:
+    """The numbers among the options as one float64 tensor on the CPU, where an operator reads them without waiting.
+
+    Inside a compiler a float argument of an operator would be a constant, and each step of a schedule another graph.
+    There the sum with a tensor keeps it an input of the graph; eager code takes the shorter way.
+    """
+    values = (threshold, convex_scale, confidence_threshold, confidence_power)
+    if torch.compiler.is_compiling():
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
+        return torch.stack([zero + value for value in values])
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def _options(numbers: Tensor, max_positives: int, weighting: str, form: str) -> LossOptions:
+    threshold, convex_scale, confidence_threshold, confidence_power = numbers.tolist()
+    if max_positives > 1 and confidence_threshold >= threshold:
+        _warn_of_gate()
+    return LossOptions(threshold, max_positives, weighting, convex_scale, form, confidence_threshold, confidence_power)
+
+
+@functools.cache
+def _warn_of_gate() -> None:
+    """Once in a process, and here, where no compiler traces."""
+    warnings.warn(
+        "confidence_threshold is at or above threshold: every pixel that passes the gate then has a single positive, "
+        "and the fuzzy positive loss is a plain cross entropy; lower confidence_threshold (0 leaves the gate out) or "
+        "raise threshold",
+        stacklevel=2,
+    )
 
 
 def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_corners: bool) -> LossInputs:

@@ -5,21 +5,19 @@ the pixels that reads the logits once and writes the gradient once. On a CPU thi
 compiled once for every (number of classes, dtypes, option set); the number of pixels stays dynamic.
 
 Two things keep Inductor at a single vectorised loop: everything returned is per pixel (a reduction would become a loop
-of its own), and its limits on the size of a fused group are lifted for this graph.
+of its own), and its limits on the size of a fused group are lifted for this graph. Each class is an input of its own,
+so that no graph depends on how far classes lie apart.
 """
 
 import functools
 import math
-import os
-import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fpl_fast import chunked, eager
+from fpl_fast import chunked, packages
 from fpl_fast.kernels.arguments import LossOptions
 
 # Past this the unrolled network is longer than it is useful, and compilation takes minutes.
@@ -28,22 +26,9 @@ MAX_CLASSES = 32
 # with 2^16, 0.50 with 2^17. A chunk's gradient at C = 19 in float32 is 10 MB.
 CHUNK_PIXELS = 1 << 17
 
-# Graphs of one option set: the layouts of student and teacher make a handful.
-MAX_GRAPHS = 64
-
 _INF = float("inf")
-_INDUCTOR_OPTIONS: dict[str, Any] = {"max_fusion_size": 1 << 20, "cpp.max_horizontal_fusion_size": 1 << 20}
 
 Planes = list[Tensor]
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def unavailable_reason() -> str | None:
-    """Why the engine cannot run on this machine, or None."""
-    candidates = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    if not any(shutil.which(candidate) for candidate in candidates):
-        return f"it needs a C++ compiler ({' or '.join(candidates)}) on the PATH"
-    return None
 
 
 def evaluate(
@@ -58,10 +43,6 @@ def evaluate(
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
-    if student.shape[1] == 1:  # a size that Dynamo would compile a graph of its own for
-        return eager.evaluate(
-            student, teacher, pixel_weight, valid, scale, options=options, with_grad=with_grad, with_stats=with_stats
-        )
     pixel_weight, valid = (None if x is None else x.contiguous() for x in (pixel_weight, valid))
     specialisation = Specialisation(
         num_classes=len(student),
@@ -73,16 +54,16 @@ def evaluate(
         with_grad=with_grad,
         with_stats=with_stats,
     )
-    compiled = _compiled(specialisation)
-    # Dynamo guards a graph by how strides and sizes relate, student against teacher; past its limit it would raise.
-    with torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS):
-        return compiled(_in_planes(student), _in_planes(teacher), pixel_weight, valid, scale, *numbers(options))
+    given = [x for x in (pixel_weight, valid, scale) if x is not None]
+    planes = (plane for logits in (student, teacher) for plane in _in_planes(logits).unbind(0))
+    terms, *grad = _compiled(specialisation)([*planes, *given, *numbers(options)])
+    return terms, grad[0] if grad else None
 
 
 def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The numbers among the options, as tensors: so that another threshold is not another graph."""
     values = (options.threshold, options.convex_scale, options.confidence_threshold, options.confidence_power)
-    return tuple(torch.tensor(value, dtype=torch.float32) for value in values)  # type: ignore[return-value]
+    return tuple(torch.tensor(value, dtype=torch.float32, device="cpu") for value in values)  # type: ignore[return-value]
 
 
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)
@@ -107,30 +88,34 @@ def _in_planes(logits: Tensor) -> Tensor:
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
-@functools.cache
-def _compiled(specialisation: Specialisation) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The compiled graph of a specialisation; Inductor's cache on disk outlives the process and the reboot."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fpl_fast" / "inductor"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    return torch.compile(_graph(specialisation), dynamic=True, fullgraph=True, options=_INDUCTOR_OPTIONS)
+def _compiled(specialisation: Specialisation) -> packages.Graph:
+    """The compiled graph of a specialisation; a cache on disk outlives the process and the reboot."""
+    return packages.load(specialisation)
 
 
-def _graph(specialisation: Specialisation) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The loss with the options bound, as a function with a code object of its own.
+def evaluate_planes(tensors: Sequence[Tensor], specialisation: Specialisation) -> list[Tensor]:
+    """The terms and, if asked for, the gradient, from tensors in the order of :func:`example_tensors`: the graph."""
+    c = specialisation.num_classes
+    rest = iter(tensors[2 * c :])
+    weight, valid, scale = (None if dtype is None else next(rest) for dtype in specialisation.dtypes[2:])
+    terms, grad = loss_planes(
+        tensors[:c], tensors[c : 2 * c], weight, valid, scale, *rest, specialisation=specialisation
+    )
+    return [terms] if grad is None else [terms, grad]
 
-    Dynamo allows eight graphs per code object, whichever function carries it, and there are more option sets.
-    """
 
-    def graph(*tensors: Any) -> tuple[Tensor, Tensor | None]:
-        return loss_planes(*tensors, specialisation=specialisation)
-
-    graph.__code__ = graph.__code__.replace(co_name="_".join(["planes", *map(str, specialisation)]))
-    return graph
+def example_tensors(specialisation: Specialisation) -> list[Tensor]:
+    """Inputs of a graph: C planes of the student, C of the teacher, weight, validity and scale if given, numbers."""
+    student, teacher, pixel_weight, valid, scale = specialisation.dtypes
+    planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(specialisation.num_classes)]
+    given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
+    scales = [] if scale is None else [torch.ones((), dtype=scale)]
+    return [*planes, *given, *scales, *numbers(LossOptions(0.9, 1, "none", 1.0, "smooth"))]
 
 
 def loss_planes(
-    student: Tensor,
-    teacher: Tensor,
+    student: Tensor | Sequence[Tensor],
+    teacher: Tensor | Sequence[Tensor],
     pixel_weight: Tensor | None,
     valid: Tensor | None,
     scale: Tensor | None,
@@ -141,7 +126,7 @@ def loss_planes(
     *,
     specialisation: Specialisation,
 ) -> tuple[Tensor, Tensor | None]:
-    """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk of (C, P) logits."""
+    """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk: C planes of P logits."""
     z, t = _load_planes(student, valid), _load_planes(teacher, valid)
     assigned = _assign(z, t, threshold, specialisation.max_positives)
     weight = _confidence_weight(assigned, specialisation.weighting, convex_scale)
@@ -174,7 +159,7 @@ def loss_planes(
     if valid is not None:
         terms = [torch.where(valid, x, 0.0) for x in terms]
         slope = torch.where(valid, slope, 0.0)
-    grad = torch.stack([(g * slope).to(student.dtype) for g in gradient]) if specialisation.with_grad else None
+    grad = torch.stack([(g * slope).to(student[0].dtype) for g in gradient]) if specialisation.with_grad else None
     return torch.stack(terms), grad
 
 
@@ -194,8 +179,8 @@ def sorting_network(n: int) -> list[tuple[int, int]]:
     return comparators
 
 
-def _load_planes(logits: Tensor, valid: Tensor | None) -> Planes:
-    planes = [plane.float() for plane in logits.unbind(0)]
+def _load_planes(logits: Iterable[Tensor], valid: Tensor | None) -> Planes:
+    planes = [plane.float() for plane in logits]
     return planes if valid is None else [torch.where(valid, plane, 0.0) for plane in planes]
 
 

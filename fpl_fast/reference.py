@@ -50,7 +50,7 @@ def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: in
     n = (cumulative < threshold).sum(dim=1) + 1
     k = (n - 1).clamp(min=1, max=min(num_classes - 1, max_positives))
 
-    rank = torch.empty_like(order).scatter_(1, order, _class_index(order).expand_as(order))
+    rank = order.scatter(1, order, _class_index(order).expand_as(order))  # the inverse permutation: all are replaced
     at_k = k.unsqueeze(1)  # index of rank K + 1, counted from 0
     return Assignment(
         positives=rank < at_k,

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 
@@ -15,6 +16,7 @@ from fpl_fast.trainer.config import (
     TrainConfig,
     VocData,
 )
+from fpl_fast.trainer.config.data import DATA_KINDS
 from fpl_fast.trainer.config_io import (
     config_from_dict,
     config_to_dict,
@@ -23,6 +25,7 @@ from fpl_fast.trainer.config_io import (
     override_config,
     save_config,
 )
+from fpl_fast.trainer.config_words import describe_type
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
@@ -168,7 +171,11 @@ def test_broken_rules(make, message):
         ({"optim": {"lr": -1}}, "optim.lr must be > 0"),
         ({"train": {"steps": 1.5}}, "train.steps"),
         ({"augment": {"crop": [1, 2, 3]}}, "augment.crop"),
-        ([1, 2], "must hold keys and values, got list"),
+        ([1, 2], "must hold keys and values, got [1, 2]"),
+        (None, "must hold keys and values, got nothing"),
+        ({"train": {"steps": "abc"}}, "train.steps must be an integer, got 'abc'"),
+        ({"augment": {"crop": 512}}, "augment.crop must be two integers such as '[512, 512]', got 512"),
+        ({"eval": {"protocol": "csp"}}, "eval.protocol must be one of cps, ael, ael_crop, whole, got 'csp'"),
     ],
 )
 def test_bad_values(values, message):
@@ -225,6 +232,16 @@ def test_overrides_keep_what_the_configuration_holds():
         (["--train.precision", "fp8"], "train.precision"),
         (["--augment.flip=2"], "augment.flip must be in [0, 1]"),
         (["stray"], "stray"),
+        (["--augment.crop", "512"], "augment.crop must be two integers such as '[512, 512]', got '512'"),
+        (["--augment.crop=[512]"], "augment.crop must be two integers such as '[512, 512]', got '[512]'"),
+        (["--augment.crop", "[a, b]"], "augment.crop must be two integers such as '[512, 512]', got '[a, b]'"),
+        (["--augment.scales", "0.5"], "augment.scales must be a list of numbers such as '[0.5, 2.0]', got '0.5'"),
+        (["--augment.scale_range", "3"], "must be two numbers such as '[0.5, 2.0]', or null, got '3'"),
+        (["--model.output_stride", "x"], "model.output_stride must be an integer, or null, got 'x'"),
+        (["--train.compile", "maybe"], "train.compile must be true or false, got 'maybe'"),
+        (["--train.steps"], "train.steps must be an integer, got nothing"),
+        (["--train.steps", "--optim.lr", "1"], "train.steps must be an integer, got nothing"),
+        (["--train.precision", "fp8"], "train.precision must be one of 32-true, bf16-mixed, 16-mixed, got 'fp8'"),
     ],
 )
 def test_bad_overrides(arguments, message):
@@ -261,3 +278,15 @@ def test_a_method_offers_its_own_settings_alone():
     assert {field.name for field in dataclasses.fields(METHODS["supervised"].Config)} == own
     with pytest.raises(ValueError, match=r"unknown option --method\.ema_decay: a setting of mean_teacher, cutmix"):
         override_config(DEFAULT, ["--method.ema_decay", "0.5"])
+
+
+@pytest.mark.parametrize("kind", DATA_KINDS)
+def test_every_setting_has_words_for_what_it_may_be(kind):
+    """And none of them are Python's."""
+    config = dataclasses.replace(DEFAULT, data=DATA_KINDS[kind]())
+    for section in dataclasses.fields(config):
+        if section.name == "recipe":
+            continue
+        for field in dataclasses.fields(getattr(config, section.name)):
+            words = describe_type(field.type)
+            assert not re.search("a value|class|typing|tuple|str|int\\b|None|bool|float", words), (field, words)

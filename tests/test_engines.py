@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpl_fast import engines, planes
+from fpl_fast import engines, packages, planes
 
 
 def logits(num_classes=5, pixels=4, dtype=torch.float32):
@@ -17,7 +17,7 @@ def resolve(engine, x):
 def test_auto_compiles_large_inputs_only():
     assert resolve("auto", logits()) == "eager"
     large = logits(pixels=engines.COMPILED_MIN_LOGITS)
-    assert resolve("auto", large) == ("eager" if planes.unavailable_reason() else "compiled")
+    assert resolve("auto", large) == ("eager" if packages.unavailable_reason() else "compiled")
     assert resolve("auto", large.double()) == "eager"
     assert resolve("auto", logits(num_classes=planes.MAX_CLASSES + 1, pixels=engines.COMPILED_MIN_LOGITS)) == "eager"
 

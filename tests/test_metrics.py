@@ -1,10 +1,15 @@
+import io
 import json
 import os
 
+import fresh
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fpl_fast.trainer.events import Events
 from fpl_fast.trainer.metrics import Meter, MetricsLog
 
 
@@ -40,6 +45,36 @@ def test_log_writes_lines_and_events(tmp_path):
     ]
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("val/miou")] == [(5, 0.25)]
+
+
+def test_events_hold_configuration_classes_and_pictures(tmp_path):
+    rng = fresh.rng()
+    samples = {"palette": rng.integers(0, 256, (2, 3), dtype=np.uint8)}
+    for place in range(4):
+        samples |= {
+            f"image_{place}": rng.integers(0, 256, (500, 40, 3), dtype=np.uint8),
+            f"label_{place}": rng.choice(np.array([0, 1, 255], dtype=np.uint8), (500, 40)),
+            f"prediction_{place}": rng.integers(0, 2, (500, 40), dtype=np.uint8),
+        }
+    events = Events(tmp_path)
+    events.configuration({"optim.lr": 0.5, "model.weights_file": None, "augment.crop": [3, 4], "train.compile": True})
+    events.evaluation(7, ["road", "sky"], [0.25, float("nan")], samples)
+    events.close()
+    read = EventAccumulator(str(tmp_path)).Reload()
+    (text,) = read.Tensors("config/text_summary")
+    assert "    optim.lr: 0.5\n" in text.tensor_proto.string_val[0].decode()
+    plugin = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    for words in (b"optim.lr", b"[3, 4]", b"None"):
+        assert words in plugin
+    assert [(e.step, e.value) for e in read.Scalars("iou/road")] == [(7, 0.25)]
+    assert read.Tags()["images"] == ["samples/0", "samples/1", "samples/2"]
+    (picture,) = read.Images("samples/1")
+    assert (picture.step, picture.height, picture.width) == (7, 250, 60)
+    pixels = np.array(Image.open(io.BytesIO(picture.encoded_image_string)))
+    label, prediction = (samples[f"{name}_1"][::2, ::2] for name in ("label", "prediction"))
+    assert np.array_equal(pixels[:, :20], samples["image_1"][::2, ::2])
+    assert np.array_equal(pixels[:, 20:40], np.vstack([samples["palette"], [[0, 0, 0]]])[np.minimum(label, 2)])
+    assert np.array_equal(pixels[:, 40:], samples["palette"][prediction])
 
 
 @pytest.mark.parametrize("rest", ["", '{"step": 9, "sp'])  # a line that a kill cut short

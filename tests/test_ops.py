@@ -9,7 +9,7 @@ from tolerances import GRADIENT, INVARIANT, LOSS
 from torch.library import opcheck
 from torch.testing import assert_close
 
-from fpl_fast import fuzzy_positive_loss, ops, planes
+from fpl_fast import fuzzy_positive_loss, ops, packages
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE = (2, 5, 5, 7)
@@ -35,10 +35,11 @@ def test_opcheck(dtype, layout):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     weight, valid = torch.rand(2, 5, 7, dtype=wide), torch.rand(2, 5, 7) > 0.3
     low = student.detach()[:, :, 1:4, :5].requires_grad_()  # with size: logits of another shape than the pixels
-    options = (0.9, 3, "concave", 1.0, "smooth", 0.0, 2.0, "eager")
+    numbers = ops.pack_numbers(0.9, 1.0, 0.0, 2.0)
+    options = (3, "concave", "smooth", "eager")
     # Scale 1: the backward owns the gradient among the outputs and would rescale it before opcheck compares them.
     one = torch.ones((), dtype=wide)
-    plain, up = (None, True), ([5, 7], True)
+    plain, up = (numbers, None, True), (numbers, [5, 7], True)
     opcheck(
         ops.fuzzy_positive_sums, (student, teacher, teacher, valid, weight, valid, *plain, *options, one, True, True)
     )
@@ -66,7 +67,7 @@ def test_fullgraph_compile(reduction):
     assert_close(actual, reference, **INVARIANT)
 
 
-@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
+@pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 def test_fullgraph_compile_where_the_compiled_engine_runs():
     student, teacher = (torch.randn(1, 2, 384, 384, device="cpu") for _ in range(2))
     student.requires_grad_()

@@ -1,6 +1,5 @@
 """The class planes: uncompiled over many options against float64, compiled over a few."""
 
-import functools
 import itertools
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from tolerances import GRADIENT, LOSS
 from torch.testing import assert_close
 
-from fpl_fast import eager, planes
+from fpl_fast import eager, packages, planes
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 from fpl_fast.planes import Specialisation, loss_planes, numbers, sorting_network
 from fpl_fast.reference import loss_gradient, pixel_terms
@@ -93,7 +92,7 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
     assert_close(grad.double(), expected_grad, **GRADIENT[torch.float32])
 
 
-@pytest.mark.skipif(planes.unavailable_reason() is not None, reason="needs a C++ compiler")
+@pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(
     ("dtype", "layout"), [(torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)]
 )
@@ -112,19 +111,12 @@ def test_compiled_equals_eager_engine(dtype, layout):
         assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
 
 
-def test_graphs_serve_every_size_and_layout(monkeypatch):
-    """Dynamo guards a graph by relations of sizes and strides: layouts make graphs, sizes must not.
-
-    Its own backend stands in for Inductor, which would only be slower.
-    """
-    compiled = functools.cache(
-        lambda specialisation: torch.compile(
-            planes._graph(specialisation), dynamic=True, fullgraph=True, backend="eager"
-        )
-    )
-    monkeypatch.setattr(planes, "_compiled", compiled)
+@pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
+def test_one_package_serves_every_size_and_layout(monkeypatch, tmp_path):
+    """A single pixel and more than a chunk, whatever lies between the pixels and between the classes."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    packages._load.cache_clear()
     options = LossOptions(0.9, 2, "none", 1.0, "smooth")
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     layouts = (torch.contiguous_format, torch.channels_last)
     for h, w in ((64, 64), (200, 300), (1, 40_000), (3, 5), (1, 1), (2, 1), (1, 2)):
         for student_layout, teacher_layout in itertools.product(layouts, layouts):
@@ -135,9 +127,9 @@ def test_graphs_serve_every_size_and_layout(monkeypatch):
                 sums, _ = planes.fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
                 expected, _ = eager.fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
                 assert_close(sums, expected, rtol=1e-4, atol=1e-2)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 8
+    assert [path.suffix for path in (tmp_path / "fpl_fast").iterdir()] == [".pt2"]
 
 
 def test_no_compiler_is_said(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no-such-compiler" in planes.unavailable_reason()
+    assert "no-such-compiler" in packages.unavailable_reason()

@@ -218,7 +218,7 @@ def test_label_ids_train_and_evaluate_like_train_ids(tmp_path):
     assert losses[0] == losses[1]
     for run in runs:
         assert main(["eval", str(run), "--split", "train"]) == 0
-    confusions = [(run / "evaluations" / "train-cps" / "confusion.csv").read_text() for run in runs]
+    confusions = [next(run.glob("evaluations/train-cps-*/confusion.csv")).read_text() for run in runs]
     assert confusions[0] == confusions[1]
 
 
@@ -229,7 +229,7 @@ def test_predictions_for_the_cityscapes_benchmark(tmp_path):
     assert main(["eval", str(run), "--export", str(tmp_path / "eval")]) == 0
     assert main(["predict", str(run), str(images), "--label-ids", "--out", str(tmp_path / "predict")]) == 0
     names = sorted(path.name for path in images.iterdir())
-    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == names
+    assert sorted(path.name for path in (tmp_path / "eval").glob("*.png")) == names
     for name in names:
         ours, theirs = (np.array(Image.open(tmp_path / command / name)) for command in ("eval", "predict"))
         assert np.array_equal(ours, theirs)

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -25,6 +26,12 @@ def test_a_failure_keeps_the_previous_content(tmp_path, error):
         raise error
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.bin'$"), replacing(tmp_path / "a.bin") as file:
+        file.write(b"new")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_a_killed_writer_left_is_written_over(tmp_path):

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES
-from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.data.sample import index_palette, outside_color
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.report import comparison_rows, read_run, write_report
-from fpl_fast.trainer.report.figures import count_colors, outside_color
+from fpl_fast.trainer.report.figures import count_colors
 from fpl_fast.trainer.report.summary import num_networks
 from fpl_fast.trainer.report.text import duration
 

@@ -188,6 +188,17 @@ def test_one_process_at_a_time(tmp_path):
     assert train(tiny_run(), folder, Quiet(), resume=True).step == STEPS
 
 
+def test_a_run_that_has_no_checkpoint_yet_is_held_as_well(tmp_path):
+    """Not taken for one that has lost its checkpoints."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_run())
+    folder.evaluation.write_text("{}")
+    other = holder(folder.lock, "alone")
+    with pytest.raises(ValueError, match=f"process {other.pid} on .* is at it"):
+        train(tiny_run(), folder, Quiet(), resume=True)
+    other.communicate("")
+
+
 def test_two_processes_that_begin_at_once(tmp_path, monkeypatch):
     """Both have found the folder free; the second one to make it is refused."""
     folder, others = RunFolder(tmp_path / "run"), []
@@ -199,7 +210,7 @@ def test_two_processes_that_begin_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "require_no_leaks", leaks)
     with pytest.raises(ValueError, match=f"process {os.getpid()}|is at it"):
         train(tiny_run(), folder, Quiet())
-    assert [path.name for path in folder.path.iterdir()] == ["lock"]
+    assert [path.name for path in folder.path.iterdir()] == [".fpl-fast.lock"]
     others[0].communicate("")
 
 

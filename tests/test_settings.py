@@ -20,6 +20,12 @@ def test_own_options_are_taken_out():
         take_options(["--out"], "--out")
 
 
+def test_a_run_in_the_place_of_a_recipe_is_answered(tmp_path):
+    save_config(make_recipe("voc/cps"), tmp_path / "config.yaml")
+    with pytest.raises(ValueError, match=rf"{tmp_path}: is a run: continue it with --resume {tmp_path}, or repeat it"):
+        read_config([str(tmp_path)], prog="", description="")
+
+
 def test_a_partition_brings_its_steps(tmp_path):
     arguments = ["voc/cps", "--partition", "1/4", "--backbone", "resnet101", "--data-root", "D"]
     config = read_config(arguments, prog="", description="")

@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_LOGGER = logging.getLogger(__name__)
+
+
 def make_fabric(config: TrainConfig, *, alone: bool = False) -> Fabric:
     """Launch device, precision and processes; under torchrun or srun, which have started them, those decide.
 
@@ -134,6 +137,8 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     Raises:
         ValueError: See ``make_network``.
     """
+    if config.model.pretrained and config.model.weights_file is None:
+        _LOGGER.info("timm's weights %s are fetched unless they are at hand", pretrained_name(config.model.backbone))
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )

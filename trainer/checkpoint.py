@@ -80,8 +80,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: must be a readable checkpoint, got {error.strerror}") from None
     if not whole:
         raise ValueError(
-            f"{path}: must be a whole checkpoint file of fpl-fast {_VERSION}, got one that was cut short, has changed "
-            f"since, or is foreign{_remedy(path)}"
+            f"{path}: must be a whole checkpoint file (version {_VERSION}), got one cut short, changed since, "
+            f"or foreign{_remedy(path)}"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -99,7 +99,7 @@ def why_unreadable(error: Exception) -> str:
     text = str(error)
     if "weights_only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
-        return f"holds more than tensors and could run code ({found.group(1) if found else 'as pickles can'})"
+        return f"holds more than tensors and could run code ({found.group(1)})" if found else "is none of tensors"
     first = " ".join(text.split("\n")[0].split()) or type(error).__name__
     return f"cannot be read ({first})"
 

@@ -4,14 +4,17 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
-from fpl_fast.trainer.commands.console import error_console, out_console
-from fpl_fast.trainer.config_io import nearest
+import fpl_fast
 from fpl_fast.trainer.data.one_line import loader_fault
+from fpl_fast.trainer.nearest import nearest
+from fpl_fast.trainer.out_of_memory import explain_out_of_memory
 
-__all__ = ["main"]
+__all__ = ["StderrHandler", "main"]
 
-# Modules of fpl_fast.trainer.commands, imported when needed: most need torch, which takes seconds.
+# Modules of fpl_fast.trainer.commands, imported when needed: they need the extras, and most need torch, which takes
+# seconds.
 _COMMANDS = {
     "train": "train a recipe or a configuration file, or continue a run",
     "eval": "evaluate a run",
@@ -22,7 +25,19 @@ _COMMANDS = {
     "quickstart": "compare supervised training with FPL+CPS on synthetic scenes, in minutes",
     "bench": "audit the kernels offline, report benchmarks, or time training steps",
 }
-_USAGE = "usage: fpl-fast COMMAND [...]\n\n{commands}\n\nfpl-fast COMMAND --help tells more."
+_USAGE = "usage: fpl-fast COMMAND [...]\n\n{commands}\n\nfpl-fast COMMAND --help tells more; fpl-fast --version.\n"
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what is standard error at the time: a progress bar puts itself there, to print lines above it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # nobody sets it
+        """Standard error."""
+        return sys.stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,29 +49,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0, 2 after a user error, 128 + signal after a stop by signal.
     """
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[StderrHandler()])
     logging.getLogger("fpl_fast").setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        out_console().print(
+        sys.stdout.write(
             _USAGE.format(commands="\n".join(f"  {name:<12}{summary}" for name, summary in _COMMANDS.items()))
         )
         return 0
     name, *rest = arguments
+    if name == "--version":
+        sys.stdout.write(f"fpl-fast {fpl_fast.__version__}\n")
+        return 0
     try:
         if name not in _COMMANDS:
             raise ValueError(f"unknown command {name!r}{nearest(name, _COMMANDS)}")
         return importlib.import_module(f"fpl_fast.trainer.commands.{name}").main(rest)
-    except (ValueError, FloatingPointError, OSError) as error:
-        error_console().print(f"error: {' '.join(str(error).split())}")
-        return 2
-    except RuntimeError as error:  # torch tells of a dead loader process in whatever the main process is doing
-        if not str(error).startswith("DataLoader worker"):
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "fpl_fast"):
             raise
-        error_console().print(f"error: {loader_fault(error)}")
-        return 2
+        return _fail(f'fpl-fast {name} needs {package}, which is not installed: pip install "fpl-fast[train]"')
+    except (ValueError, FloatingPointError, OSError, MemoryError, RuntimeError) as error:
+        text = explain_out_of_memory(error)
+        if text is None and isinstance(error, RuntimeError):
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            text = str(loader_fault(error))  # torch tells of a dead process in whatever this one is doing
+        return _fail(text or str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _fail(text: str) -> int:
+    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    return 2
 
 
 if __name__ == "__main__":

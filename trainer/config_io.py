@@ -5,7 +5,6 @@ under each field from them.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from jsonargparse import ArgumentError, ArgumentParser, get_loader, set_loader
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.data import DATA_KINDS
+from fpl_fast.trainer.config_words import explain
 from fpl_fast.trainer.methods import METHODS
+from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "describe_fields",
     "flatten",
     "load_config",
-    "nearest",
     "override_config",
     "save_config",
 ]
@@ -64,7 +64,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
         ValueError: A key is unknown (the nearest one is named), a value has the wrong type or breaks its rule.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{source}: must hold keys and values, got {type(values).__name__}")
+        raise ValueError(f"{source}: must hold keys and values, got {'nothing' if values is None else repr(values)}")
     kind = _chosen(values, "data", "kind", "synthetic", DATA_KINDS, source)
     name = _chosen(values, "method", "name", "cps", METHODS, source)
     values = _without_foreign_settings(values, name)
@@ -79,7 +79,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     try:
         return _to_config(parser.parse_object(_plain(values)).as_dict(), defaults)
     except (ArgumentError, ValueError) as error:
-        raise ValueError(f"{source}: {_one_line(error)}") from None
+        raise ValueError(f"{source}: {explain(str(error), _kinds(defaults), flatten(values))}") from None
 
 
 def load_config(path: str | Path) -> RunConfig:
@@ -91,7 +91,9 @@ def load_config(path: str | Path) -> RunConfig:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}): name a YAML file or one of fpl-fast recipes"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: must be YAML: {_one_line(error)}") from None
     return config_from_dict(values, source=str(path))
@@ -128,13 +130,7 @@ def override_config(
     try:
         return _to_config(parser.parse_args(list(arguments)).as_dict(), config)
     except (ArgumentError, ValueError) as error:
-        raise ValueError(_one_line(error)) from None
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question to append to an error: the known name nearest to a misspelt one, or nothing when none is near."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {found[0]!r}?" if found else ""
+        raise ValueError(explain(str(error), _kinds(config), _given(arguments))) from None
 
 
 def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") -> ArgumentParser:
@@ -203,6 +199,24 @@ def _without_foreign_settings(values: Mapping[str, Any], name: str) -> Mapping[s
         return values
     foreign = set().union(*map(_settings, METHODS)) - _settings(name)
     return {**values, "method": {key: value for key, value in given.items() if key not in foreign}}
+
+
+def _kinds(config: RunConfig) -> dict[str, Any]:
+    """The type of each setting by its key."""
+    sections = _sections(config)
+    return {"recipe": str} | {
+        f"{name}.{f.name}": f.type for name, cls in sections.items() for f in dataclasses.fields(cls)
+    }
+
+
+def _given(arguments: Sequence[str]) -> dict[str, str]:
+    """What a command line gives for each setting, by its key."""
+    given = {}
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if equals or not following.startswith("--"):
+            given[name] = value if equals else following
+    return given
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
@@ -19,13 +19,14 @@ from fpl_fast.trainer.build import (
 )
 from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import FileData, RunConfig
-from fpl_fast.trainer.config_io import config_to_dict
+from fpl_fast.trainer.config_io import config_to_dict, flatten
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data_check import require_no_leaks
 from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog
+from fpl_fast.trainer.monitor import Monitor
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
 from fpl_fast.trainer.run_folder import RunFolder
@@ -34,7 +35,7 @@ from fpl_fast.trainer.state import TrainState
 from fpl_fast.trainer.step import train_step
 from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
-__all__ = ["Monitor", "Outcome", "train"]
+__all__ = ["Outcome", "train"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,25 +47,6 @@ class Outcome(NamedTuple):
     miou: float  # of the last evaluation, NaN before the first
     stopped_by: int | None  # the signal that asked to stop; None when all steps are done
     is_first: bool  # whether this process is the one that wrote the folder
-
-
-class Monitor(Protocol):
-    """Looks on while a run trains."""
-
-    def checking(self, done: int, total: int) -> None:
-        """So many files of a data set have been looked at before training."""
-
-    def started(self, step: int, steps: int) -> None:
-        """Training begins, ``step`` steps after the beginning of the run."""
-
-    def stepped(self, step: int) -> None:
-        """One more step was given to the device."""
-
-    def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """A record was written to the log."""
-
-    def validating(self, done: int, total: int) -> None:
-        """So many validation images are done."""
 
 
 def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool = False) -> Outcome:
@@ -109,6 +91,8 @@ class _Trainer:
 
         reset_peak_memory(fabric.device)
 
+        if resume:
+            first_decides(fabric, lambda: self._lock(at_exit))
         checkpoint: Path | None = fabric.broadcast(folder.newest_checkpoint() if resume else None)
         self.val = build_val_dataset(config.data)
         self.method = build_method_networks(without_pretraining(config) if checkpoint else config, self.val.num_classes)
@@ -127,7 +111,6 @@ class _Trainer:
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
         if checkpoint:
-            first_decides(fabric, lambda: at_exit.enter_context(RunLock(folder.lock)))
             self.state.load(checkpoint, config, fabric.device, rank=fabric.global_rank)
             folder.check_splits(splits)
         else:
@@ -137,25 +120,27 @@ class _Trainer:
         else:
             _LOGGER.info(describe_start(config.model, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
+        if self.log and self.state.step == 0:
+            self.log.events.configuration(flatten(config_to_dict(config)))
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock
         self.unsaved = False  # whether a whole step is done that no checkpoint holds
 
-    def _begin(self, splits: Mapping[str, Split], at_exit: ExitStack, *, resume: bool) -> None:
-        """Make the folder of the run, once the data is known to be good."""
-
-        def require_place() -> None:
-            if resume:
-                self.folder.require_nothing_to_lose(self.config)
-            else:
-                self.folder.require_free()
-
-        require_place()
-        require_no_leaks(self.config.data, splits)
-        check_files(self.config.data, self.datasets, self.val, self.monitor.checking)
+    def _lock(self, at_exit: ExitStack) -> None:
         self.folder.path.mkdir(parents=True, exist_ok=True)
         at_exit.enter_context(RunLock(self.folder.lock))
-        require_place()  # still
+
+    def _begin(self, splits: Mapping[str, Split], at_exit: ExitStack, *, resume: bool) -> None:
+        """Make the folder of the run, once the data is known to be good."""
+        if resume:
+            self.folder.require_nothing_to_lose(self.config)
+        else:
+            self.folder.require_free()
+        require_no_leaks(self.config.data, splits)
+        check_files(self.config.data, self.datasets, self.val, self.monitor.checking)
+        if not resume:
+            self._lock(at_exit)
+            self.folder.require_free()  # still
         self.folder.create(self.config)
         if isinstance(self.config.data, FileData):
             self.folder.write_splits(splits, self.config.data.root)
@@ -271,7 +256,9 @@ class _Trainer:
         state.best_miou = max(state.miou, state.best_miou)
         if self.first:
             save_evaluation(self.folder.evaluation, result, self.val.class_names, self.config.eval, step=state.step)
-            save_samples(self.folder, network, self.val, self.config, self.fabric)
+            samples = save_samples(self.folder, network, self.val, self.config, self.fabric)
+            assert self.log is not None
+            self.log.events.evaluation(state.step, self.val.class_names, result.per_class_iou, samples)
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})
         return best

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
+from fpl_fast.trainer.events import Events
 from fpl_fast.trainer.json_text import json_text, read_records
 from fpl_fast.trainer.replacing import replacing
 
@@ -54,7 +54,7 @@ class Meter:
 
 
 class MetricsLog:
-    """Appends records to ``metrics.jsonl`` and to TensorBoard.
+    """Appends records to ``metrics.jsonl`` and to TensorBoard, whose ``events`` take more than records.
 
     Args:
         path: The JSON lines.
@@ -67,15 +67,14 @@ class MetricsLog:
         with replacing(path) as file:
             file.write("".join(f"{json_text(record)}\n" for record in kept).encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
+        self.events = Events(tensorboard, step=step)
 
     def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """Write one record; numbers that are not finite become null, as JSON has none."""
         self._file.write(json_text({"step": step, "split": split, **scalars}) + "\n")
-        for name, value in scalars.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+        self.events.scalars(step, split, scalars)
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
-        self._writer.close()
+        self.events.close()

@@ -22,12 +22,12 @@ from fpl_fast.trainer.config import (
     TrainConfig,
     VocData,
 )
-from fpl_fast.trainer.config_io import nearest
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
+from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.published import BACKBONES, PARTITIONS, Published, find_published
 from fpl_fast.trainer.schedule import LABELLED_PARTS, NUM_IMAGES, num_steps
 

@@ -33,8 +33,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # which the system does not name where a disk is full
         raise
     # The new name is on the disk only once the folder is.
     folder = os.open(path.parent, os.O_RDONLY)

@@ -26,11 +26,11 @@ def free_path(path: Path) -> Path:
 class RunFolder:
     """Paths of a run.
 
-    ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit), ``lock``
-    (run_lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``, ``report.html``, and
-    the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by other protocols:
-    own_result.py) and, for data sets in files, ``lists``: the images of each part and, in ``lists.json``, where they
-    were named, below which folder they lie, and the SHA-256 of their list.
+    ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
+    ``.fpl-fast.lock`` (run_lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``,
+    ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by
+    other protocols: own_result.py) and, for data sets in files, ``lists``: the images of each part and, in
+    ``lists.json``, where they were named, below which folder they lie, and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -45,7 +45,7 @@ class RunFolder:
         self.splits = self.lists / "lists.json"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
-        self.lock = self.path / "lock"
+        self.lock = self.path / ".fpl-fast.lock"
 
     def create(self, config: RunConfig) -> None:
         """Begin a run; see ``require_free`` for whether one may."""

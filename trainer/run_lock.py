@@ -14,7 +14,7 @@ __all__ = ["RunLock"]
 class RunLock:
     """A lock on a run folder, held as a context manager or until the process ends, however it ends.
 
-    It is a POSIX record lock on the file ``lock`` of the folder, which holds host and process of the last holder.
+    It is a POSIX record lock on a file of the folder, which holds host and process of the last holder.
     Unlike flock's, such a lock is not inherited: loader processes that outlive a killed run do not hold it. Network
     file systems pass it on to their server (NFS with its lock daemon, Lustre mounted with ``flock``); where one does
     not, it holds among the processes of one machine, and where it has no locks at all, training goes on without.

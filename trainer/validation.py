@@ -109,8 +109,12 @@ def save_evaluation(
 @torch.inference_mode()
 def save_samples(
     folder: RunFolder, network: nn.Module, dataset: SegmentationDataset, config: RunConfig, fabric: Fabric
-) -> None:
-    """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K."""
+) -> dict[str, np.ndarray]:
+    """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K.
+
+    Returns:
+        What was written: ``palette``, and for each picture ``image_0`` and so on, (H, W, 3) or (H, W) uint8.
+    """
     count = min(config.eval.samples, len(dataset))
     protocol = named_protocol(config.eval.protocol, config.eval.window)
     arrays: dict[str, Any] = {"palette": np.array(dataset.palette, dtype=np.uint8)}
@@ -136,3 +140,4 @@ def save_samples(
     network.train(was_training)
     with replacing(folder.samples) as file:
         np.savez_compressed(file, **arrays)
+    return arrays

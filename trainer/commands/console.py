@@ -5,17 +5,12 @@ from typing import NoReturn
 
 from rich.console import Console
 
-__all__ = ["Parser", "error_console", "out_console"]
+__all__ = ["Parser", "out_console"]
 
 
 def out_console() -> Console:
-    """Standard output, as it is now; text is taken literally and lines are not broken."""
-    return Console(markup=False, highlight=False, soft_wrap=True)
-
-
-def error_console() -> Console:
-    """Standard error, likewise."""
-    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    """Standard output, as it is now; text is taken literally (``a:100:b`` is no emoji) and lines are not broken."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,12 +1,14 @@
 """A training run on the terminal: a bar where someone watches, a line a log step where nobody does."""
 
+import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from fpl_fast.trainer.commands.console import out_console
 
@@ -25,18 +29,30 @@ __all__ = ["ProgressMonitor", "counting"]
 _SECONDS_A_LINE = 10
 
 
+class _Bar(Progress):
+    """Done, elapsed and left in one line, which 80 columns hold, and below it what there is to tell."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The table of tasks, and the notes."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["note"]:
+                yield Text(task.fields["note"], style="dim")
+
+
 def _make_bar(console: Console) -> Progress:
-    """Done, elapsed and left; nothing where nobody watches."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.fields[note]}"),
+    """A bar on the console; nothing where nobody watches."""
+    whole = Column(no_wrap=True)
+    return _Bar(
+        TextColumn("{task.description}", markup=False, table_column=Column(overflow="ellipsis")),  # this one gives way
+        BarColumn(bar_width=12, table_column=whole),
+        MofNCompleteColumn(table_column=whole),
+        TimeElapsedColumn(table_column=whole),
+        TextColumn("left", table_column=whole),
+        TimeRemainingColumn(elapsed_when_finished=True, table_column=whole),
         console=console,
         disable=not console.is_terminal,
+        redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file stays there
     )
 
 
@@ -80,6 +96,7 @@ class ProgressMonitor:
         self._bar = _make_bar(self.console)
         self._tasks: dict[str, TaskID] = {}
         self._steps = 0
+        self._starting = False
 
     def __enter__(self) -> Self:
         return self
@@ -97,16 +114,21 @@ class ProgressMonitor:
         """Open the bar of the run."""
         self._steps = steps
         self._show(self.title, step, steps)
+        self._starting = True
+        self._note("the first step: compiling the loss, once, may take a minute")
 
     def stepped(self, step: int) -> None:
         """Move the bar of the run."""
+        if self._starting:
+            self._starting = False
+            self._note("")
         self._show(self.title, step, self._steps)
 
     def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
         """Show the record behind the bar, or as a line; scores always as a line."""
         text = describe_record(split, scalars)
         if split == "train" and self._bar.disable is False:
-            self._bar.update(self._tasks[self.title], note=text)
+            self._note(text)
         else:
             self._bar.console.print(f"{self.title}  step {step}/{self._steps}  {text}")
 
@@ -115,6 +137,9 @@ class ProgressMonitor:
         self._show("validation", done, total)
         if done == total:
             self._bar.remove_task(self._tasks.pop("validation"))
+
+    def _note(self, text: str) -> None:
+        self._bar.update(self._tasks[self.title], note=text, refresh=self._starting)
 
     def _show(self, name: str, done: int, total: int) -> None:
         self._bar.start()  # not before: of several processes, one has something to show
@@ -138,5 +163,8 @@ def describe_record(split: str, scalars: dict[str, float]) -> str:
     )
     if "mean_positives" in scalars:
         text += f"  K {scalars['mean_positives']:.2f}"
-    rates = f"{scalars['images_per_second']:.1f} images/s  waiting {100 * scalars['loader_wait']:.0f} %"
-    return f"{text}  {rates}  {scalars['peak_memory_mb']:.0f} MB"
+    if math.isfinite(scalars["images_per_second"]):  # not of the first step alone
+        text += f"  {scalars['images_per_second']:.1f} images/s  waiting {100 * scalars['loader_wait']:.0f} %"
+    if "startup_s" in scalars:
+        text += f"  start-up {scalars['startup_s']:.0f} s"
+    return f"{text}  {scalars['peak_memory_mb']:.0f} MB"

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import load_config, override_config
@@ -70,6 +71,8 @@ def read_config(arguments: Sequence[str], *, prog: str, description: str) -> Run
     if not named and not {"-h", "--help"} & set(rest):
         raise ValueError("the first argument must be a recipe or a configuration file; fpl-fast recipes lists recipes")
     name = rest[0] if named else "synthetic/fpl_cps_cutmix"
+    if Path(name).is_dir() and (Path(name) / "config.yaml").is_file():
+        raise ValueError(f"{name}: is a run: continue it with --resume {name}, or repeat it from {name}/config.yaml")
     if not name.endswith((".yaml", ".yml")):
         config = make_recipe(name, partition=options.partition)
     elif options.partition is None:

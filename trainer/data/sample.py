@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -44,6 +45,23 @@ class SegmentationDataset(Protocol):
     def name(self, index: int) -> str:
         """What the image is called, without folder and suffix: names the file of its prediction."""
         ...
+
+
+# Quiet colours for pixels without a class; palettes of public data sets hold some of them, but never all.
+_OUTSIDE_COLORS = np.array([(128, 128, 128), (255, 255, 255), (0, 0, 0), (224, 224, 192)], dtype=np.uint8)
+
+
+def outside_color(palette: np.ndarray) -> np.ndarray:
+    """Colour for pixels without a class, (3,) uint8: of a few quiet ones, the farthest from all of a palette (C, 3)."""
+    apart = np.abs(_OUTSIDE_COLORS[:, None].astype(int) - palette.astype(int)).sum(-1).min(1)
+    return _OUTSIDE_COLORS[apart.argmax()]
+
+
+def color_table(palette: np.ndarray) -> np.ndarray:
+    """Colours of all values of an index map, (256, 3) uint8: of the classes (C, 3), then the ``outside_color``."""
+    table = np.tile(outside_color(palette), (256, 1))
+    table[: len(palette)] = palette[:256]
+    return table
 
 
 def index_palette(num_classes: int) -> Palette:

@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from PIL import Image
 
-__all__ = ["Curve", "count_colors", "curves_svg", "index_uri", "jpeg_uri", "outside_color"]
+from fpl_fast.trainer.data.sample import color_table
 
-# Quiet colours for pixels without a class; palettes of public data sets hold some of them, but never all.
-_OUTSIDE_COLORS = np.array([(128, 128, 128), (255, 255, 255), (0, 0, 0), (224, 224, 192)], dtype=np.uint8)
+__all__ = ["Curve", "count_colors", "curves_svg", "index_uri", "jpeg_uri"]
 
 # Colours drawn by matplotlib that the page's style sheet replaces, so that the curves follow light and dark mode.
 _THEMED = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--line)"}
@@ -104,21 +103,13 @@ def count_colors(largest: int) -> np.ndarray:
     return np.stack(channels, axis=1).round().astype(np.uint8)
 
 
-def outside_color(palette: np.ndarray) -> np.ndarray:
-    """Colour for pixels without a class, (3,) uint8: of a few quiet ones, the farthest from all of a palette (C, 3)."""
-    apart = np.abs(_OUTSIDE_COLORS[:, None].astype(int) - palette.astype(int)).sum(-1).min(1)
-    return _OUTSIDE_COLORS[apart.argmax()]
-
-
 def index_uri(indices: np.ndarray, palette: np.ndarray) -> str:
     """Encode an index map (H, W) uint8 as a PNG data URI in the colours of a palette (C, 3).
 
     Indices beyond the palette, such as ignored pixels, get the ``outside_color``.
     """
-    table = np.tile(outside_color(palette), (256, 1))
-    table[: len(palette)] = palette[:256]
     picture = Image.fromarray(indices)
-    picture.putpalette(table.tobytes())
+    picture.putpalette(color_table(palette).tobytes())
     return _uri(picture, "PNG", optimize=True)
 
 

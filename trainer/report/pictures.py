@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fpl_fast.trainer.report.figures import count_colors, index_uri, jpeg_uri, outside_color
+from fpl_fast.trainer.data.sample import outside_color
+from fpl_fast.trainer.report.figures import count_colors, index_uri, jpeg_uri
 from fpl_fast.trainer.report.run import Run, Sample
 from fpl_fast.trainer.report.text import css_color, legend, missing
 

@@ -34,7 +34,7 @@ _SCALARS = {
     "loader_wait": ("Time spent waiting for batches", "%", 100),
     "peak_memory_mb": ("Peak memory", " MB", 1),
 }
-_NOT_DRAWN = {"step", "epoch", "elapsed_s"}
+_NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
 
 # Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
 _SUMMED = {"loss", "loss_sup", "loss_unsup"}

@@ -1,0 +1,46 @@
+"""Builds the package of one specialisation of the compiled engine; the process that :mod:`fpl_fast.packages` starts."""
+
+import pickle
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpl_fast.planes import Specialisation, evaluate_planes, example_tensors
+
+# The number of threads is the caller's; and no limit on the size of a fused group: one loop is the point.
+_INDUCTOR_OPTIONS: dict[str, Any] = {
+    "max_fusion_size": 1 << 20,
+    "cpp.max_horizontal_fusion_size": 1 << 20,
+    "cpp.dynamic_threads": True,
+}
+
+
+class _Graph(torch.nn.Module):
+    def __init__(self, specialisation: Specialisation) -> None:
+        super().__init__()
+        self.specialisation = specialisation
+
+    def forward(self, tensors: list[Tensor]) -> list[Tensor]:
+        return evaluate_planes(tensors, self.specialisation)
+
+
+def build(specialisation: Specialisation, package: str) -> None:
+    """Compile the graph for any number of pixels and write it to the file ``package``."""
+    tensors = example_tensors(specialisation)
+    pixels = torch.export.Dim("pixels", min=2, max=1 << 40)
+    shapes = [{0: pixels} if x.ndim else None for x in tensors]
+    program = torch.export.export(_Graph(specialisation), (tensors,), dynamic_shapes=(shapes,), strict=False)
+    torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=_INDUCTOR_OPTIONS)
+
+
+def main() -> None:
+    """Read the specialisation and the file from the standard input; on failure, write the reason in one line."""
+    specialisation, package = pickle.load(sys.stdin.buffer)
+    try:
+        build(specialisation, package)
+    except Exception as error:  # whatever it is, the caller has an engine that needs no compiler
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        sys.stdout.write(next((line for line in lines if "error: " in line), lines[0])[:300])
+        sys.exit(1)

@@ -1,0 +1,188 @@
+"""Compiled graphs as files: built once on a machine, loaded by every later process.
+
+A graph is built ahead of time (AOTInductor) into one package of machine code, so that to load it takes a tenth of a
+second, where tracing it again to find Inductor's own cache takes half a minute. It is built in a process of its own:
+whatever modes, settings and devices this process has are no part of it, nothing that a compiler says reaches the
+user's console, and Inductor's intermediate files, broken ones included, vanish with it. A package is moved into its
+place whole.
+"""
+
+import functools
+import hashlib
+import logging
+import os
+import pickle
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from fpl_fast.planes import Specialisation
+
+Graph = Callable[[Sequence[Tensor]], list[Tensor]]
+
+_LOGGER = logging.getLogger("fpl_fast")
+# sys.path first: the package may be importable in this process only because a script made it so.
+_BUILD = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast import build; build.main()"
+_LOCK = threading.Lock()
+
+
+class UnavailableError(RuntimeError):
+    """A graph cannot be compiled or loaded here; the message is the reason, in one line."""
+
+
+def unavailable_reason() -> str | None:
+    """Why no graph can be compiled on this machine as far as a glance tells, or None."""
+    if _compiler() is None:
+        wanted = os.environ.get("CXX") or "g++ or clang++"
+        return f"it needs a C++ compiler ({wanted}) on the PATH"
+    return None
+
+
+def load(specialisation: "Specialisation") -> Graph:
+    """The graph of a specialisation, from the cache or compiled now.
+
+    Raises:
+        UnavailableError: If it can neither be found nor be compiled; known for this process from then on.
+    """
+    with _LOCK:  # threads wait for one compilation
+        loaded = _load(specialisation)
+    if isinstance(loaded, str):
+        raise UnavailableError(loaded)
+    return loaded
+
+
+@functools.cache
+def _load(specialisation: "Specialisation") -> Graph | str:
+    name = f"{_key(specialisation)}.pt2"
+    package = cache_folder() / name
+    graph = _open(package)
+    if graph is not None:
+        return graph
+    try:
+        folder = _writable(package.parent)
+        if folder != package.parent and (graph := _open(folder / name)) is not None:
+            return graph
+        _LOGGER.info("compiling the loss for this set of options, once: about a minute")
+        _build(specialisation, folder / name)
+    except OSError as error:
+        return f"its compiled form cannot be written ({error})"
+    except UnavailableError as error:
+        return str(error)
+    return _open(folder / name) or f"its compiled form cannot be loaded ({folder / name})"
+
+
+def cache_folder() -> Path:
+    """Where packages are kept: ``TORCHINDUCTOR_CACHE_DIR/fpl_fast`` where that is set, else ``~/.cache/fpl_fast``."""
+    if inductor := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+        return Path(inductor) / "fpl_fast"
+    if caches := os.environ.get("XDG_CACHE_HOME"):
+        return Path(caches) / "fpl_fast"
+    home = Path(os.path.expanduser("~"))
+    return home / ".cache" / "fpl_fast" if home.is_absolute() else _private_folder()  # a container may have no home
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made if need be; where it cannot be written to, one in the temporary folder that only we can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        private = _private_folder()
+        private.mkdir(mode=0o700, exist_ok=True)
+        status = private.lstat()
+        # What lies there is run: nobody else may have put it there.
+        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink()):
+            raise PermissionError(f"{private} must be a folder that only this user can write to") from None
+        return private
+
+
+def _private_folder() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"fpl_fast-{user}"
+
+
+def _open(package: Path) -> Graph | None:
+    """The graph in a package, or None where there is none or it is damaged."""
+    try:
+        with zipfile.ZipFile(package) as file:
+            if file.testzip() is not None:  # a checksum does not hold: loaded, it might take the process down
+                return None
+        # The C++ loader itself: torch._inductor.aoti_load_package around it imports all of Inductor and starts a
+        # compiler to find out what the processor can do.
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+    except (OSError, RuntimeError, zipfile.BadZipFile):
+        return None
+    run: Callable[[list[Tensor]], list[Tensor]] = loader.boxed_run
+    return lambda tensors: run(list(tensors))
+
+
+def _build(specialisation: "Specialisation", package: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="fpl_fast-") as scratch:
+        built = Path(scratch) / "graph.pt2"
+        environment = {
+            **os.environ,
+            "CXX": shlex.join(_compiler() or ["g++"]),
+            "TORCHINDUCTOR_CACHE_DIR": scratch,
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", _BUILD],
+            input=pickle.dumps(sys.path) + pickle.dumps((specialisation, str(built))),
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
+        if result.returncode != 0 or not built.exists():
+            said = (result.stdout or result.stderr).decode(errors="replace").strip() or "no reason given"
+            raise UnavailableError(f"compiling failed: {said.splitlines()[-1]}")
+        # Into the same file system first: only there is moving all or nothing.
+        with tempfile.NamedTemporaryFile(dir=package.parent, delete=False) as copy:
+            copy.write(built.read_bytes())
+        os.replace(copy.name, package)
+
+
+def _compiler() -> list[str] | None:
+    """The command of the C++ compiler, which may have a launcher such as ccache before it; None without one."""
+    for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
+        words = shlex.split(command)
+        if words and all(shutil.which(word) for word in words if not word.startswith("-")):
+            return words
+    return None
+
+
+def _key(specialisation: "Specialisation") -> str:
+    """Whatever the machine code depends on: sources, PyTorch, compiler, processor and specialisation."""
+    folder = Path(__file__).parent
+    parts = [
+        *((folder / name).read_text() for name in ("planes.py", "build.py")),
+        torch.__version__,
+        str(torch.version.git_version),
+        str(_compiler()),
+        platform.machine(),
+        torch.backends.cpu.get_cpu_capability(),
+        _instruction_sets(),
+        repr(specialisation),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _instruction_sets() -> str:
+    """What the processor can do, as Linux lists it: the compiler makes use of all of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,206 @@
+"""Compiled graphs on disk: where they lie, what is done about broken ones, and where none can be made."""
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from tolerances import LOSS
+from torch.testing import assert_close
+
+from fpl_fast import build, engines, fuzzy_positive_loss, packages
+
+needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """An empty cache of packages, nothing loaded, nothing warned of; not Inductor's own."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    packages._load.cache_clear()
+    engines._warn_once.cache_clear()
+    yield tmp_path / "fpl_fast"
+    packages._load.cache_clear()
+
+
+def logits():
+    return torch.randn(1, 3, 300, 300), torch.randn(1, 3, 300, 300)
+
+
+def run_in_a_new_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+
+
+def test_import_starts_no_compiler():
+    """Neither Dynamo nor Inductor nor Triton nor SymPy, beyond what PyTorch itself imports; and sets nothing."""
+    code = (
+        "import os, sys, torch\n"
+        "before, environment = set(sys.modules), dict(os.environ)\n"
+        "import fpl_fast, fpl_fast.kernels\n"
+        "print(*sorted(set(sys.modules) - before))\n"
+        "assert dict(os.environ) == environment\n"
+    )
+    new = run_in_a_new_process(code).stdout.split()
+    heavy = ("torch._dynamo", "torch._inductor", "torch._export", "torch._functorch", "triton", "sympy")
+    assert [name for name in new if name.startswith(heavy)] == []
+    assert len([name for name in new if not name.startswith("fpl_fast")]) < 20
+
+
+@needs_compiler
+def test_a_package_is_built_once_and_said_once(cache, caplog, monkeypatch):
+    student, teacher = logits()
+    options = {"max_positives": 1, "engine": "compiled"}
+    expected = fuzzy_positive_loss(student, teacher, max_positives=1, engine="eager")
+    before = dict(os.environ)
+    with caplog.at_level(logging.INFO, logger="fpl_fast"):
+        assert_close(fuzzy_positive_loss(student, teacher, **options), expected, **LOSS)
+    assert caplog.messages == ["compiling the loss for this set of options, once: about a minute"]
+    assert os.environ == before
+    (package,) = cache.iterdir()
+
+    def refuse(*_):
+        raise AssertionError("compiled again")
+
+    # A later process, which may only read, or whose threshold differs; and what it must not import.
+    packages._load.cache_clear()
+    caplog.clear()
+    monkeypatch.setattr(packages, "_build", refuse)
+    package.parent.chmod(0o500)
+    try:
+        for threshold in (0.9, 0.7):
+            loss = fuzzy_positive_loss(student, teacher, threshold=threshold, **options)
+            assert_close(loss, expected, **LOSS)
+    finally:
+        package.parent.chmod(0o700)
+    assert caplog.messages == []
+    code = (
+        "import sys, torch, fpl_fast\n"
+        "z = torch.randn(1, 3, 300, 300)\n"
+        "fpl_fast.fuzzy_positive_loss(z, z, max_positives=1, engine='compiled')\n"
+        "print(*(name for name in sys.modules if name.startswith('torch._inductor.co')))"  # compile_fx, codecache
+    )
+    result = run_in_a_new_process(code)
+    assert result.stdout.split() == [] and "CUDA" not in result.stderr
+
+    # A kill while it was written, and what a kill of the linker left: both are compiled again.
+    whole = package.read_bytes()
+    start = _start_of_machine_code(package)
+    for broken in (whole[: len(whole) // 2], whole[:start] + bytes(64) + whole[start + 64 :], b""):
+        package.write_bytes(broken)
+        packages._load.cache_clear()
+        monkeypatch.setattr(packages, "_build", lambda _, path: path.write_bytes(whole))
+        assert_close(fuzzy_positive_loss(student, teacher, **options), expected, **LOSS)
+        assert package.read_bytes() == whole
+
+
+def _start_of_machine_code(package):
+    """Where the shared library begins inside the package."""
+    with zipfile.ZipFile(package) as file:
+        (library,) = [info for info in file.infolist() if info.filename.endswith(".so")]
+    data = package.read_bytes()
+    start = data.index(b"\x7fELF", library.header_offset)
+    assert library.header_offset < start < library.header_offset + library.compress_size
+    return start
+
+
+def compiler_that_fails(folder):
+    compiler = folder / "g++"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--version*|*-v) exec /usr/bin/env c++ "$@";; esac\n'
+        'echo "x.cpp:1:10: fatal error: Python.h: No such file or directory" >&2; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    return str(compiler)
+
+
+@needs_compiler
+def test_a_compiler_that_does_not_work(monkeypatch, tmp_path):
+    """One warning with the reason, then eager; forced, one line that names the engine that can."""
+    monkeypatch.setenv("CXX", compiler_that_fails(tmp_path))
+    student, teacher = logits()
+    expected = fuzzy_positive_loss(student, teacher, engine="eager")
+    with pytest.warns(UserWarning, match=r"engine='compiled' cannot run here: compiling failed: .*Python\.h") as caught:
+        for _ in range(3):
+            assert_close(fuzzy_positive_loss(student, teacher), expected, **LOSS)
+    (warning,) = caught
+    assert str(warning.message).endswith("; the slower engine='eager' does")
+    with pytest.raises(ValueError, match=r"'compiled' cannot run here: .*Python\.h.*; engine='eager' can") as raised:
+        fuzzy_positive_loss(student, teacher, engine="compiled")
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def test_a_launcher_before_the_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "env -u FPL_FAST_NOTHING no-such-compiler")
+    assert "(env -u FPL_FAST_NOTHING no-such-compiler) on the PATH" in packages.unavailable_reason()
+    if working := packages.shutil.which("g++") or packages.shutil.which("clang++"):
+        monkeypatch.setenv("CXX", f"env {working}")
+        assert packages.unavailable_reason() is None
+        assert packages._compiler() == ["env", working]
+
+
+def test_where_packages_lie(monkeypatch, tmp_path):
+    assert packages.cache_folder() == tmp_path / "fpl_fast"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert packages.cache_folder() == Path("/somewhere/.cache/fpl_fast")
+    monkeypatch.setattr(packages.os.path, "expanduser", lambda path: path)  # no home at all
+    assert packages.cache_folder() == packages._private_folder()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert packages.cache_folder() == Path("/elsewhere/fpl_fast")
+
+
+def test_a_private_folder_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
+    """A file in its place stands for a file system that is read only: to root, no folder is."""
+    monkeypatch.setattr(packages.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "file").touch()
+    private = packages._writable(tmp_path / "file" / "fpl_fast")
+    assert private.parent == tmp_path and private.stat().st_mode & 0o777 == 0o700
+    assert packages._writable(tmp_path / "file" / "fpl_fast") == private
+    private.chmod(0o777)
+    with pytest.raises(PermissionError, match="must be a folder that only this user can write to"):
+        packages._writable(tmp_path / "file" / "fpl_fast")
+    # Then the loss still runs, unfused.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    student, teacher = logits()
+    with pytest.warns(UserWarning, match="its compiled form cannot be written"):
+        loss = fuzzy_positive_loss(student, teacher)
+    assert_close(loss, fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
+
+
+def test_the_reason_is_one_line(monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("C++ compile error\n\nCommand:\ng++ x.cpp\n\nx.cpp:1:2: fatal error: Python.h: none\nmore")
+
+    monkeypatch.setattr(build, "build", fail)
+    monkeypatch.setattr(build.pickle, "load", lambda _: (None, ""))
+    monkeypatch.setattr(build.sys, "stdin", type("Stdin", (), {"buffer": None}))
+    with pytest.raises(SystemExit):
+        build.main()
+    assert capsys.readouterr().out == "x.cpp:1:2: fatal error: Python.h: none"
+
+
+def test_the_gate_is_warned_of_once():
+    from fpl_fast import ops
+
+    student, teacher = torch.randn(1, 5, 3, 4), torch.randn(1, 5, 3, 4)
+    quiet = ({}, {"confidence_threshold": 0.89}, {"confidence_threshold": 0.95, "max_positives": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ops._warn_of_gate.cache_clear()
+        for options in quiet:
+            fuzzy_positive_loss(student, teacher, **options)
+        fuzzy_positive_loss(student[:, :2], teacher[:, :2], confidence_threshold=0.95)  # two classes: always K = 1
+    step = torch.compile(lambda gate: fuzzy_positive_loss(student, teacher, confidence_threshold=gate), fullgraph=True)
+    with pytest.warns(UserWarning, match=r"at or above threshold.* is a plain cross entropy; lower") as caught:
+        for gate in (0.9, 0.95, 0.99):
+            step(gate)
+    assert len([warning for warning in caught if "at or above" in str(warning.message)]) == 1

@@ -1,0 +1,70 @@
+"""TensorBoard: the scalars of a run, its configuration, IoU by class, and pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from fpl_fast.trainer.data.sample import color_table
+
+__all__ = ["Events"]
+
+_PICTURES = 3
+_PIXELS = 384  # of the longer side: events are looked at in small, and every evaluation adds some
+
+
+class Events:
+    """Appends to the events of a run.
+
+    Args:
+        folder: Where they lie.
+        step: Step that the run continues from; later events, of steps that will be repeated, are dropped.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Write ``SPLIT/NAME`` for each of them."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def configuration(self, settings: Mapping[str, Any]) -> None:
+        """Write all settings, by dotted key, as text and as hyperparameters, with mIoU as their score."""
+        text = yaml.safe_dump(dict(settings), sort_keys=False, default_flow_style=None, width=120)
+        self._writer.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()), 0)
+        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in settings.items()}
+        for summary in hparams(plain, {"val/miou": 0.0}):
+            writer = self._writer.file_writer
+            assert writer is not None
+            writer.add_summary(summary)
+
+    def evaluation(
+        self, step: int, class_names: Sequence[str], iou: Sequence[float], samples: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write ``iou/CLASS``, and pictures: image, truth and prediction side by side.
+
+        Args:
+            step: Of the weights.
+            class_names: C names.
+            iou: C fractions.
+            samples: The arrays of ``samples.npz``.
+        """
+        for name, value in zip(class_names, iou, strict=True):
+            self._writer.add_scalar(f"iou/{name}", value, step)
+        palette = color_table(samples["palette"])
+        for place in range(_PICTURES):
+            if f"image_{place}" not in samples:
+                break
+            image, label, prediction = (samples[f"{name}_{place}"] for name in ("image", "label", "prediction"))
+            stride = -(-max(label.shape) // _PIXELS)
+            picture = np.concatenate([image, palette[label], palette[prediction]], axis=1)[::stride, ::stride]
+            self._writer.add_image(f"samples/{place}", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
