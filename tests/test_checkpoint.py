@@ -131,3 +131,11 @@ def test_loading_runs_no_code(tmp_path):
         load_checkpoint(tmp_path / "c.ckpt")
     assert "weights_only" not in str(error.value)
     assert not (tmp_path / "executed").exists()
+
+
+def test_checkpoints_without_a_checksum_are_read(tmp_path):
+    """Version 1 had none, and nothing that was still to come."""
+    torch.save({"format": "fpl-fast checkpoint", "version": 1, "step": 7}, tmp_path / "last.ckpt")
+    assert load_checkpoint(tmp_path / "last.ckpt") == {
+        "format": "fpl-fast checkpoint", "version": 1, "step": 7, "pending": False,
+    }  # fmt: skip

@@ -190,3 +190,15 @@ def test_decoding_does_not_run_far_ahead():
         time.sleep(0.05)
         assert len(started) <= 5
         assert list(results) == [-item for item in range(1, 50)]
+
+
+@pytest.mark.parametrize("index", [b"", b"notes", b"notes\nmore", b'{"format": "other"}\nmore'])
+def test_foreign_files_of_a_pack_s_names_are_kept(tree, tmp_path, index):
+    root, pictures = tree
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "index.jsonl").write_bytes(index)
+    (folder / "data.bin").write_bytes(b"years of work")
+    with pytest.raises(ValueError, match=r"must be (a pack|the index of a pack)"):
+        write_pack(folder, FileStore(root), pictures)
+    assert ((folder / "index.jsonl").read_bytes(), (folder / "data.bin").read_bytes()) == (index, b"years of work")

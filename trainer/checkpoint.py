@@ -67,6 +67,8 @@ class _Digesting:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
+    Version 1 had no checksum and is read as it is.
+
     Raises:
         ValueError: The file is missing, truncated, changed since it was written, not a checkpoint of this project or
             of another version of it.
@@ -78,16 +80,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             whole = _is_whole(file)
     except OSError as error:
         raise ValueError(f"{path}: must be a readable checkpoint, got {error.strerror}") from None
+    state: Any = None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling fails in too many ways to list
+        if whole:
+            raise ValueError(f"{path}: must be a checkpoint, got a file that {why_unreadable(error)}") from None
+    ours = isinstance(state, dict) and state.get("format") == _FORMAT
+    if ours and state.get("version") == 1 and not whole:
+        return {"pending": False} | state
     if not whole:
         raise ValueError(
             f"{path}: must be a whole checkpoint file (version {_VERSION}), got one cut short, changed since, "
             f"or foreign{_remedy(path)}"
         )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling fails in too many ways to list
-        raise ValueError(f"{path}: must be a checkpoint, got a file that {why_unreadable(error)}") from None
-    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+    if not ours:
         raise ValueError(f"{path}: must be a checkpoint of fpl-fast, got a foreign file")
     if state["version"] != _VERSION:
         raise ValueError(f"{path}: must have checkpoint version {_VERSION}, got {state['version']!r}")

@@ -111,11 +111,15 @@ class _Writer:
                 raise ValueError(f"{path}: must be written by one process at a time, got a second one") from None
             index.seek(0)
             text = index.read()
+            begun = b"\n" not in text  # killed with the header, the first that is written
+            if not begun:
+                read_index(path)  # which must be one
+            elif not _line(HEADER).startswith(text) or (not text and data.seek(0, os.SEEK_END)):
+                raise ValueError(f"{path}: must be a pack, a new or an empty folder, got something else")
             index.truncate(text.rfind(b"\n") + 1)
-            if b"\n" not in text:
+            if begun:
                 index.write(_line(HEADER))
                 index.flush()
-            read_index(path)  # which must be one
             index.seek(0)
             header, *lines = index.readlines()
             size = data.seek(0, os.SEEK_END)
