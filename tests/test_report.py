@@ -253,3 +253,22 @@ def test_networks_are_counted_as_the_methods_have_them(name: str, run: Path) -> 
 def test_durations_break_between_units_alone(seconds: float, shown: str) -> None:
     text = duration(seconds)
     assert text.replace("&nbsp;", " ") == shown and text.count(" ") == shown.count(" ") // 2
+
+
+def test_other_evaluations_stand_apart(run: Path) -> None:
+    assert "Other evaluations" not in write_report(run).read_text()
+    own = json.loads((run / "evaluation.json").read_text())
+    other = own | {"miou": 0.0123, "pixel_accuracy": None, "differs": {"data.val": "<b>.txt", "root": "/elsewhere"}}
+    (run / "evaluations" / "val-whole-step6").mkdir(parents=True)
+    (run / "evaluations" / "val-whole-step6" / "evaluation.json").write_text(json.dumps(other))
+    page = write_report(run).read_text()
+    row = re.search(r"<th scope=row>val-whole-step6</th>.*?</tr>", page)[0]
+    assert "1.2&nbsp;%" in row and "data.val &lt;b&gt;.txt, other folder" in row and "–" in row
+    assert f"<b>{100 * own['miou']:.1f}&nbsp;%</b><span>mIoU at step" in page  # the head is the run's own
+
+
+def test_start_up_is_told_apart(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps({"step": 600, "split": "train", "startup_s": 61.0}) + "\n")
+        metrics.write(json.dumps({"step": 600, "split": "train", "startup_s": 9.0}) + "\n")
+    assert "<b>1&nbsp;min 10&nbsp;s</b><span>start-up, compiling</span>" in write_report(run).read_text()

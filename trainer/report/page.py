@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from fpl_fast.trainer.report.classes import classes, confusion
+from fpl_fast.trainer.report.evaluations import other_evaluations
 from fpl_fast.trainer.report.pictures import pictures
 from fpl_fast.trainer.report.run import Run, read_run
 from fpl_fast.trainer.report.style import STYLE
@@ -45,6 +46,7 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
             curves(run, others),
             classes(run, others),
             confusion(run),
+            other_evaluations(run),
             pictures(run),
             _details(run),
         ]

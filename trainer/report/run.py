@@ -28,6 +28,10 @@ class Evaluation:
     """Per class, (C,) float64."""
     confusion: np.ndarray
     """Pixels by (truth, prediction), (C, C) int64."""
+    name: str
+    """Its folder; "evaluations/NAME" where it is not the run's own result."""
+    differs: Mapping[str, Any]
+    """Settings that are not the run's; empty for its own result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +57,8 @@ class Run:
     metrics: tuple[Mapping[str, Any], ...]
     environment: Mapping[str, str]
     evaluation: Evaluation | None
+    other_evaluations: tuple[Evaluation, ...]
+    """Of other data, weights or protocols, in order of their names."""
     samples: tuple[Sample, ...]
     palette: np.ndarray | None
     """Colour of each class, (C, 3) uint8 RGB."""
@@ -156,6 +162,11 @@ def read_run(path: Path | str) -> Run:
         metrics=_read_metrics(path / "metrics.jsonl"),
         environment=_read_json(path / "environment.json") or {},
         evaluation=_read_evaluation(path / "evaluation.json"),
+        other_evaluations=tuple(
+            other
+            for file in sorted(path.glob("evaluations/*/evaluation.json"))
+            if (other := _read_evaluation(file)) is not None
+        ),
         samples=samples,
         palette=palette,
     )
@@ -198,6 +209,8 @@ def _read_evaluation(path: Path) -> Evaluation | None:
             class_names=class_names,
             iou=iou,
             confusion=confusion,
+            name=path.parent.name,
+            differs=dict(content.get("differs", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} must hold an evaluation, got {type(error).__name__}: {_one_line(error)}") from error

@@ -55,6 +55,9 @@ def header(run: Run) -> str:
         tiles.append((f"{run.last_step:,}", "steps"))
     if run.elapsed_s is not None:
         tiles.append((duration(run.elapsed_s), "training time"))
+    startup = sum(run.series("startup_s")[1])
+    if startup:
+        tiles.append((duration(startup), "start-up, compiling"))
     speed = run.series("images_per_second")[1]
     if speed:
         tiles.append((f"{float(np.median(speed)):.3g}", "images/s, median"))
