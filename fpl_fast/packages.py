@@ -85,8 +85,11 @@ def _load(specialisation: "Specialisation") -> Graph | str:
 
 def cache_folder() -> Path:
     """Where packages are kept: ``TORCHINDUCTOR_CACHE_DIR/fpl_fast`` where that is set, else ``~/.cache/fpl_fast``."""
-    if inductor := os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
-        return Path(inductor) / "fpl_fast"
+    inductor = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
+    # Inductor itself sets it once it is imported, to a temporary folder: that is nobody's wish.
+    by_inductor = inductor.name.startswith("torchinductor_") and inductor.parent == Path(tempfile.gettempdir())
+    if inductor.name and not by_inductor:
+        return inductor / "fpl_fast"
     if caches := os.environ.get("XDG_CACHE_HOME"):
         return Path(caches) / "fpl_fast"
     home = Path(os.path.expanduser("~"))
