@@ -113,7 +113,7 @@ def check_confidence(threshold: object, power: object) -> tuple[float, float]:
     return threshold, power
 
 
-def check_mining(min_kept: object, threshold: object) -> tuple[int, float]:
+def check_mining(min_kept: object, threshold: object, group_size: object) -> tuple[int, float, int]:
     """The numbers of hard example mining, as Python's."""
     number = as_integer(min_kept)
     if number is None or number < 1:
@@ -121,7 +121,10 @@ def check_mining(min_kept: object, threshold: object) -> tuple[int, float]:
     threshold = as_number("threshold", threshold, "in (0, 1]")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; at 1 every pixel is kept")
-    return number, threshold
+    group = as_integer(group_size)
+    if group is None or group < 1:
+        raise ValueError(f"group_size must be an integer >= 1, got {shown(group_size)}; 1 mines every image alone")
+    return number, threshold, group
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:

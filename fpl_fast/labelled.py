@@ -134,12 +134,12 @@ def ohem_cross_entropy(
         >>> logits, target = torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128))
         >>> loss = ohem_cross_entropy(logits, target, min_kept=1000, size=(128, 128))
     """
-    min_kept, threshold = checks.check_mining(min_kept, threshold)
+    min_kept, threshold, group_size = checks.check_mining(min_kept, threshold, group_size)
     checks.check_logits("logits", logits)
     size = checks.check_size(size, logits if target.numel() else None)
     checks.check_target(target, (len(logits), *(size or logits.shape[2:])), logits.device)
-    if group_size < 1 or len(logits) % group_size:
-        raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}")
+    if len(logits) % group_size:
+        raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}; 1 always is")
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
     if target.numel() == 0:
         return cross_entropy(logits, target, ignore_index=ignore_index, size=size, engine=engine)

@@ -239,8 +239,9 @@ class OhemCrossEntropy(_Criterion):
     """:func:`fpl_fast.ohem_cross_entropy` with its options fixed at construction.
 
     Args:
-        min_kept: This and all others as in the function. Pixels kept per image at least.
+        min_kept: This and all others as in the function. Pixels kept per group at least.
         threshold: Probability up to which a pixel is hard in any case.
+        group_size: Images that are mined together.
         ignore_index: Label of pixels that contribute nothing.
         size: (H, W) that the logits are upsampled to.
         align_corners: Of the upsampling; True, where PyTorch's own interpolation has False.
@@ -259,12 +260,13 @@ class OhemCrossEntropy(_Criterion):
         *,
         min_kept: int,
         threshold: float = 0.7,
+        group_size: int = 1,
         ignore_index: int = 255,
         size: tuple[int, int] | None = None,
         align_corners: bool = True,
         engine: LabelEngine = "auto",
     ) -> None:
-        checks.check_mining(min_kept, threshold)
+        checks.check_mining(min_kept, threshold, group_size)
         checks.check_ignore_index(ignore_index)
         checks.check_choice("engine", engine, checks.LABEL_ENGINES)
         checks.check_size(size)

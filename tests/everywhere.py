@@ -63,15 +63,17 @@ def run_suite(setting: Setting, seed: int, tests: list[str]) -> tuple[bool, str,
 def main() -> int:
     """Run the plan, print a line for each run and what failed."""
     parser = argparse.ArgumentParser(description="The suite over instruction sets, threads, seeds and orders.")
-    parser.add_argument("--short", action="store_true", help="three settings and the tests that compute with networks")
+    parser.add_argument("--numeric", action="store_true", help="only the tests that compute with networks")
+    parser.add_argument("--short", action="store_true", help="these tests under three settings, a few minutes")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of every setting (default: 3)")
     parser.add_argument("--first", type=int, help="runs to take; twelve have every setting once, seeds in turn")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="first seed (default: the time)")
     options = parser.parse_args()
     runs = [(setting, place) for place, setting in enumerate(SHORT)] if options.short else plan(options.seeds)
     runs = runs[: options.first]
+    options.numeric |= options.short
     folder = Path(__file__).parent
-    tests = [str(folder / f"test_{name}.py") for name in NUMERIC] if options.short else [str(folder)]
+    tests = [str(folder / f"test_{name}.py") for name in NUMERIC] if options.numeric else [str(folder)]
     failures = 0
     for number, (setting, place) in enumerate(runs, start=1):
         seed, begin = options.seed + place, time.monotonic()

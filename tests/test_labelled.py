@@ -207,10 +207,12 @@ def test_ohem_of_an_easy_and_a_hard_image():
     assert_close(alone, torch.tensor((easy + hard) / 2), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("group_size", [0, 3])
-def test_ohem_groups_divide_the_images(group_size):
+@pytest.mark.parametrize(
+    ("group_size", "rule"), [(0, "an integer >= 1"), (1.5, "an integer"), (3, "a divisor of the 2")]
+)
+def test_ohem_groups_divide_the_images(group_size, rule):
     logits, target = draw()
-    with pytest.raises(ValueError, match=f"group_size must be a divisor of the 2 images, got {group_size}"):
+    with pytest.raises(ValueError, match=f"group_size must be {rule}.*, got {group_size}"):
         ohem_cross_entropy(logits, target, min_kept=3, group_size=group_size)
 
 

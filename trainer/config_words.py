@@ -31,6 +31,8 @@ def describe_type(kind: Any) -> str:
         count = 2 if open_ended else len(arguments)
         example = f"'[{', '.join(_EXAMPLES[item][:count])}]'"
         return f"{'a list of' if open_ended else _NUMBERS[count]} {_MANY[item]} such as {example}"
+    if typing.get_origin(kind) is dict:  # the one map there is, data.label_map
+        return "a map such as '{0: null, 1-150: 0-149}'"
     return _ONE.get(kind, "a value")
 
 
