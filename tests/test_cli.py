@@ -347,6 +347,7 @@ def test_eval_repeats_the_evaluation(run, capsys):
 
 def test_eval_of_other_data_or_weights_leaves_the_result_alone(run, capsys):
     own = {name: (run / name).read_bytes() for name in ("evaluation.json", "confusion.csv", "samples.npz")}
+    earlier = set((run / "evaluations").glob("*"))  # of other tests
     for arguments, key in ((["--data.seed", "5"], "data.seed"), (["--data.num_val", "2"], "data.num_val")):
         assert main(["eval", str(run), "--checkpoint", "last", *arguments]) == 0
         assert f"not the run's own result, which differs in {key}" in capsys.readouterr().out
@@ -356,8 +357,8 @@ def test_eval_of_other_data_or_weights_leaves_the_result_alone(run, capsys):
     assert main(["eval", str(run), "--checkpoint", "last"]) == 0
     assert (run / "evaluation.json").read_bytes() == stored
     (run / "evaluation.json").write_bytes(own["evaluation.json"])
-    made = {path.name.rpartition("-")[0]: path for path in (run / "evaluations").glob("val-*")}
-    assert made.keys() == {"val-whole-step6", "val-whole"}
+    made = {path.name.rpartition("-")[0] for path in set((run / "evaluations").glob("*")) - earlier}
+    assert made == {"val-whole-step6", "val-whole"}
     assert {name: (run / name).read_bytes() for name in own} == own
 
 
@@ -369,9 +370,10 @@ def test_eval_of_other_images_by_another_protocol(run, tmp_path, capsys):
     assert "pixel accuracy" in shown
     assert str(tmp_path / "out") in shown
     assert (run / "evaluation.json").read_text() == before
-    made = json.loads((run / "evaluations" / "train-ael-20x20-step6" / "evaluation.json").read_text())
+    (place,) = (run / "evaluations").glob("train-ael-20x20-step[46]")  # the better step is a matter of rounding
+    made = json.loads((place / "evaluation.json").read_text())
     assert (made["split"], made["protocol"]) == ("train", "ael 20 x 20")
-    with (run / "evaluations" / "train-ael-20x20-step6" / "confusion.csv").open() as file:
+    with (place / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["", *made["class_names"]]
     assert [[int(count) for count in row[1:]] for row in rows[1:]] == made["confusion"]

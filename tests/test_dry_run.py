@@ -7,6 +7,7 @@ from trainer_runs import tiny_run
 from fpl_fast.trainer import dry_run as dry_run_module
 from fpl_fast.trainer.build import make_fabric
 from fpl_fast.trainer.config import VocData
+from fpl_fast.trainer.datasets import class_table
 from fpl_fast.trainer.dry_run import (
     RandomImages,
     _random_batches,
@@ -16,7 +17,6 @@ from fpl_fast.trainer.dry_run import (
     prepare_run,
     prepared_method,
 )
-from fpl_fast.trainer.inputs import class_table
 
 METHODS = [{"name": "supervised"}, {"cutmix": False}, {}, {"name": "cutmix_seg", "loss": "mse"}, {"name": "ael"}]
 
@@ -88,7 +88,7 @@ def test_half_precision_keeps_less():
 
 
 def test_what_is_found_without_data():
-    config = dataclasses.replace(tiny_run(), data=VocData(root="/nonexistent"))
+    config = dataclasses.replace(tiny_run(engine="eager"), data=VocData(root="/nonexistent"))
     model = dataclasses.replace(config.model, weights_file="/nonexistent.pth")
     found = dry_run(dataclasses.replace(config, model=model))
     networks, _ = made(config)

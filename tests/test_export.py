@@ -15,8 +15,8 @@ from fpl_fast.trainer.config import CityscapesData, FolderData
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.data.sample import index_palette
 from fpl_fast.trainer.data.synthetic import SyntheticScenes
+from fpl_fast.trainer.datasets import build_val_dataset
 from fpl_fast.trainer.export import Exporter, index_png, label_id_png, overlay_jpeg
-from fpl_fast.trainer.inputs import build_val_dataset
 
 
 def decode(content):

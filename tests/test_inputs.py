@@ -13,15 +13,15 @@ from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.sample import index_palette
-from fpl_fast.trainer.inputs import (
+from fpl_fast.trainer.datasets import (
     build_split,
     build_train_datasets,
     build_val_dataset,
     check_files,
     class_table,
-    read_batches,
     read_splits,
 )
+from fpl_fast.trainer.inputs import read_batches
 
 CPU = torch.device("cpu")
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fpl_fast.trainer.data.sample import outside_color
 from fpl_fast.trainer.events import Events
 from fpl_fast.trainer.metrics import Meter, MetricsLog
 
@@ -73,7 +74,8 @@ def test_events_hold_configuration_classes_and_pictures(tmp_path):
     pixels = np.array(Image.open(io.BytesIO(picture.encoded_image_string)))
     label, prediction = (samples[f"{name}_1"][::2, ::2] for name in ("label", "prediction"))
     assert np.array_equal(pixels[:, :20], samples["image_1"][::2, ::2])
-    assert np.array_equal(pixels[:, 20:40], np.vstack([samples["palette"], [[0, 0, 0]]])[np.minimum(label, 2)])
+    colors = np.vstack([samples["palette"], outside_color(samples["palette"])])
+    assert np.array_equal(pixels[:, 20:40], colors[np.minimum(label, 2)])
     assert np.array_equal(pixels[:, 40:], samples["palette"][prediction])
 
 

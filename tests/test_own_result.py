@@ -7,8 +7,8 @@ import torch
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.config import FolderData
+from fpl_fast.trainer.datasets import read_splits
 from fpl_fast.trainer.evaluate import EvaluationResult
-from fpl_fast.trainer.inputs import read_splits
 from fpl_fast.trainer.own_result import differences, place_evaluation
 from fpl_fast.trainer.report.run import read_run
 from fpl_fast.trainer.run_folder import RunFolder

@@ -15,7 +15,8 @@ from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.public import PublicLists, image_id
 from fpl_fast.trainer.data.sources import file_store, labelled_split, make_dataset, unlabelled_split, val_split
 from fpl_fast.trainer.data.voc import VOC
-from fpl_fast.trainer.export import save_label_ids
+from fpl_fast.trainer.export import label_id_png
+from fpl_fast.trainer.methods.cps import CpsConfig
 
 
 def test_voc(tmp_path):
@@ -81,7 +82,7 @@ def test_label_ids_are_those_of_the_export(tmp_path):
     data = CityscapesData(root=str(tmp_path), label_ids=True)
     split = val_split(data)
     prediction = np.resize(np.arange(19, dtype=np.uint8), (40, 80))
-    save_label_ids(prediction, tmp_path / split.pairs[1].label)
+    (tmp_path / split.pairs[1].label).write_bytes(label_id_png(prediction))
     assert np.array_equal(make_dataset(data, split)[1].label, prediction)
 
 
@@ -199,7 +200,7 @@ def test_the_advice_can_be_typed(tmp_path):
     no_label = label_map.replace("CLASS", "null")  # what public data sets are told
     for option, expected in ((ignore, 255), (no_label, 255), (label_map.replace("CLASS", "2"), 2)):
         name, value = shlex.split(option)
-        changed = override_config(RunConfig(data=FolderData(num_classes=3)), [name, value]).data
+        changed = override_config(RunConfig(method=CpsConfig(), data=FolderData(num_classes=3)), [name, value]).data
         values = {"label_ignore": changed.label_ignore, "label_map": changed.label_map}
         place = tmp_path / f"{name}{value}"
         assert one_label(place, [0, 11], num_classes=3, **values) == [0, expected]

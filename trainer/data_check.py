@@ -16,7 +16,7 @@ from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sources import make_dataset
-from fpl_fast.trainer.inputs import read_splits
+from fpl_fast.trainer.datasets import read_splits
 from fpl_fast.trainer.methods import Method, build_method
 
 __all__ = [

@@ -25,7 +25,8 @@ from fpl_fast.trainer.build import (
 from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import RunConfig, TrainConfig
 from fpl_fast.trainer.data.sample import ClassTable, Sample
-from fpl_fast.trainer.inputs import TrainDatasets, class_table, read_batches
+from fpl_fast.trainer.datasets import TrainDatasets, class_table
+from fpl_fast.trainer.inputs import read_batches
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
@@ -215,7 +216,10 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
 
 
 def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
-    """What autograd keeps of the losses of a batch, besides parameters; each storage once, networks not compiled."""
+    """What autograd keeps of the losses of a batch, besides parameters; each storage once.
+
+    Nothing is compiled for it, neither networks nor losses: every engine keeps the same.
+    """
     parameters = {p.untyped_storage().data_ptr() for p in method.parameters()}
     storages: dict[int, int] = {}
 
@@ -225,12 +229,14 @@ def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    config, method.config = method.config, dataclasses.replace(method.config, engine="eager")
     with (
         torch.compiler.set_stance("force_eager"),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         fabric.autocast(),
     ):
         losses = method.losses(batch, 0.0)  # held until all is counted: a freed storage could be counted twice
+    method.config = config
     del losses
     return sum(storages.values())
 

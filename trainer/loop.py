@@ -22,7 +22,8 @@ from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict, flatten
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data_check import require_no_leaks
-from fpl_fast.trainer.inputs import build_train_datasets, build_val_dataset, check_files, read_batches, read_splits
+from fpl_fast.trainer.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
+from fpl_fast.trainer.inputs import read_batches
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog

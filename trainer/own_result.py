@@ -8,8 +8,8 @@ from typing import Any
 
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config_io import config_to_dict, flatten
+from fpl_fast.trainer.datasets import read_split
 from fpl_fast.trainer.evaluate import EvaluationResult
-from fpl_fast.trainer.inputs import read_split
 from fpl_fast.trainer.json_text import json_text
 from fpl_fast.trainer.run_folder import RunFolder
 

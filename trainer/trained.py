@@ -12,7 +12,7 @@ from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import config_from_dict, override_config
 from fpl_fast.trainer.data.sample import ClassTable
-from fpl_fast.trainer.inputs import class_table
+from fpl_fast.trainer.datasets import class_table
 from fpl_fast.trainer.run_folder import RunFolder
 from fpl_fast.trainer.same_run import require_same_run
 

@@ -31,8 +31,8 @@ def main(arguments: list[str]) -> int:
 
     from fpl_fast.trainer.commands.progress import ProgressMonitor
     from fpl_fast.trainer.commands.tables import class_table
+    from fpl_fast.trainer.datasets import build_split
     from fpl_fast.trainer.export import Exporter
-    from fpl_fast.trainer.inputs import build_split
     from fpl_fast.trainer.own_result import differences, place_evaluation
     from fpl_fast.trainer.recipes import published_number
     from fpl_fast.trainer.trained import load_trained
