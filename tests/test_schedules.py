@@ -66,7 +66,8 @@ def test_a_number_that_is_computed(logits):
     for actual, expected in values:
         assert_close(actual, expected, **INVARIANT)
     assert len({expected.item() for _, expected in values}) > 3  # the schedule does change the loss
-    assert graphs() == GRAPHS
+    computed_is_constant = torch.__version__.startswith("2.11.")  # seen there, and not in 2.14
+    assert graphs() == (len(values) if computed_is_constant else GRAPHS)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
