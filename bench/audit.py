@@ -224,7 +224,7 @@ def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
 
 def main() -> int:
     """Command line: the table, optionally checked against or written to the committed baseline."""
-    parser = argparse.ArgumentParser(prog="python -m fpl_fast.bench.audit", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m fpl_fast.bench.audit", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a row is more than 3 %% worse than the baseline")
     parser.add_argument("--update", action="store_true", help="write the baseline")
     arguments = parser.parse_args()

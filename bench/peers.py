@@ -15,6 +15,7 @@ from fpl_fast.bench.planes_peer import PLANES
 from fpl_fast.bench.provider import LossOfStudent, Provider, upsampled
 from fpl_fast.bench.public_algorithm import public_algorithm
 from fpl_fast.functional import Engine
+from fpl_fast.labelled import LabelEngine
 
 __all__ = ["OWN", "PROVIDERS"]
 
@@ -27,8 +28,9 @@ def _engine_provider(engine: Engine) -> Provider:
         label, size, cap = inputs.label, case.size, case.max_positives
         if label is not None:
             assert engine != "compiled"  # ``supports`` says so
+            of_labels: LabelEngine = engine
             return lambda student: fpl_fast.cross_entropy(
-                student, label, ignore_index=IGNORE_INDEX, size=size, engine=engine
+                student, label, ignore_index=IGNORE_INDEX, size=size, engine=of_labels
             )
 
         def loss(student: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class PixelFunction(Protocol):
             without ``with_stats``; zero where not valid.
             scale times the derivative of the first term, (C, P) of the student's dtype, or None.
         """
+        ...
 
 
 def fuzzy_positive_sums(

@@ -266,4 +266,4 @@ def _may_write(saved: Tensor) -> bool:
 
     Not under ``retain_graph=True``, and not while a compiler traces (it then sees a subclass of Tensor).
     """
-    return type(saved) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()
+    return type(saved) is Tensor and not torch._C._autograd._get_current_graph_task_keep_graph()  # pyright: ignore

@@ -41,7 +41,8 @@ class LossInputs(NamedTuple):
     @property
     def pixels(self) -> tuple[int, int, int]:
         """(N, H, W)."""
-        return self.student.shape[0], *(self.size or self.student.shape[2:])
+        height, width = self.size or self.student.shape[2:]
+        return len(self.student), height, width
 
 
 class LossOptions(NamedTuple):
@@ -84,4 +85,5 @@ class LabelInputs(NamedTuple):
     @property
     def pixels(self) -> tuple[int, int, int]:
         """(N, H, W)."""
-        return self.student.shape[0], *(self.size or self.student.shape[2:])
+        height, width = self.size or self.student.shape[2:]
+        return len(self.student), height, width

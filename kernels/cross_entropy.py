@@ -3,6 +3,9 @@
 Shapes: logits (N, C, h, w), labels and other per-pixel tensors (N, H, W).
 """
 
+# A launch takes options beside the parameters of the kernel.
+# pyright: reportCallIssue=false
+
 import torch
 import triton
 from torch import Tensor

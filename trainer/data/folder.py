@@ -209,8 +209,8 @@ class FolderDataset:
         """
         found = self.inspect(num_threads, progress)
         if found.problems:
-            others = f" (and {len(found.problems) - 1} more bad files)" if len(found.problems) > 1 else ""
-            raise ValueError(found.problems[0] + others)
+            first, *more = found.problems
+            raise ValueError(f"{first} (and {len(more)} more bad files)" if more else first)
         return found
 
 

@@ -113,9 +113,9 @@ def _mirror(plane: Tensor, flip: bool) -> Tensor:
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, without anti-aliasing; (3, H, W) uint8."""
     if max(size) > 1:
-        return tv.resize(image, size, InterpolationMode.BILINEAR, antialias=False)
+        return tv.resize(image, list(size), InterpolationMode.BILINEAR, antialias=False)
     # PyTorch's uint8 kernel stops at an internal assertion where the result is a single pixel.
-    return tv.resize(image.float(), size, InterpolationMode.BILINEAR, antialias=False).round().to(torch.uint8)
+    return tv.resize(image.float(), list(size), InterpolationMode.BILINEAR, antialias=False).round().to(torch.uint8)
 
 
 class _Span(NamedTuple):

@@ -62,6 +62,7 @@ class WithAuxHead(Protocol):
 
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) to main and auxiliary logits."""
+        ...
 
 
 class Losses(NamedTuple):

@@ -33,7 +33,7 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers:
     if buffers:
         ours += [b for b in teacher.buffers() if b.is_floating_point()]
         theirs += [b for b in student.buffers() if b.is_floating_point()]
-    torch._foreach_lerp_(ours, theirs, 1 - decay)
+    torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 class EmaMethod(PseudoLabelMethod):

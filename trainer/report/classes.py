@@ -93,7 +93,7 @@ def _matrix_svg(names: Sequence[str], shares: np.ndarray) -> str:
     for row, column in zip(*np.nonzero(shares >= 0.005), strict=True):
         share = float(shares[row, column])
         x, y = margin + int(column) * cell, margin + int(row) * cell
-        title = f"{html.escape(names[row])} → {html.escape(names[column])}: {100 * share:.1f} %"
+        title = f"{html.escape(names[int(row)])} → {html.escape(names[int(column)])}: {100 * share:.1f} %"
         parts.append(
             f'<rect x="{x + 1}" y="{y + 1}" width="{cell - 2}" height="{cell - 2}" rx="3" '
             f'fill="rgb(var(--accent) / {0.08 + 0.92 * share:.3f})"><title>{title}</title></rect>'
