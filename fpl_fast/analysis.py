@@ -88,7 +88,7 @@ def positive_gradient_score(
 
 
 def _score(z: Tensor, positives: Tensor, truth: Tensor) -> Tensor:
-    """R from log-domain shares: a quotient of gradients would be 0 / 0 where the student is sure."""
+    """Compute R from log-domain shares: a quotient of gradients would be 0 / 0 where the student is sure."""
     share_up = (-z).masked_fill(~positives, float("-inf")).softmax(1)
     share_down = z.masked_fill(positives, float("-inf")).softmax(1)
     return torch.where(positives, share_up, -share_down).gather(1, truth.unsqueeze(1)).squeeze(1)

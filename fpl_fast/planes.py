@@ -20,7 +20,7 @@ from torch import Tensor
 from fpl_fast import chunked, packages
 from fpl_fast.kernels.arguments import LossOptions
 
-# Past this the unrolled network is longer than it is useful, and compilation takes minutes.
+# Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
 MAX_CLASSES = 32
 # Measured at 2 x 19 x 512 x 512, two threads, against PyTorch's cross entropy: 0.55 of its time with 2^15 pixels, 0.53
 # with 2^16, 0.50 with 2^17. A chunk's gradient at C = 19 in float32 is 10 MB.
@@ -61,7 +61,7 @@ def evaluate(
 
 
 def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The numbers among the options, as tensors: so that another threshold is not another graph."""
+    """Convert the numbers among the options to tensors, so that a new threshold needs no new graph."""
     values = (options.threshold, options.convex_scale, options.confidence_threshold, options.confidence_power)
     return tuple(torch.tensor(value, dtype=torch.float32, device="cpu") for value in values)  # type: ignore[return-value]
 
@@ -71,7 +71,7 @@ fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, evaluate, CHU
 
 
 class Specialisation(NamedTuple):
-    """What a graph is compiled for."""
+    """Classes, dtypes and options that one graph is compiled for."""
 
     num_classes: int
     dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
@@ -84,7 +84,7 @@ class Specialisation(NamedTuple):
 
 
 def _in_planes(logits: Tensor) -> Tensor:
-    """The chunk with its pixels side by side; only other layouts, such as channels_last, are copied."""
+    """Lay the pixels of a chunk side by side; only other layouts, such as channels_last, are copied."""
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
@@ -94,7 +94,7 @@ def _compiled(specialisation: Specialisation) -> packages.Graph:
 
 
 def evaluate_planes(tensors: Sequence[Tensor], specialisation: Specialisation) -> list[Tensor]:
-    """The terms and, if asked for, the gradient, from tensors in the order of :func:`example_tensors`: the graph."""
+    """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :func:`example_tensors`."""
     c = specialisation.num_classes
     rest = iter(tensors[2 * c :])
     weight, valid, scale = (None if dtype is None else next(rest) for dtype in specialisation.dtypes[2:])
@@ -198,7 +198,7 @@ class _Assigned(NamedTuple):
 def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Assigned:
     """Fuzzy positive assignment: c_n < T becomes sum e < T * sum e.
 
-    What the network sorts beyond rank ``max_positives`` + 1 is never read, and the compiler drops it.
+    Ranks beyond ``max_positives`` + 1 are never read, and the compiler drops the comparisons that sort them.
     """
     ranked = list(t)
     for i, j in sorting_network(len(t)):
