@@ -16,7 +16,7 @@ __all__ = ["load_checkpoint", "load_random_state", "random_state", "save_checkpo
 
 _FORMAT = "fpl-fast checkpoint"
 _VERSION = 2
-_MARK = b"fpl-fast SHA-256"  # ahead of the digest of all before it, at the end of the file; torch.load does not mind
+_MARK = b"fpl-fast SHA-256"  # precedes the digest of all before it, at the end of the file; torch.load ignores both
 _OTHER = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}
 _TAIL = len(_MARK) + hashlib.sha256().digest_size
 
@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """What kept torch from reading a file, in a few words; not its advice to read it unsafely."""
+    """Describe in a few words why torch could not read a file, without its advice to read it unsafely."""
     text = str(error)
     if "weights_only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
@@ -112,7 +112,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def _is_whole(file: BinaryIO) -> bool:
-    """Whether a file ends in the digest of what is before."""
+    """Whether a file ends in the digest of its content."""
     rest = file.seek(0, os.SEEK_END) - _TAIL
     if rest < 0:
         return False
@@ -128,13 +128,13 @@ def _is_whole(file: BinaryIO) -> bool:
 
 
 def _remedy(path: Path) -> str:
-    """The other checkpoint of the run, where there is one."""
+    """Advice to use the other checkpoint of the run, where there is one."""
     other = path.with_name(_OTHER.get(path.name, path.name))
     return f": copy {other.name}, the run's other checkpoint, over it" if other != path and other.is_file() else ""
 
 
 def random_state() -> dict[str, Any]:
-    """The states of the global generators of Python, NumPy and torch (CPU and current GPU)."""
+    """Read the states of the global generators of Python, NumPy and torch (CPU and current GPU)."""
     numpy_state = np.random.get_state(legacy=True)
     assert isinstance(numpy_state, tuple)
     name, keys, position, has_gauss, gauss = numpy_state
