@@ -22,7 +22,7 @@ def require_same_run(recorded: RunConfig, given: RunConfig, *, source: str, only
         recorded: The configuration that the run has been trained with.
         given: The configuration that it is to continue with.
         source: Name of ``given`` in messages.
-        only_network: Whether to compare only the settings that the trained network depends on, not those of training.
+        only_network: Whether to compare only the settings of the trained network, and not the settings of training.
 
     Raises:
         ValueError: A setting differs that may not; all of them are listed.

@@ -25,7 +25,7 @@ class TrainedRun:
 
     config: RunConfig
     network: nn.Module
-    """On the device of ``fabric``, in evaluation mode."""
+    """The trained network, on the device of ``fabric``, in evaluation mode."""
     classes: ClassTable
     step: int
     fabric: Fabric

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 __all__ = ["connected_components", "random_component_box"]
 
-_ROUNDS = 12  # spirals and meanders of 512 x 512 need 9, those of 193 x 193 need 7, noise at most 6
+_ROUNDS = 12  # spirals and meanders need 9 at 512 x 512 and 7 at 193 x 193; noise needs at most 6
 
 
 def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
