@@ -1,6 +1,6 @@
-"""Argument checks: one line that names the argument, the rule, the value and what to do instead.
+"""Argument checks with errors of one line that names the argument, the rule, the value and the remedy.
 
-They read shapes and dtypes, never what a tensor holds: that would synchronise.
+They read shapes and dtypes, never the values of a tensor: that would synchronise.
 """
 
 import math

@@ -242,7 +242,7 @@ def _(grad: Tensor, factor: Tensor) -> None:
 
 
 def scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> Tensor:
-    """The gradient kept by the forward times ``grad_loss`` (and the scale, where that was left for now)."""
+    """The gradient kept by the forward times ``grad_loss`` (and the scale, if the forward left it to the backward)."""
     grad, scale = saved
     factor = grad_loss if scale is None else grad_loss * scale
     if not _may_write(grad):

@@ -97,7 +97,7 @@ def cache_folder() -> Path:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, made if need be; where it cannot be written to, one in the temporary folder that only we can."""
+    """Create the folder if need be; if it is not writable, take one in the temporary folder, private to the user."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -106,7 +106,7 @@ def _writable(folder: Path) -> Path:
         private = _private_folder()
         private.mkdir(mode=0o700, exist_ok=True)
         status = private.lstat()
-        # What lies there is run: nobody else may have put it there.
+        # Its content is executed: nobody else may have put it there.
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink()):
             raise PermissionError(f"{private} must be a folder that only this user can write to") from None
         return private
@@ -124,7 +124,7 @@ def _open(package: Path) -> Graph | None:
             if file.testzip() is not None:  # a checksum does not hold: loaded, it might take the process down
                 return None
         # The C++ loader itself: torch._inductor.aoti_load_package around it imports all of Inductor and starts a
-        # compiler to find out what the processor can do.
+        # compiler to find out the processor's instruction sets.
         loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
     except (OSError, RuntimeError, zipfile.BadZipFile):
         return None

@@ -89,7 +89,7 @@ def _in_planes(logits: Tensor) -> Tensor:
 
 
 def _compiled(specialisation: Specialisation) -> packages.Graph:
-    """The compiled graph of a specialisation; a cache on disk outlives the process and the reboot."""
+    """The compiled graph of a specialisation; its cache on disk outlives the process."""
     return packages.load(specialisation)
 
 
@@ -236,7 +236,7 @@ def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Ass
 
 
 def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor) -> Tensor:
-    """w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
+    """Weight w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
     k, r = assigned.num_positives, assigned.first_negative
     mass, margin = assigned.accepted + r, assigned.accepted - k * r
     if weighting == "none":
@@ -252,7 +252,7 @@ def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor
 
 
 def _smooth_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
-    """L = softplus(LSE_Y(-z) + LSE_N(z)) and dL/dz; each sum has its own shift, one for both would overflow."""
+    """Compute L = softplus(LSE_Y(-z) + LSE_N(z)) and dL/dz; a common shift of both sums would overflow."""
     low, high = _extremes(z, positives)
     e = [_exp(torch.where(y, low - x, x - high)) for x, y in zip(z, positives, strict=True)]
     a = _total([torch.where(y, x, 0.0) for x, y in zip(e, positives, strict=True)])
@@ -266,7 +266,7 @@ def _smooth_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
 
 
 def _hinge_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
-    """L = relu(max_N z - min_Y z) and its subgradient: one class on each side, the lower index among equals."""
+    """Compute L = relu(max_N z - min_Y z) and its subgradient: one class a side, the lower index among equals."""
     low, high = _extremes(z, positives)
     violated = high > low
     gradient = []
@@ -303,7 +303,7 @@ _POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671
 
 
 def _exp(x: Tensor) -> Tensor:
-    """exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
+    """Compute exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
     the whole range, makes the loop a third slower.

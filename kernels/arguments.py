@@ -40,7 +40,7 @@ class LossInputs(NamedTuple):
 
     @property
     def pixels(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Shape of the pixels of the loss, (N, H, W)."""
         return self.student.shape[0], *(self.size or self.student.shape[2:])
 
 
@@ -83,5 +83,5 @@ class LabelInputs(NamedTuple):
 
     @property
     def pixels(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Shape of the pixels of the loss, (N, H, W)."""
         return self.student.shape[0], *(self.size or self.student.shape[2:])

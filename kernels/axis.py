@@ -23,7 +23,7 @@ class Axis(NamedTuple):
 
     @property
     def num_cells(self) -> int:
-        """max(L - 1, 1)."""
+        """Number of cells, max(L - 1, 1)."""
         return len(self.start) - 1
 
 

@@ -36,7 +36,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             writer = _Digesting(file)
             try:
                 torch.save({"format": _FORMAT, "version": _VERSION, **state}, cast("BinaryIO", writer))
-            except RuntimeError as error:  # torch hides what the file system said
+            except RuntimeError as error:  # torch hides the error of the file system
                 raise writer.error or error from None
             file.write(_MARK + writer.digest.digest())
     except OSError as error:
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Digesting:
-    """A file to write to that keeps a digest, and the error that writing met."""
+    """File to write to that keeps a digest of its content, and the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

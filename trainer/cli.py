@@ -35,7 +35,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # nobody sets it
+    def stream(self) -> TextIO:  # type: ignore[override]  # the attribute is never set
         """Standard error."""
         return sys.stderr
 

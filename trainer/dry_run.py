@@ -38,7 +38,7 @@ _PROBE_LABELLED = (2, 4)
 
 
 class Prediction(NamedTuple):
-    """Memory on one device, bytes; an estimate that leaves out workspaces, fragments and the libraries themselves."""
+    """Memory on one device, bytes; an estimate without workspaces, fragmentation and the libraries themselves."""
 
     state: int  # weights, teachers, gradients, momentum
     activations: int  # tensors that the forward passes keep for the backward pass

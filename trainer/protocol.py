@@ -134,7 +134,7 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
             total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
         total[..., rows, columns] += logits.softmax(1) if averaged else logits
     assert total is not None
-    if averaged:  # the number of windows over a pixel shifts all its logits alike: no need to divide by it
+    if averaged:  # dividing by the number of windows over a pixel would only shift all its logits equally
         total = total.clamp(min=torch.finfo(total.dtype).tiny).log()
     return total[..., top : top + height, left : left + width]
 

@@ -24,7 +24,7 @@ def relative_mass(logits, shift):
 
 @triton.jit
 def total_mass(logits, shift):
-    """Z = sum of the relative masses of all classes, per pixel."""
+    """Sum Z of the relative masses of all classes, per pixel."""
     total = relative_mass(logits[0], shift)
     for g in tl.static_range(1, len(logits)):
         total += relative_mass(logits[g], shift)

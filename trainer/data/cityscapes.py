@@ -79,9 +79,9 @@ CITYSCAPES = PublicDataset(
     scan=_scan,
     where_missing=_where_missing,
 )
-"""Label files hold train ids."""
+"""Cityscapes whose label files hold train ids."""
 
 CITYSCAPES_WITH_LABEL_IDS = dataclasses.replace(
     CITYSCAPES, locate=_locate_label_ids, class_of_stored=_CLASS_OF_LABEL_ID
 )
-"""Label files hold label ids, as downloaded."""
+"""Cityscapes whose label files hold label ids, as downloaded."""
