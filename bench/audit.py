@@ -1,4 +1,4 @@
-"""Offline audit of the kernels: what the compilers make of them, without a GPU.
+"""Offline audit of the kernels: counts from their compiled code, without a GPU.
 
 Every case is compiled for its target and disassembled; the table holds registers, spills, instructions per pixel by
 pipe, access widths and, from these and the data sheets, a predicted fraction of the memory roofline. Predicted means
@@ -23,7 +23,7 @@ from fpl_fast.bench.sources import TARGETS, Case, kernel_source
 from fpl_fast.kernels.configs import UpsampledConfig
 
 BASELINE = Path(__file__).with_name("audit_baseline.json")
-TOLERANCE = 0.03  # relative growth of a count that the check lets pass
+TOLERANCE = 0.03  # relative growth of a count that the check allows
 PIPES = ("alu", "fma", "mufu", "lsu", "other")
 UPSAMPLED_ROWS = 4  # high-resolution rows of a cell, over which the work of a cell is spread: upsampling by 4
 
@@ -45,7 +45,7 @@ DEVICES = {
 
 
 class Row(NamedTuple):
-    """What a case compiled to; counts are per pixel, None where the target's disassembly is not read."""
+    """Counts of one compiled case, per pixel; None where the target's disassembly is not read."""
 
     case: Case
     registers: int
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     pipes: dict[str, float] | None  # of the fast path
     load_bits: int | None
     store_bits: int | None
-    compute_over_memory: float | None  # predicted time of the busiest pipe over that of the memory
+    compute_over_memory: float | None  # predicted time of the busiest pipe over the predicted time of the memory
 
     @property
     def predicted_roofline(self) -> float | None:
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 
 def default_cases() -> list[Case]:
-    """The committed table: Cityscapes, VOC and ADE20K class counts."""
+    """Cases of the committed table: Cityscapes, VOC and ADE20K class counts."""
     full = itertools.product((19, 21, 150), ("bf16", "fp32"), ("nchw", "channels_last"), (True, False), TARGETS)
     lean = [Case(classes, "bf16", "nchw", True, target, stats=False) for classes in (19, 21) for target in TARGETS]
     upsampled = [
@@ -94,7 +94,7 @@ def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
 
 
 def audit_case(case: Case) -> Row:
-    """Compile one case and count."""
+    """Compile one case and count its instructions and resources."""
     config = case.config
     compiled = triton.compile(
         kernel_source(case),
@@ -120,7 +120,7 @@ def audit_case(case: Case) -> Row:
         store_bits=access_bits(instructions, "STG"),
         compute_over_memory=None,
     )
-    if case.cutmix:  # what a pixel executes hangs on the mask
+    if case.cutmix:  # the path of a pixel depends on the mask
         return row
     spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
@@ -137,7 +137,7 @@ def audit_case(case: Case) -> Row:
 
 
 def regressions(rows: list[Row], baseline: list[Row]) -> list[str]:
-    """One line for each row that is worse than its baseline by more than the tolerance, or not in it."""
+    """Describe each row that is worse than its baseline by more than the tolerance or is missing from it, in a line."""
     known = {row.case: row for row in baseline}
     lines = []
     for row in rows:
@@ -152,7 +152,7 @@ def regressions(rows: list[Row], baseline: list[Row]) -> list[str]:
 
 
 def render(rows: list[Row]) -> str:
-    """The table in Markdown."""
+    """Render the table in Markdown."""
     header = "case | regs | spill B | smem B | instr/px | slow | " + " | ".join(PIPES)
     header += " | load bits | store bits | predicted compute/memory | predicted roofline"
     lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
@@ -209,7 +209,7 @@ def run_audit(check: bool, update: bool = False) -> int:
 
 
 def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
-    """Time of the busiest pipe, or of instruction issue, over the time of the bytes that must move."""
+    """Divide the time of the busiest pipe, or of instruction issue, by the time of the bytes that must move."""
     device = DEVICES[case.target]
     num_bytes: float = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
     if isinstance(case.config, UpsampledConfig):
@@ -223,7 +223,7 @@ def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
 
 
 def main() -> int:
-    """Command line: the table, optionally checked against or written to the committed baseline."""
+    """Print the table; optionally check it against the committed baseline or write it there."""
     parser = argparse.ArgumentParser(prog="python -m fpl_fast.bench.audit", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if a row is more than 3 %% worse than the baseline")
     parser.add_argument("--update", action="store_true", help="write the baseline")

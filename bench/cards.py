@@ -1,9 +1,9 @@
-"""Rates of known cards, to hold achieved arithmetic against."""
+"""Peak rates of known cards, to compare achieved arithmetic with."""
 
 __all__ = ["matrix_tflops"]
 
-# Dense matrix rates of the data sheets, 1e12 operations a second: 16 bit, and TF32 or what takes its place for float32.
-# The longest name that the device's contains counts.
+# Dense matrix rates of the data sheets, 1e12 operations a second: 16 bit, and TF32 or its counterpart for float32.
+# The longest of these names that the device's name contains is used.
 _TFLOPS = {
     "V100": (125.0, 15.7),
     "A100": (312.0, 156.0),
@@ -25,11 +25,11 @@ def matrix_tflops(device: str, *, half: bool) -> float | None:
     """Look up the dense matrix rate of a card.
 
     Args:
-        device: Its name, as ``torch.cuda.get_device_name`` gives it.
-        half: The rate in 16 bits; otherwise the one that float32 convolutions run at.
+        device: Name of the card, from ``torch.cuda.get_device_name``.
+        half: Whether to return the rate in 16 bits; otherwise the rate of float32 convolutions.
 
     Returns:
-        1e12 operations a second; None for a card that is not known.
+        1e12 operations a second; None for an unknown card.
 
     Example:
         >>> matrix_tflops("NVIDIA H100 80GB HBM3", half=True)

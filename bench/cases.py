@@ -1,4 +1,4 @@
-"""What is measured: logits, sizes, types, layouts, caps, teachers and labels, each drawn the same way every time."""
+"""Benchmark cases: logits, sizes, types, layouts, caps, teachers and labels, always drawn in the same way."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One problem for every provider to solve."""
+    """A problem that every provider solves."""
 
     shape: tuple[int, int, int, int] = (2, 19, 512, 512)
     """N, C, h, w of the logits."""
@@ -37,27 +37,27 @@ class Case:
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes, C."""
         return self.shape[1]
 
     @property
     def pixels(self) -> tuple[int, int]:
-        """H, W of the loss."""
+        """Height and width of the loss, H, W."""
         return self.size or self.shape[2:]
 
     @property
     def num_pixels(self) -> int:
-        """P = N * H * W."""
+        """Number of pixels of the loss, N * H * W."""
         return self.shape[0] * self.pixels[0] * self.pixels[1]
 
     @property
     def num_logits(self) -> int:
-        """N * C * h * w."""
+        """Number of logits, N * C * h * w."""
         n, c, h, w = self.shape
         return n * c * h * w
 
     def __str__(self) -> str:
-        """Identifier of the case, also the one of its tests."""
+        """Identifier of the case, and of its tests."""
         size = "x".join(str(length) for length in self.shape)
         if self.size is not None:
             size += "-to-" + "x".join(str(length) for length in self.size)
@@ -68,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What one case gives to every provider."""
+    """Inputs of one case, the same for every provider."""
 
     student: Tensor
     """(N, C, h, w), requires its gradient."""
@@ -79,18 +79,18 @@ class Inputs:
 
 
 def distinct_images(case: Case) -> int:
-    """How many images of a batch differ.
+    """Number of different images in a batch.
 
-    Two show a wrong stride between images as well as a hundred, and a float64 solution of two is enough to judge a
-    batch of any size.
+    Two images reveal a wrong stride between images as well as a hundred do, and a float64 solution of two is enough to
+    judge a batch of any size.
     """
     return min(case.shape[0], 2)
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Draw logits that are smooth in space, as a network's are, and a student near its teacher.
+    """Draw logits that are smooth in space, like a network's, and a student near its teacher.
 
-    The cap on K does not change them. The last ones drawn are kept, because many cells share them.
+    The cap on K does not change them. The last inputs are cached, because many cells share them.
     """
     return _draw(replace(case, max_positives=None), device)
 
@@ -100,7 +100,7 @@ def _draw(case: Case, device: torch.device) -> Inputs:
     generator = torch.Generator().manual_seed(0)
     _, c, h, w = case.shape
     images = distinct_images(case)
-    # A network's own logits are smooth already; a case at full resolution starts from a quarter of it.
+    # A network's own logits are already smooth; a case at full resolution starts from a quarter of it.
     low = (h, w) if case.size is not None else (-(-h // 4), -(-w // 4))
     teacher = TEACHER_SCALE[case.teacher] * torch.randn(images, c, *low, generator=generator)
     teacher = interpolate(teacher.to(device), size=(h, w), mode="bilinear", align_corners=True)
@@ -110,7 +110,7 @@ def _draw(case: Case, device: torch.device) -> Inputs:
 
 
 def _batch(images: Tensor, case: Case) -> Tensor:
-    """The images of a case, repeated in turn to the size of the batch, in its type and layout."""
+    """Repeat the images of a case in turn to the size of the batch, in its type and layout."""
     memory_format = torch.channels_last if case.layout == "nhwc" else torch.contiguous_format
     order = torch.arange(case.shape[0], device=images.device) % len(images)
     return images.to(case.dtype)[order].contiguous(memory_format=memory_format)

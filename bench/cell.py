@@ -16,7 +16,7 @@ from fpl_fast.bench.traffic import minimum_bytes
 __all__ = ["TimeCell", "time_cell"]
 
 TimeCell = Callable[[Case, Op, Provider], None]
-"""Times one part of the step of one provider on one case: the fixture of the suites."""
+"""Function that times one part of the step of one provider on one case; the fixture of the suites."""
 
 # Time to spend on the rounds of a cell; there are some seven hundred in the full suite on a GPU.
 _CELL_S = {"cpu": 1.0, "cuda": 0.2}
@@ -26,17 +26,17 @@ _MIN_ROUNDS, _MAX_ROUNDS = 3, 50
 def time_cell(
     benchmark: Any, case: Case, op: Op, provider: Provider, *, device: torch.device, copy_gbps: float
 ) -> None:
-    """Time a part of the step once the provider's answer is known to be right.
+    """Time a part of the step after the provider's result has been checked.
 
     Skips the test if the provider cannot run the case here, and fails it if the provider is wrong.
 
     Args:
-        benchmark: The fixture of pytest-benchmark; its results get what the report needs.
-        case: What to solve.
-        op: The part of the step.
-        provider: Who solves it.
-        device: Where.
-        copy_gbps: Bandwidth of a large copy in the same run, to go with the result.
+        benchmark: The fixture of pytest-benchmark; the figures of the report are added to its results.
+        case: Problem to solve.
+        op: Part of the step.
+        provider: Implementation to time.
+        device: Device to run on.
+        copy_gbps: Bandwidth of a large copy in the same run, to record with the result.
     """
     reason = provider.refusal(case, device)
     if reason:

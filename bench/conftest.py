@@ -1,4 +1,4 @@
-"""Options and fixtures of the benchmarks; ``pytest bench`` runs the suite that suits the device at hand."""
+"""Options and fixtures of the benchmarks; ``pytest bench`` runs the suite for the available device."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Write complete runs to ``results/``, one file a device and suite; other runs write only where they are told."""
+    """Write complete runs to ``results/``, one file for each device and suite; other runs write only on request."""
     option = config.option
     option.suite = option.suite or ("full" if option.device == "cuda" else "headline")
     option.minutes = option.minutes or _MINUTES[option.device, option.suite]
@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Set every provider to every case that it supports; cases outermost, so that their inputs are drawn once."""
+    """Combine every case with every provider that supports it; cases come outermost, so that inputs are drawn once."""
     if {"case", "op", "provider"} <= set(metafunc.fixturenames):
         cells = [
             pytest.param(row.case, op, provider, id=f"{row.case}-{op}-{provider.name}")
@@ -60,11 +60,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the clock follow the device, and let what tells most come first: time may run out.
+    """Choose the clock by the device, and run the most informative cells first, because time may run out.
 
-    Whole steps before their parts, and the first rows of every problem before the second ones of any.
+    Whole steps come before their parts, and the first row of every problem before the second row of any.
     """
-    for item in items:  # a clock each: one that an error stopped between two readings must not time the next cell
+    for item in items:  # a clock each: a clock that an error left between two readings must not time the next cell
         clock = DeviceClock() if config.option.device == "cuda" else time.perf_counter
         item.add_marker(pytest.mark.benchmark(timer=clock))
 
@@ -83,13 +83,13 @@ def _rows(module: Any, config: pytest.Config) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> torch.device:
-    """The device under test."""
+    """Device under test."""
     return torch.device(pytestconfig.option.device)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cold_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Start without compiled code from earlier runs: the first call shows what a user's first call costs."""
+    """Start without compiled code from earlier runs, so that the first call costs as much as a user's first call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
         yield
@@ -105,7 +105,7 @@ def copy_bandwidth(device: torch.device) -> float:
 def time_cell(
     benchmark: Any, device: torch.device, copy_bandwidth: float, pytestconfig: pytest.Config
 ) -> cell.TimeCell:
-    """Time one part of the step of one provider on one case, as long as the run has time."""
+    """Function that times one part of the step of one provider on one case, as long as the run has time."""
 
     def time_in_time(case: Case, op: Op, provider: Provider) -> None:
         minutes = pytestconfig.option.minutes
@@ -127,7 +127,7 @@ def pytest_benchmark_generate_commit_info() -> dict[str, str]:
 
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
-    """Leave out the single rounds: the statistics say enough, and the files are committed."""
+    """Drop the single rounds: the statistics suffice, and the files are committed."""
     for result in output_json["benchmarks"]:
         result["stats"].pop("data", None)
         result.pop("params", None)

@@ -1,4 +1,4 @@
-"""The ways to train that are timed against each other: the style of the public code, and this trainer."""
+"""Contenders of the training benchmark: the style of the public code, and this trainer."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _IGNORED_SHARE = 0.05  # of the labels
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Setup:
-    """CPS with CutMix on random images that lie on the device already."""
+    """Setup of the benchmark: CPS with CutMix on random images that are already on the device."""
 
     device: Literal["cpu", "cuda"]
     backbone: str
@@ -46,7 +46,7 @@ class Setup:
     num_classes: int = 21
 
     def __post_init__(self) -> None:
-        """Check what a user sets.
+        """Check the numbers that a user sets.
 
         Raises:
             ValueError: A number breaks its rule.
@@ -58,19 +58,19 @@ class Setup:
 
     @property
     def images_per_step(self) -> int:
-        """Images read in a step: labelled ones and both views of the unlabelled ones."""
+        """Images read in a step: labelled images and both views of the unlabelled images."""
         return 3 * self.batch
 
 
 def default_setup(device: Literal["cpu", "cuda"]) -> Setup:
-    """CPS with CutMix on ResNet-50 at 512 x 512 for a GPU, something tiny for a CPU."""
+    """Default setup: CPS with CutMix on ResNet-50 at 512 x 512 for a GPU, a tiny network for a CPU."""
     if device == "cuda":
         return Setup(device=device, backbone="resnet50", crop=512, batch=8, head_channels=256, low_channels=48)
     return Setup(device=device, backbone="test_resnet", crop=128, batch=2, head_channels=64, low_channels=24)
 
 
 class Contender(NamedTuple):
-    """One way to train, ready to step."""
+    """A method with its optimiser, ready to step."""
 
     fabric: Fabric
     method: Method
@@ -86,7 +86,7 @@ class Contender(NamedTuple):
         self.read(train_step(self.fabric, self.module, self.optimizer, self.batch, 0.5))
 
     def read(self, values: dict[str, Tensor]) -> None:
-        """Wait for the device, value by value, where that is the style."""
+        """Wait for the device, value by value, in the style of the public code."""
         if self.public_style:
             for value in values.values():
                 value.item()
@@ -100,7 +100,7 @@ class Contender(NamedTuple):
 
 
 def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:
-    """Build the contenders of ``NAMES``, one after the other; those of this trainer share their networks.
+    """Build the contenders of ``NAMES``, one after the other; all contenders of this trainer share their networks.
 
     Raises:
         ValueError: There is no such backbone, or no such device.
@@ -118,7 +118,7 @@ def make_contenders(setup: Setup) -> Iterator[tuple[str, Contender]]:
 
 
 def _config(setup: Setup, loss: Literal["ce", "fpl"], **train: Any) -> RunConfig:
-    """The run of a contender; a small learning rate keeps random images from driving the weights to infinity."""
+    """Configure a contender, with a small learning rate, so that random images do not make the weights diverge."""
     return RunConfig(
         augment=AugmentConfig(crop=(setup.crop, setup.crop)),
         model=ModelConfig(backbone=setup.backbone, head_channels=setup.head_channels, low_channels=setup.low_channels),
@@ -150,7 +150,7 @@ def _contender(
 
 
 def _random_batch(setup: Setup, device: torch.device, *, channels_last: bool) -> Batch:
-    """Images of noise, labels in patches, masks as CPS draws them; the same for every contender."""
+    """Draw images of noise, labels in patches and masks as in CPS; the same for every contender."""
     generator, size = torch.Generator().manual_seed(0), (setup.crop, setup.crop)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
 

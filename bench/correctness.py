@@ -1,4 +1,4 @@
-"""The gate before the clock: no time is reported for a wrong answer."""
+"""Correctness check before timing: no time is reported for a wrong result."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from fpl_fast.bench.cases import IGNORE_INDEX, THRESHOLD, Case, Inputs, distinct
 
 __all__ = ["Truth", "allowed_share", "truth", "wrong_share"]
 
-# Largest error of dL/dz in a pixel that counts as right: rounding of the gradient to the type of the student.
+# Largest error of dL/dz in a correct pixel: rounding of the gradient to the type of the student.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 # Pixels that may differ from float64: K flips where the cumulative probability meets the threshold to rounding; and
 # torch.topk takes any of several equal logits, which 16-bit types have in a few per cent of the pixels.
@@ -27,13 +27,13 @@ class Truth(NamedTuple):
     gradient: Tensor
     """count * dL/dz of the images that differ, (distinct_images, C, h, w), stored as float32."""
     count: float  # type: ignore[assignment]  # hides tuple.count
-    """What the mean divides by: the pixels of the batch that have a target."""
+    """Divisor of the mean: the number of pixels of the batch that have a target."""
     mean_positives: float
 
 
 @functools.lru_cache(maxsize=2)  # the case at hand, and its K = 1 yardstick
 def truth(case: Case, device: torch.device) -> Truth:
-    """Solve the images of a case in float64, one by one; the batch repeats them in turn."""
+    """Solve the images of a case in float64, one by one; the batch repeats these images in turn."""
     inputs = make_inputs(case, device)
     images = distinct_images(case)
     repeats = [len(range(image, case.shape[0], images)) for image in range(images)]
@@ -81,13 +81,13 @@ def allowed_share(case: Case, *, ordered_ties: bool) -> float:
 
 
 def wrong_share(case: Case, inputs: Inputs, loss: Tensor, gradient: Tensor) -> float:
-    """Share of the positions whose gradient differs from the truth; 1 if the loss or the gradient's form is wrong."""
+    """Share of positions whose gradient differs from the truth; 1 if loss or gradient's shape or type is wrong."""
     expected = truth(case, inputs.student.device)
     if gradient.shape != inputs.student.shape or gradient.dtype != inputs.student.dtype:
         return 1.0
     if not abs(float(loss.detach()) - expected.loss) <= 1e-2 * abs(expected.loss):
         return 1.0
-    # Where pixels outnumber logits, a logit's gradient is the sum over as many pixels, and so is its rounding.
+    # Where there are more pixels than logits, a logit's gradient is a sum over several pixels, and so is its rounding.
     tolerance = _TOLERANCE[case.dtype] * max(1.0, case.num_pixels * case.num_classes / case.num_logits)
     right = 0.0
     for image, found in enumerate(gradient):  # one at a time: the batch may fill the memory

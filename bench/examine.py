@@ -1,4 +1,4 @@
-"""What there is to know of a provider before the clock runs: is it right, what does it cost to start, what to hold."""
+"""Examination of a provider before timing: correctness, cost of the first call, and memory."""
 
 import functools
 import time
@@ -19,9 +19,9 @@ class Examination(NamedTuple):
     """Result of one provider on one case."""
 
     wrong_share: float
-    """Share of the positions of the logits whose gradient is not that of the float64 solution."""
+    """Share of the positions of the logits whose gradient differs from the float64 solution."""
     allowed_share: float
-    """The most that may be wrong."""
+    """Largest share that is allowed to differ."""
     mean_positives: float
     """Mean K of the loss that the provider computes, over the pixels that have a target."""
     first_call_s: float
@@ -34,7 +34,7 @@ class Examination(NamedTuple):
 
 @functools.cache
 def examine(case: Case, provider: Provider, device: torch.device) -> Examination:
-    """Run loss and gradient a few times, once for every cell of a table that needs to know."""
+    """Run loss and gradient a few times, and compare them with the solution; cached for the cells that share it."""
     inputs, solved = make_inputs(case, device), provider.solved(case)
     loss_of = provider.bind(case, inputs)
 

@@ -1,4 +1,4 @@
-"""Cross entropies of others with one class a pixel: labels, or a teacher's most probable class."""
+"""Cross entropies of other libraries with one class a pixel: labels, or a teacher's most probable class."""
 
 import functools
 import importlib.util
@@ -17,9 +17,9 @@ _CrossEntropy = Callable[[Tensor, Tensor], Tensor]
 
 
 def liger_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Liger-Kernel's, which takes rows of classes and stores the gradient over them.
+    """Call Liger-Kernel's cross entropy, which takes rows of classes and overwrites them with the gradient.
 
-    Rows are a copy of NCHW logits anyway; of channels_last ones they are a view, and have to be copied, because the
+    Rows are always a copy of NCHW logits. Of channels_last logits they are a view and have to be copied, because the
     logits are read again as the other network's teacher.
     """
     from liger_kernel.transformers.cross_entropy import LigerCrossEntropyLoss
@@ -30,7 +30,7 @@ def liger_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def apex_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """NVIDIA apex's, which takes rows of classes and reads the label's class even where it is ignored."""
+    """Call NVIDIA apex's cross entropy, which takes rows of classes and reads the label's class even where ignored."""
     from apex.contrib.xentropy import SoftmaxCrossEntropyLoss
 
     label = label.flatten()
@@ -71,7 +71,7 @@ def _argmax_cross_entropy(case: Case, inputs: Inputs) -> LossOfStudent:
 
 
 def _library(package: str, about: str, function: _CrossEntropy) -> Provider:
-    """A library that is measured where it is installed, on a GPU."""
+    """Make a provider of a library that is measured on a GPU if it is installed."""
 
     def refusal(case: Case, device: torch.device) -> str | None:
         if device.type == "cpu":

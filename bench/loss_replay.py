@@ -1,4 +1,4 @@
-"""The losses of a training step without its networks, to know their share of the time."""
+"""The losses of a training step without its networks, to measure their share of the time."""
 
 import functools
 
@@ -11,10 +11,10 @@ __all__ = ["LossReplay"]
 
 
 class LossReplay:
-    """The losses of a step and their gradient in the logits, on logits that the networks gave once.
+    """The losses of a step and their gradient in the logits, on recorded outputs of the networks.
 
     Args:
-        contender: Its method is built anew around networks that only repeat those logits.
+        contender: Contender whose method is rebuilt around networks that only repeat these logits.
     """
 
     def __init__(self, contender: Contender) -> None:
@@ -35,7 +35,7 @@ class LossReplay:
 
 
 class _Repeat(nn.Module):
-    """A network that says the same of any batch."""
+    """A network that returns the same logits for any batch."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

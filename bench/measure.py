@@ -1,4 +1,4 @@
-"""Clocks, memory and the bandwidth of a plain copy, on a CPU and on a GPU."""
+"""Measurement of time, memory and the bandwidth of a plain copy, on a CPU and on a GPU."""
 
 import itertools
 import json
@@ -16,9 +16,9 @@ __all__ = ["DeviceClock", "copy_gbps", "flush_cache", "hold_device", "peak_memor
 class DeviceClock:
     """A timer for pytest-benchmark that counts device time between two events of the current stream.
 
-    It is called in pairs. The first call only records an event, behind which the work queues up without a gap where the
-    device is still busy then (``hold_device``); the second waits for the device and advances the clock by the time
-    between the events.
+    It is called in pairs. The first call only records an event. If the device is still busy then (``hold_device``), the
+    work queues up behind this event without a gap. The second call waits for the device and advances the clock by the
+    time between the events.
     """
 
     __name__ = "DeviceClock"
@@ -28,7 +28,7 @@ class DeviceClock:
         self._started: torch.cuda.Event | None = None
 
     def __call__(self) -> float:
-        """Seconds on this clock."""
+        """Read the clock, in seconds."""
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         if self._started is None:
@@ -41,7 +41,7 @@ class DeviceClock:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has nothing left to do."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -49,8 +49,8 @@ def synchronize(device: torch.device) -> None:
 def flush_cache(device: torch.device) -> None:
     """Fill the caches of a GPU with other data, so that no round finds the inputs of the round before.
 
-    The data are read: caches full of what was written would be written back in the time of the round. A CPU is left
-    alone.
+    The data are read, not written: a cache of written data would be written back during the round. On a CPU this does
+    nothing.
     """
     if device.type == "cuda":
         size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
@@ -58,9 +58,10 @@ def flush_cache(device: torch.device) -> None:
 
 
 def hold_device(device: torch.device, seconds: float = 2e-3) -> None:
-    """Keep a GPU busy for about this long, so that the host is done with queuing up a round when the round begins.
+    """Keep a GPU busy for about this long, so that the host has queued up the whole round before it begins.
 
-    Otherwise a round of a few small kernels would take as long as Python needs to launch them. A CPU is left alone.
+    Otherwise a round of a few small kernels would take as long as Python needs to launch them. On a CPU this does
+    nothing.
     """
     if device.type == "cuda":
         torch.cuda._sleep(int(seconds * 2e9))  # clock cycles
@@ -81,10 +82,10 @@ def copy_gbps(device: torch.device, *, rounds: int = 7) -> float:
 
 
 def peak_memory_mb(step: Callable[[], object], device: torch.device) -> float:
-    """Memory that tensors need at most during one call of ``step``, beyond what is there before it, in 2**20 bytes.
+    """Measure the peak memory of tensors during one call of ``step``, beyond the memory held before, in 2**20 bytes.
 
-    On a GPU the allocator keeps the count. On a CPU it is summed up from the profiler's record of every allocation: the
-    resident memory of the process says nothing, because allocators keep what they have once got.
+    On a GPU the allocator keeps the count. On a CPU it is summed from the profiler's record of every allocation. The
+    resident memory of the process would be misleading, because allocators keep memory that they have once obtained.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""The providers that are set side by side, each a function of the same logits."""
+"""The providers that are compared, each a function of the same logits."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from fpl_fast.labelled import LabelEngine
 
 __all__ = ["OWN", "PROVIDERS"]
 
-# Our engines to hold against everything else, the fastest first.
+# Our engines, to compare with everything else, the fastest first.
 OWN = ("triton", "compiled")
 
 

@@ -1,4 +1,4 @@
-"""Cross pseudo supervision with PyTorch's own operations on upsampled logits, as the public code has it."""
+"""Cross pseudo supervision with PyTorch's own operations on upsampled logits, as in the public code."""
 
 import functools
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ __all__ = ["PlainCPS"]
 
 
 class PlainCPS(CrossPseudoSupervision):
-    """The networks and passes of :class:`CrossPseudoSupervision` under unfused losses.
+    """The networks and passes of :class:`CrossPseudoSupervision` with unfused losses.
 
     Every tensor of logits is upsampled before it is read, the teachers are mixed at full resolution, and with
     ``loss="fpl"`` the balance is a quotient of two numbers that the host reads. Nothing here skips padding.
     """
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Cross entropy with labels (N, H, W), mean over those that are not ignored."""
+        """Compute the cross entropy with labels (N, H, W), a mean over the pixels that are not ignored."""
         return cross_entropy(_upsample(logits, pixel_size(label)), label, ignore_index=self.ignore_index)
 
     def _cross(self, students: list[Tensor], targets: list[Target], valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of both directions."""
+        """Compute the loss of both directions."""
         config, size = self.config, pixel_size(valid)
         pairs = [
             (_upsample(student, size), _mixed(target, size))

@@ -1,4 +1,4 @@
-"""The strongest peer on a GPU: the loss as pointwise operations on class planes, which Inductor fuses into one kernel.
+"""The strongest peer on a GPU: pointwise operations on class planes, which Inductor fuses into one kernel.
 
 On a CPU the same source is our own compiled engine.
 """
@@ -19,7 +19,7 @@ __all__ = ["PLANES", "planes_loss"]
 
 
 def planes_loss(student: Tensor, teacher: Tensor, max_positives: int) -> Tensor:
-    """Mean fuzzy positive loss of (N, C, H, W) logits, with the gradient computed in the forward pass."""
+    """Compute the mean fuzzy positive loss of (N, C, H, W) logits, with the gradient computed in the forward pass."""
     return _PlanesLoss.apply(student, teacher, max_positives)
 
 
@@ -43,7 +43,7 @@ class _PlanesLoss(torch.autograd.Function):
 
 @functools.cache
 def compiled_step(options: LossOptions) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The loss and the gradient of (C, N, H, W) planes, a class being a plane of N images, as one compiled graph."""
+    """Compile loss and gradient of (C, N, H, W) planes, one plane of N images for each class, into one graph."""
 
     def step(student: Tensor, teacher: Tensor, scale: Tensor, *numbers: Tensor) -> tuple[Tensor, Tensor]:
         specialisation = planes.Specialisation(

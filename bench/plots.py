@@ -1,4 +1,4 @@
-"""Three pictures of a benchmark run: time against pixels, against unavoidable bytes, and memory."""
+"""Three plots of a benchmark run: time against pixels, time against unavoidable bytes, and memory."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ from fpl_fast.bench.suites import PROBLEMS
 
 __all__ = ["write_plots"]
 
-# Ours in strong colours, PyTorch's cross entropies in warm ones, the others in greys and pale ones.
+# Our engines in strong colours, PyTorch's cross entropies in warm colours, others in grey and pale colours.
 _STYLES = {
     "triton": ("#2563eb", "o"),
     "compiled": ("#0f8a6d", "o"),
@@ -36,12 +36,12 @@ _INK, _MUTED, _LINE = "#16191f", "#5d6675", "#e1e5eb"
 
 
 def write_plots(results: Results, folder: Path, stem: str) -> list[Path]:
-    """Draw what a run has data for.
+    """Draw the plots that a run has data for.
 
     Args:
         results: The run.
-        folder: Where ``<stem>-time.png``, ``<stem>-roofline.png`` and ``<stem>-memory.png`` go.
-        stem: Of the file names.
+        folder: Folder of ``<stem>-time.png``, ``<stem>-roofline.png`` and ``<stem>-memory.png``.
+        stem: Stem of the file names.
 
     Returns:
         The files written.
@@ -73,7 +73,7 @@ def _write(path: Path, timings: list[Timing], draw: Callable[[Figure, list[Timin
         "xtick.color": _MUTED,
         "ytick.color": _MUTED,
     }
-    with rc_context(cast("Any", settings)):  # matplotlib lists the names it knows
+    with rc_context(cast("Any", settings)):  # matplotlib's type is a literal of all known names
         figure = Figure(figsize=(7.2, 4.2), layout="constrained", dpi=160)
         draw(figure, timings)
         for axes in figure.axes:
@@ -137,7 +137,7 @@ def _draw_roofline(figure: Figure, timings: list[Timing]) -> None:
 
 
 def _draw_memory(figure: Figure, timings: list[Timing]) -> None:
-    """The first case of every problem."""
+    """Draw the memory of the first case of every problem."""
     panels = []
     for problem in sorted({timing.problem for timing in timings}, key=PROBLEMS.index):
         case = next(timing.case for timing in timings if timing.problem == problem)
@@ -163,7 +163,7 @@ def _draw_memory(figure: Figure, timings: list[Timing]) -> None:
 
 
 def _by_provider(timings: Iterable[Timing]) -> list[tuple[str, list[Timing]]]:
-    """In the order of the legend."""
+    """Group timings by provider, in the order of the legend."""
     timings = list(timings)
     return [
         (provider, found)
@@ -173,7 +173,7 @@ def _by_provider(timings: Iterable[Timing]) -> list[tuple[str, list[Timing]]]:
 
 
 def _logarithmic(axes: Axes, unit: str) -> None:
-    """Both axes, seconds upwards."""
+    """Make both axes logarithmic, with seconds on the vertical one."""
     axes.set(xscale="log", yscale="log")
     axes.xaxis.set_major_formatter(EngFormatter(unit))
     axes.yaxis.set_major_formatter(EngFormatter("s"))

@@ -1,4 +1,4 @@
-"""What a provider is: one way to compute the loss of a case, a function of the same logits as all others."""
+"""Interface of a provider: one way to compute the loss of a case, a function of the same logits as all others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,36 +18,36 @@ LossOfStudent = Callable[[Tensor], Tensor]
 class Provider:
     """One way to compute the loss of a case.
 
-    It first sees what a training step has at hand, then maps student logits to a scalar loss, the mean over all pixels
-    that have a target.
+    It is first bound to the inputs that a training step has, then maps student logits to a scalar loss, the mean over
+    all pixels that have a target.
     """
 
     name: str
     about: str
     """One line for the report."""
     bind: Callable[[Case, Inputs], LossOfStudent]
-    """From the case and its inputs to the loss as a function of the student logits."""
+    """Maps the case and its inputs to the loss as a function of the student logits."""
     supports: Callable[[Case], bool] = lambda case: True
-    """Whether the case is one for this provider: where not, it has no row."""
+    """Whether the provider can compute the loss of a case; otherwise it has no row there."""
     refusal: Callable[[Case, torch.device], str | None] = lambda case, device: None
-    """Why the provider cannot run a case here that it could elsewhere; None if it can."""
+    """Reason why the provider cannot run a supported case on this machine; None if it can."""
     compiles_each_case: bool = False
-    """Whether every case costs it a compilation of tens of seconds."""
+    """Whether every case needs a compilation of tens of seconds."""
     plain_labels: bool = False
-    """Computes the K = 1 loss whatever the case asks for: a yardstick, not a competitor."""
+    """Whether it computes the K = 1 loss for every case: a yardstick, not a competitor."""
     ordered_ties: bool = True
-    """Gives equal logits to the lower class; without it, 16-bit logits lead to other positives in some pixels."""
+    """Whether it ranks equal logits by the lower class; otherwise 16-bit logits give other positives in some pixels."""
 
     def solved(self, case: Case) -> Case:
-        """The case whose loss this provider computes when it is given ``case``."""
+        """Case whose loss this provider computes when it is given ``case``."""
         return replace(case, max_positives=1) if self.plain_labels else case
 
 
 def upsampled(case: Case, logits: Tensor) -> Tensor:
-    """The logits at the size of the loss, as code without fused upsampling gets them.
+    """Upsample logits to the size of the loss, as code without fused upsampling does.
 
-    In float32, also for 16-bit logits: interpolated in 16 bits they tie in a few per cent of the pixels, and the
-    labels taken from them are others. The trainer interpolates like that, too.
+    This runs in float32 also for 16-bit logits: interpolated in 16 bits, they tie in a few per cent of the pixels and
+    give other labels. The trainer interpolates in the same way.
     """
     if case.size is None:
         return logits

@@ -1,6 +1,6 @@
 """The algorithm of the public code, as a baseline.
 
-Source: the description of the published code in the FPL repository, written anew here: top-4 selection, one-hot masks
+Source: the description of the published code in the FPL repository, reimplemented: top-4 selection, one-hot masks
 filled with -1e7, float32 throughout.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["public_algorithm"]
 def public_algorithm(
     student_logits: Tensor, teacher_logits: Tensor, *, threshold: float = THRESHOLD, weighting: str = "none"
 ) -> Tensor:
-    """Compute the FPL loss the way the published code does, mean over all pixels.
+    """Compute the FPL loss as the published code does, a mean over all pixels.
 
     K is 1 where the two largest probabilities reach the threshold, else 2 where the three largest do, else 3.
 

@@ -1,6 +1,6 @@
 """Turns benchmark results into Markdown and pictures; every ratio is between two rows of one run.
 
-``python -m fpl_fast.bench.report [JSON]`` does without the trainer's packages.
+``python -m fpl_fast.bench.report [JSON]`` does not need the trainer's packages.
 """
 
 import sys
@@ -39,7 +39,7 @@ def write_benchmark_report(results: Path | str | None = None, out: Path | str | 
 
     Args:
         results: JSON as ``make bench`` writes it; the newest under ``bench/results`` by default.
-        out: Folder for the report, made where it is missing; by default that of the results.
+        out: Folder for the report, created if it does not exist; by default the folder of the results.
 
     Returns:
         Path of the Markdown.
@@ -58,7 +58,7 @@ def write_benchmark_report(results: Path | str | None = None, out: Path | str | 
 
 
 def benchmark_report(results: Results, pictures: Sequence[Path] = ()) -> str:
-    """Render a run as Markdown, with pictures that lie beside it."""
+    """Render a run as Markdown, with the pictures beside it."""
     timings = results.timings
     used = [provider for provider in PROVIDERS if any(timing.provider == provider.name for timing in timings)]
     facts = ", ".join(f"{name} {value}" for name, value in results.machine.items() if name not in ("device", "kind"))
@@ -129,7 +129,7 @@ def _table(case: str, timings: Iterable[Timing]) -> str:
 
 
 def _summary(timed: Mapping[str, Mapping[str, Timing]]) -> list[str]:
-    """How many times the step of every other provider takes that of our fastest engine."""
+    """Compare the time of every other provider's step with the step of our fastest engine, as a ratio."""
     own = next((name for name in OWN if name in timed), None)
     if own is None:
         return []
@@ -139,7 +139,7 @@ def _summary(timed: Mapping[str, Mapping[str, Timing]]) -> list[str]:
 
 
 def _scale_table(timings: Iterable[Timing]) -> str:
-    """Nanoseconds a pixel: providers down, numbers of pixels across."""
+    """Tabulate nanoseconds a pixel: rows are providers, columns numbers of pixels."""
     timings = list(timings)
     sizes = sorted({timing.num_pixels for timing in timings})
     lines = [

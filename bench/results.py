@@ -1,4 +1,4 @@
-"""Where results lie and what they name; and what a benchmark run wrote, read into timings."""
+"""Files of benchmark results: their names and folders, and reading them into timings."""
 
 import json
 import re
@@ -34,7 +34,7 @@ class Timing(NamedTuple):
 
     @property
     def gbps(self) -> float:
-        """Unavoidable bytes over the time, 1e9 a second."""
+        """Unavoidable bytes over the time, in 1e9 bytes a second."""
         return (self.minimum_bytes or 0) / self.median_s / 1e9
 
     @property
@@ -45,15 +45,15 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A run."""
+    """Results of a run."""
 
     machine: Mapping[str, str]
-    """Labelled strings; ``device`` is what was measured and ``kind`` "cpu" or "cuda"."""
+    """Labelled strings; ``device`` is the name of the measured device and ``kind`` is "cpu" or "cuda"."""
     date: str
     timings: tuple[Timing, ...]
 
     def find(self, case: Case | str, provider: str, op: str = "both") -> Timing | None:
-        """The cell of a case and a provider, if it was measured."""
+        """Find the cell of a case and a provider, if it was measured."""
         key = (str(case), provider, op)
         return next((x for x in self.timings if (x.case, x.provider, x.op) == key), None)
 
@@ -62,14 +62,14 @@ def describe_machine(kind: str) -> dict[str, str]:
     """Describe the machine, without its name, and the software.
 
     Args:
-        kind: Of device that is measured, "cpu" or "cuda"; ``device`` is then the name of the processor or of the card.
+        kind: Kind of the measured device, "cpu" or "cuda"; ``device`` is then the name of the processor or of the card.
     """
     described = describe_environment()
     return {**described, "device": described["device" if kind == "cuda" else "cpu"], "kind": kind}
 
 
 def results_path(folder: Path, machine: Mapping[str, str], what: str) -> Path:
-    """Name the JSON file of what was measured on a machine, and make its folder."""
+    """Name the JSON file of a measurement on a machine, and create its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
     return folder / f"{device}-{what}.json"
@@ -81,7 +81,7 @@ def latest_results() -> Path:
     Raises:
         ValueError: if no benchmark has been run yet.
     """
-    # Results of `fpl-fast bench train` lie there, too.
+    # The folder also holds results of `fpl-fast bench train`.
     files = [path for path in RESULTS.glob("*.json") if not path.stem.endswith("-train")]
     if not files:
         raise ValueError("results must exist before they are reported: run `make bench` first, got no *.json in them")
@@ -89,7 +89,7 @@ def latest_results() -> Path:
 
 
 def read_results(path: Path) -> Results:
-    """Read what ``make bench`` wrote.
+    """Read the results that ``make bench`` wrote.
 
     Raises:
         ValueError: if there is no such file, or it holds something else.

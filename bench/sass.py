@@ -34,7 +34,7 @@ class Instruction(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What a kernel takes of a multiprocessor, per thread (shared memory: per program)."""
+    """Resources of a multiprocessor that a kernel uses, per thread (shared memory: per program)."""
 
     registers: int
     stack_bytes: int  # spilled registers and local arrays
@@ -42,7 +42,7 @@ class Resources(NamedTuple):
 
 
 def disassemble(cubin: bytes) -> tuple[list[Instruction], Resources]:
-    """Instructions and resources of the one kernel in ``cubin``, by the cuobjdump of the Triton wheel."""
+    """Read instructions and resources of the one kernel in ``cubin``, by the cuobjdump of the Triton wheel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -62,7 +62,7 @@ def disassemble(cubin: bytes) -> tuple[list[Instruction], Resources]:
 
 
 def pipe_counts(instructions: list[Instruction]) -> collections.Counter[str]:
-    """Number of instructions by pipe."""
+    """Count instructions by pipe."""
     opcodes = (instruction.opcode.split(".")[0] for instruction in instructions)
     return collections.Counter(
         next((pipe for pipe, pattern in _PIPES.items() if re.fullmatch(pattern, opcode)), "other") for opcode in opcodes
@@ -70,13 +70,14 @@ def pipe_counts(instructions: list[Instruction]) -> collections.Counter[str]:
 
 
 def pixel_path(instructions: list[Instruction], spread: int | None) -> collections.Counter[str]:
-    """Instructions of one thread that takes no optional path, by pipe.
+    """Count the instructions of one thread that takes no optional path, by pipe.
 
     Args:
-        instructions: Of a kernel.
-        spread: None for a kernel whose threads go once from the entry to an exit: the shortest way. Otherwise the
-            kernel has a loop over cell rows around one over pixels: the shortest way through the inner loop, and of the
-            outer one, which skips the inner, the part that falls on each of ``spread`` pixels.
+        instructions: Instructions of a kernel.
+        spread: None for a kernel whose threads go once from the entry to an exit: the shortest path is counted.
+            Otherwise the kernel has a loop over cell rows around a loop over pixels. Counted are then the shortest path
+            through the inner loop, and 1 / ``spread`` of the shortest path through the outer loop without the inner
+            one, which is the share of each pixel.
     """
     loops = large_loops(instructions)
     if spread is None:
@@ -88,7 +89,7 @@ def pixel_path(instructions: list[Instruction], spread: int | None) -> collectio
 
 
 def whole_path(instructions: list[Instruction], spread: int | None) -> collections.Counter[str]:
-    """Every instruction once, by pipe; of a loop around the loop over pixels, the part that falls on one pixel."""
+    """Count every instruction once, by pipe; of a loop around the loop over pixels, the share of one pixel."""
     loops = large_loops(instructions)
     if spread is None:
         return pipe_counts(instructions)
@@ -99,7 +100,7 @@ def whole_path(instructions: list[Instruction], spread: int | None) -> collectio
 
 
 def large_loops(instructions: list[Instruction], num_instructions: int = 200) -> list[range]:
-    """Loops of at least so many instructions, as ranges of indices, the shortest first."""
+    """Find loops of at least ``num_instructions`` instructions, as ranges of indices, the shortest first."""
     index_of = {instruction.address: i for i, instruction in enumerate(instructions)}
     loops = []
     for i, instruction in enumerate(instructions):
@@ -113,7 +114,7 @@ def large_loops(instructions: list[Instruction], num_instructions: int = 200) ->
 def shortest_path(
     instructions: list[Instruction], start: int, arrived: Callable[[int, Instruction], bool]
 ) -> list[Instruction]:
-    """The fewest instructions from index ``start`` to one where ``arrived`` holds, both included."""
+    """Find the shortest path from index ``start`` to an instruction where ``arrived`` holds, both included."""
     index_of = {instruction.address: i for i, instruction in enumerate(instructions)}
     came_from: dict[int, int | None] = {start: None}
     queue = collections.deque([start])

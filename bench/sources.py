@@ -1,4 +1,4 @@
-"""The kernels as the launchers specialise them, ready to be compiled for a device that is not there."""
+"""Sources of the kernels as the launchers specialise them, to be compiled for a device that is not present."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,7 @@ class Case(NamedTuple):
     """One compilation: concave weighting, smooth form, gradient and sums, sizes divisible by 16."""
 
     num_classes: int
-    dtype: str  # "bf16", "fp16" or "fp32", student and teacher alike
+    dtype: str  # "bf16", "fp16" or "fp32", of student and teacher
     layout: str  # "nchw" or "channels_last"
     capped: bool  # max_positives = 3, otherwise the paper's uncapped rule
     target: str
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
     @property
     def config(self) -> Config | UpsampledConfig:
-        """The launch configuration."""
+        """Launch configuration."""
         if self.kernel == "upsampled":
             return choose_upsampled_config(self.num_classes)
         return choose_config(self.num_classes, self.element_size, self.layout == "channels_last")
@@ -59,12 +59,12 @@ class Case(NamedTuple):
 def kernel_source(
     case: Case, types: dict[str, str] | None = None, constants: dict[str, Any] | None = None
 ) -> ASTSource:
-    """The kernel specialised as the launcher does it on a contiguous or channels_last batch.
+    """Specialise a kernel as its launcher does on a contiguous or channels_last batch.
 
     Args:
-        case: what to compile.
+        case: case to compile.
         types: Triton types of arguments that the case leaves out, such as ``{"valid_mask_ptr": "*i1"}``.
-        constants: compile-time values other than the case's, such as ``{"FORM": "hinge"}``.
+        constants: compile-time values that replace the case's own, such as ``{"FORM": "hinge"}``.
     """
     types, constants = types or {}, constants or {}
     kernel = fuzzy_positive_kernel if case.kernel == "full" else upsampled_kernel
@@ -77,12 +77,12 @@ def kernel_source(
 
 
 def specialise(kernel: Any, constants: dict[str, Any], types: dict[str, str]) -> ASTSource:
-    """A kernel with some arguments fixed, the others of the given types or int32, sizes and pointers aligned.
+    """Fix some arguments of a kernel; the others have the given types or int32, with aligned sizes and pointers.
 
     Args:
         kernel: a ``triton.jit`` function.
         constants: values known when it is compiled; arguments that the kernel lacks are left out.
-        types: Triton types, likewise.
+        types: Triton types of the other arguments; arguments that the kernel lacks are left out.
     """
     names = kernel.arg_names
     values = {name: value for name, value in constants.items() if name in names}
@@ -99,7 +99,7 @@ def specialise(kernel: Any, constants: dict[str, Any], types: dict[str, str]) ->
 
 
 def _constants(case: Case) -> dict[str, Any]:
-    """Arguments that are known when the case is compiled, of either kernel."""
+    """Arguments of either kernel that are known when the case is compiled."""
     config = case.config
     rows = case.layout == "channels_last" and config.group == 1
     options = LossOptions(0.9, 3 if case.capped else case.num_classes - 1, "concave", 1.0, "smooth")

@@ -1,4 +1,4 @@
-"""Which cases a run measures: a short suite for every day, and the grid that a claim rests on."""
+"""Suites of cases: a short one for everyday use, and the full grid that performance claims rest on."""
 
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -21,17 +21,17 @@ class Row(NamedTuple):
     ops: tuple[Op, ...] = ("both",)
     """The parts of a step to time."""
     compiled_peers: bool = False
-    """Whether also the peers that compile anew for every case, which takes them longer than all else together."""
+    """Whether to time also peers that compile for every case, which takes longer than everything else together."""
 
 
 def selection(problem: str, suite: Suite, device_type: str) -> list[Row]:
-    """List the cases of a problem, the most telling first: when time runs out, the last ones are left out.
+    """List the cases of a problem, the most informative first: when time runs out, the last ones are left out.
 
     Args:
         problem: One of ``PROBLEMS``.
         suite: "headline" or "full".
-        device_type: "cpu": two float32 crops, an engine compiles for each type and number of classes. Else: eight
-            bfloat16 crops.
+        device_type: "cpu" gives two float32 crops, since an engine compiles for each type and number of classes; other
+            types give eight bfloat16 crops.
     """
     cpu = device_type == "cpu"
     headline, further = {
@@ -44,7 +44,7 @@ def selection(problem: str, suite: Suite, device_type: str) -> list[Row]:
 
 
 def base_case(*, cpu: bool) -> Case:
-    """The case that every other varies in one property."""
+    """Base case; every other case varies one property of it."""
     return Case() if cpu else Case(shape=(8, 19, 512, 512), dtype=torch.bfloat16)
 
 
@@ -113,7 +113,7 @@ def _cross_entropy(cpu: bool) -> tuple[list[Row], list[Row]]:
 
 
 def _scale(cpu: bool) -> tuple[list[Row], list[Row]]:
-    """Four classes, so that a thousand megapixels fit; from there on the logits number more than 2**31."""
+    """Cases of growing size with four classes, so that 1e9 pixels fit; these have more than 2**31 logits."""
     dtype = torch.float32 if cpu else torch.bfloat16
     shapes = [(1, 4, 250, 400), *((images, 4, 1000, 1000) for images in (1, 10, 100, 1000))]
     rows = [Row(Case(shape=shape, dtype=dtype)) for shape in shapes]

@@ -1,4 +1,4 @@
-"""The speeds this project is for, and how far a run is from them. Each figure is a ratio within one run."""
+"""Target speeds of this project, compared with a run. Each figure is a ratio within one run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 
 
 def _own(results: Results, case: Case) -> Timing | None:
-    """Our fastest engine in the run."""
+    """Find the timing of our fastest engine in the run."""
     return next((found for name in OWN if (found := results.find(case, name))), None)
 
 
@@ -102,7 +102,7 @@ TARGETS = (
 
 
 def targets_table(results: Results) -> str:
-    """Set the targets for loss and gradient in one step against a run, as Markdown; what it lacks stays empty."""
+    """Compare the targets for loss and gradient in one step with a run, as Markdown; missing figures stay empty."""
     lines = ["| loss + gradient | target | measured | met |", "|---|--:|--:|---|"]
     for text, limit, unit, measure, at_most in TARGETS:
         sign, found = "≤" if at_most else "≥", measure(results)

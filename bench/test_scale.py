@@ -1,11 +1,11 @@
-"""Time from 10^5 to 10^9 pixels: does a pixel always cost the same?"""
+"""Time from 10^5 to 10^9 pixels, to show whether the time a pixel stays constant."""
 
 from fpl_fast.bench import peers
 from fpl_fast.bench.cases import Case, Op
 from fpl_fast.bench.cell import TimeCell
 from fpl_fast.bench.provider import Provider
 
-# Those whose memory grows with no more than the logits and the gradient, and PyTorch's cross entropy to compare.
+# Providers that need little memory beyond logits and gradient, and PyTorch's cross entropy to compare.
 PROVIDERS = [provider for provider in peers.PROVIDERS if provider.name in (*peers.OWN, "cross_entropy")]
 
 

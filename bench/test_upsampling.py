@@ -1,4 +1,4 @@
-"""Time of the loss of one direction from the logits of a network, a quarter or less of the size of the image."""
+"""Time of the loss of one direction from a network's logits, at a quarter of the image's size or less."""
 
 from fpl_fast.bench.cases import Case, Op
 from fpl_fast.bench.cell import TimeCell

@@ -1,4 +1,4 @@
-"""Times training steps: every contender in turn, round after round, so that ratios compare like with like."""
+"""Timing of training steps: the contenders take turns, round after round, so that ratios are fair."""
 
 import json
 import statistics
@@ -29,13 +29,13 @@ _HOLD_S = 0.04  # longer than the host takes to launch the repeats
 def write_training_benchmark(
     setup: Setup, *, seconds: float, out: Path | str | None = None, say: Callable[[str], None] = lambda line: None
 ) -> Path:
-    """Measure, and write ``<device>-train.json`` with its Markdown beside it.
+    """Measure training steps and write ``<device>-train.json`` with its Markdown beside it.
 
     Args:
-        setup: What to train.
+        setup: Setup of the training.
         seconds: Time for the rounds, after everything is compiled and warm.
-        out: Folder, made where it is missing; ``bench/results`` by default.
-        say: Told what is going on.
+        out: Folder, created if it does not exist; ``bench/results`` by default.
+        say: Receives lines of progress.
 
     Returns:
         Path of the Markdown.
@@ -54,7 +54,7 @@ def write_training_benchmark(
 
 
 def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure every contender; the result is what the JSON file holds (see ``training_report``)."""
+    """Measure every contender; returns the content of the JSON file (see ``training_report``)."""
     device = torch.device(setup.device)
     machine = describe_machine(setup.device)
     contenders: dict[str, Contender] = {}
@@ -64,7 +64,7 @@ def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None]
         say(f"first steps: {NAMES[name]}")
         contenders[name] = contender
         found[name] = _first_steps(contender, device)
-        if name == "plain":  # the networks are the same everywhere, and nothing is hidden in a compiled graph
+        if name == "plain":  # all contenders have the same networks, and here no compiled graph hides operations
             with FlopCounterMode(display=False) as counter:
                 contender.step()
             flops = counter.get_total_flops()
@@ -112,10 +112,10 @@ def _first_steps(contender: Contender, device: torch.device) -> dict[str, Any]:
 def _rounds(
     contenders: dict[str, Contender], device: torch.device, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of a step and of its losses alone, by contender and round."""
+    """Measure the seconds of a step and of its losses alone, by contender and round."""
     replays = {name: LossReplay(contender) for name, contender in contenders.items()}
     for replay in replays.values():
-        replay.step()  # compiles what the step has not
+        replay.step()  # compiles parts that the step has not compiled
     steps: dict[str, list[float]] = {name: [] for name in contenders}
     losses: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -126,7 +126,7 @@ def _rounds(
 
 
 def _seconds(function: Callable[[], None], device: torch.device) -> float:
-    """Seconds of a call, as training feels them: until the device is done."""
+    """Measure the seconds of a call until the device is done, as in training."""
     synchronize(device)
     start = time.perf_counter()
     function()
@@ -135,7 +135,7 @@ def _seconds(function: Callable[[], None], device: torch.device) -> float:
 
 
 def _device_seconds(function: Callable[[], None], device: torch.device) -> float:
-    """Seconds that the device spends on a call: within a step, the host queues the losses up behind the networks."""
+    """Measure the device's seconds of a call: within a step, the host queues the losses up behind the networks."""
     clock = DeviceClock() if device.type == "cuda" else time.perf_counter
     synchronize(device)
     hold_device(device, _HOLD_S)

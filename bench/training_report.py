@@ -1,4 +1,4 @@
-"""Turns the measurement of training steps into Markdown."""
+"""Rendering of the measurement of training steps as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ _HEADER = (
 
 
 def training_report(measured: Mapping[str, Any]) -> str:
-    """Render what ``measure_training`` found."""
+    """Render the results of ``measure_training``."""
     machine, setup = measured["machine_info"], measured["setup"]
     facts = ", ".join(f"{name} {value}" for name, value in machine.items() if name not in ("device", "kind"))
     lines = [
@@ -66,7 +66,7 @@ def _row(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def _targets(measured: Mapping[str, Any]) -> list[str]:
-    """The table; on a CPU the figures stand there, but the targets are for a GPU."""
+    """Render the table of targets; on a CPU the figures are not judged, because the targets are for a GPU."""
     ratios, contenders = measured["step_ratios"], measured["contenders"]
     fpl, plain = contenders["fpl"], contenders["plain"]
     rows = [

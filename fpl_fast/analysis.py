@@ -1,4 +1,4 @@
-"""The positive gradient score: which of two losses pushes the true class up, pixel by pixel."""
+"""Positive gradient score: a comparison, pixel by pixel, of how strongly two losses raise the true class."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ def positive_gradient_score(
     max_positives: int | None = None,
     ignore_index: int = 255,
 ) -> PositiveGradientScore:
-    """R = (dL/dz_gt) / sum_{i in Y} dL/dz_i, the share of the positives' push that the true class gets.
+    """Compute R = (dL/dz_gt) / sum_{i in Y} dL/dz_i, the share of the positives' push that the true class gets.
 
     R > 0 where the loss raises the true class, R < 0 where it lowers it. Three cases, by the truth gt:
 
@@ -88,7 +88,7 @@ def positive_gradient_score(
 
 
 def _score(z: Tensor, positives: Tensor, truth: Tensor) -> Tensor:
-    """R from log-domain shares: a quotient of gradients would be 0 / 0 where the student is sure."""
+    """Compute R from log-domain shares: a quotient of gradients would be 0 / 0 where the student is sure."""
     share_up = (-z).masked_fill(~positives, float("-inf")).softmax(1)
     share_down = z.masked_fill(positives, float("-inf")).softmax(1)
     return torch.where(positives, share_up, -share_down).gather(1, truth.unsqueeze(1)).squeeze(1)

@@ -1,4 +1,4 @@
-"""Builds the package of one specialisation of the compiled engine; the process that :mod:`fpl_fast.packages` starts."""
+"""Build the package of one specialisation of the compiled engine; :mod:`fpl_fast.packages` starts this as a process."""
 
 import pickle
 import sys

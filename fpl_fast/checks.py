@@ -1,6 +1,6 @@
-"""Argument checks: one line that names the argument, the rule, the value and what to do instead.
+"""Argument checks with errors of one line that names the argument, the rule, the value and the remedy.
 
-They read shapes and dtypes, never what a tensor holds: that would synchronise.
+They read shapes and dtypes, never the values of a tensor: that would synchronise.
 """
 
 import math
@@ -20,7 +20,7 @@ LABEL_ENGINES = ("auto", "triton", "eager")
 
 
 def shown(value: object) -> str:
-    """A value in a message: one short line."""
+    """Format a value for a message, in one short line."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
@@ -30,7 +30,7 @@ def shown(value: object) -> str:
 
 
 def as_integer(value: object) -> int | None:
-    """An integer of Python or NumPy as Python's, anything else (a bool, a tensor, text) as None."""
+    """Convert an integer of Python or NumPy to a Python int; anything else (a bool, a tensor, text) gives None."""
     if isinstance(value, bool | Tensor):
         return None
     if isinstance(value, int):  # as it is: a compiler's symbol must stay one
@@ -39,7 +39,7 @@ def as_integer(value: object) -> int | None:
 
 
 def as_number(name: str, value: object, rule: str) -> float:
-    """A number of Python or NumPy as Python's.
+    """Convert a number of Python or NumPy to a Python number.
 
     Raises:
         ValueError: If it is something else, such as a bool, text or a tensor.
@@ -55,7 +55,7 @@ def as_number(name: str, value: object, rule: str) -> float:
 
 
 def check_logits(name: str, logits: Tensor) -> None:
-    """(N, C, H, W), floating point, at least two classes."""
+    """Check logits: (N, C, H, W), floating point, at least two classes."""
     if not _is_tensor(logits):
         raise ValueError(f"{name} must be a tensor, got {shown(logits)}; torch.as_tensor({name}) makes one")
     if logits.ndim != 4:
@@ -74,7 +74,7 @@ def check_logits(name: str, logits: Tensor) -> None:
 
 
 def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) -> None:
-    """Same shape, kind and device as the other logits."""
+    """Check logits that must have the shape and the device of other logits."""
     check_logits(name, logits)
     if logits.shape != other.shape:
         raise ValueError(
@@ -89,7 +89,7 @@ def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) 
 
 
 def check_options(threshold: object, max_positives: object, convex_scale: object) -> tuple[float, int | None, float]:
-    """The numbers of the assignment and of the convex weight, as Python's."""
+    """Check the numbers of the assignment and of the convex weight and return them as Python numbers."""
     threshold = as_number("threshold", threshold, "in (0, 1]")
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; the paper's is 0.9")
@@ -103,7 +103,7 @@ def check_options(threshold: object, max_positives: object, convex_scale: object
 
 
 def check_confidence(threshold: object, power: object) -> tuple[float, float]:
-    """The gate and the exponent of the teacher's confidence, as Python's numbers."""
+    """Check the gate and the exponent of the teacher's confidence and return them as Python numbers."""
     threshold = as_number("confidence_threshold", threshold, "in [0, 1]")
     if not 0 <= threshold <= 1:
         raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}; 0 sets no gate")
@@ -114,7 +114,7 @@ def check_confidence(threshold: object, power: object) -> tuple[float, float]:
 
 
 def check_mining(min_kept: object, threshold: object, group_size: object) -> tuple[int, float, int]:
-    """The numbers of hard example mining, as Python's."""
+    """Check the numbers of hard example mining and return them as Python numbers."""
     number = as_integer(min_kept)
     if number is None or number < 1:
         raise ValueError(f"min_kept must be an integer >= 1, got {shown(min_kept)}; it counts pixels of an image")
@@ -128,19 +128,19 @@ def check_mining(min_kept: object, threshold: object, group_size: object) -> tup
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """One of the named choices."""
+    """Check that a value is one of the named choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
 
 
 def check_flag(name: str, value: object) -> None:
-    """True or False; PyTorch's None for align_corners is neither."""
+    """Check that a value is True or False; None, which PyTorch takes for align_corners, is neither."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
 def check_size(size: object, logits: Tensor | None = None) -> tuple[int, int] | None:
-    """(H, W), both positive, as Python's integers, and something to upsample to it."""
+    """Check (H, W), both positive, and that ``logits`` have pixels to upsample; return it as Python integers."""
     if size is None:
         return None
     pair = [as_integer(x) for x in size] if isinstance(size, Sequence) else []
@@ -155,7 +155,7 @@ def check_size(size: object, logits: Tensor | None = None) -> tuple[int, int] | 
 def check_pixels(
     name: str, value: Tensor | None, shape: tuple[int, ...], device: torch.device, *, boolean: bool
 ) -> None:
-    """(N, H, W) on the logits' device, boolean or floating point."""
+    """Check a per-pixel tensor: (N, H, W) on the logits' device, boolean or floating point."""
     if value is None:
         return
     if not _is_tensor(value):
@@ -171,7 +171,7 @@ def check_pixels(
 
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
-    """(N, H, W) on the logits' device, an integer type."""
+    """Check labels: (N, H, W) on the logits' device, of type uint8, int32 or int64."""
     if not _is_tensor(target):
         raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
     if tuple(target.shape) != shape:
@@ -183,7 +183,7 @@ def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -
 
 
 def check_ignore_index(ignore_index: object) -> int:
-    """A label: an integer of 64 bits, as a number and not as text or a list."""
+    """Check that a label is an integer of at most 64 bits, not text or a list, and return it as a Python int."""
     integer = as_integer(ignore_index)
     if integer is None or not -(2**63) <= integer < 2**63:
         raise ValueError(
@@ -194,7 +194,7 @@ def check_ignore_index(ignore_index: object) -> int:
 
 
 def check_class_weight(weight: Tensor | None, num_classes: int | None, device: torch.device | None = None) -> None:
-    """(C,) on the logits' device, floating point."""
+    """Check class weights: (C,) on the logits' device, floating point."""
     if weight is None:
         return
     if not _is_tensor(weight):
@@ -212,7 +212,7 @@ def check_class_weight(weight: Tensor | None, num_classes: int | None, device: t
 def check_partner(
     partner_logits: Tensor | None, mix_mask: Tensor | None, student_logits: Tensor, pixels: tuple[int, ...]
 ) -> None:
-    """CutMix takes both the partner and the mask, or neither."""
+    """Check that CutMix has both the partner and the mask, or neither."""
     if (partner_logits is None) != (mix_mask is None):
         missing = "mix_mask" if mix_mask is None else "partner_logits"
         raise ValueError(f"partner_logits and mix_mask must be given together, got no {missing}; give both or neither")

@@ -1,4 +1,4 @@
-"""Walks the pixels of a batch in chunks that stay in cache, for the engines that run as PyTorch operations.
+"""Evaluation of a batch in chunks of pixels that stay in cache, for the engines that run as PyTorch operations.
 
 A chunk is (C, P): all classes of P pixels of one image. Memory beyond the inputs and the gradient is bounded by the
 chunk, whatever the batch, and any strides are accepted, because only the chunk is ever made contiguous.
@@ -20,7 +20,7 @@ UPSAMPLED_CHUNK_PIXELS = 1 << 14
 
 
 class PixelFunction(Protocol):
-    """Evaluates the loss on one chunk; what an engine implements."""
+    """Loss of one chunk, the function that an engine implements."""
 
     def __call__(
         self,
@@ -116,10 +116,10 @@ def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple
 
 
 def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:
-    """Whole rows where a row fits into a chunk, parts of one row where it does not.
+    """Yield windows that cover an image: whole rows where a row fits into a chunk, otherwise parts of one row.
 
-    No chunk is a whole image: the strides of a chunk then stand in the same relation to its size whatever the image,
-    and a compiled graph that is guarded by it serves all.
+    No chunk is a whole image. The strides of a chunk therefore have the same relation to its size for every image, and
+    one compiled graph, guarded by that relation, serves all of them.
     """
     num_columns = max(1, min(width, chunk_pixels))
     num_rows = max(1, min(chunk_pixels // num_columns, (height + 1) // 2))

@@ -1,4 +1,4 @@
-"""Which engine evaluates the loss: what each can run, and what ``"auto"`` picks.
+"""Engines of the loss: the inputs that each can run, and the choice that ``"auto"`` makes.
 
 | engine     | runs on                          | is                                              |
 |------------|----------------------------------|-------------------------------------------------|
@@ -105,7 +105,7 @@ def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str
 
 
 def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
-    """Why this engine cannot evaluate these logits, or None."""
+    """Reason why this engine cannot evaluate these logits, or None."""
     if engine == "eager":
         return None
     if float64:

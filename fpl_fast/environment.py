@@ -1,4 +1,4 @@
-"""What a number depends on besides the code: device, versions, commit."""
+"""Description of the environment that a result was obtained in: device, versions, commit."""
 
 import os
 import platform

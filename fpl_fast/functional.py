@@ -19,7 +19,7 @@ MAX_BALANCE = 1000.0
 
 
 class LossStats(NamedTuple):
-    """What a training log wants to know of a loss, from the same pass: tensors without gradient, never synchronised."""
+    """Statistics of a loss for a training log, from the same pass: tensors without gradient, never synchronised."""
 
     num_valid: Tensor  # () valid pixels
     valid_share: Tensor  # () valid pixels as a share of all
@@ -30,7 +30,7 @@ class LossStats(NamedTuple):
     cross_entropy: Tensor  # () plain cross entropy with the teacher's most probable class, mean over the valid pixels
     unweighted_loss: Tensor  # () L, mean over the valid pixels
     weighted_loss: Tensor  # () w * L, mean over the valid pixels, without ``pixel_weight`` and confidence
-    weight_sum: Tensor  # () sum of b over the valid pixels: what "weighted_mean" divides by
+    weight_sum: Tensor  # () sum of b over the valid pixels: the divisor of "weighted_mean"
 
 
 class LossKeywords(TypedDict, total=False):
@@ -110,7 +110,7 @@ def fuzzy_positive_loss(
     Source: Fuzzy Positive Learning for Semi-supervised Semantic Segmentation, CVPR 2023. The public code caps K at 3
     (``max_positives=3``); the paper's rule has no cap.
 
-    A gate at or above ``threshold`` makes a plain cross entropy of the loss: where p_1 >= confidence_threshold >=
+    A gate at or above ``threshold`` turns the loss into a plain cross entropy: where p_1 >= confidence_threshold >=
     threshold, n = 1 and K = 1. A warning says so once. Gates of FixMatch-like methods (0.95) belong to
     :func:`pseudo_label_cross_entropy`; here, leave the gate out (the fuzzy positives stand in for it), or set it below
     ``threshold``.
@@ -122,9 +122,9 @@ def fuzzy_positive_loss(
 
     Args:
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
-        teacher_logits: Like ``student_logits``; the dtype and the strides may differ. Raw logits, not probabilities
-            (not checked: that would synchronise): of those, the softmax would be taken once more. ``p.log()`` makes
-            logits of probabilities p. For integer labels there is :func:`cross_entropy`.
+        teacher_logits: Like ``student_logits``; the dtype and the strides may differ. Raw logits: of probabilities, the
+            softmax would be taken once more (not checked: that would synchronise). ``p.log()`` turns probabilities p
+            into logits. For integer labels there is :func:`cross_entropy`.
         threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop.
         max_positives: Cap on K, at least 1; None, the paper's rule, for no cap. The trainer's methods cap K at 3
             (``method.max_positives``), as the code that made the published tables does.
@@ -133,17 +133,17 @@ def fuzzy_positive_loss(
         pixel_weight: (N, H, W) floating point, non-negative (not checked: that would synchronise); None for 1.
         valid_mask: (N, H, W) bool; False excludes a pixel from loss, gradient and every mean, whatever its logits hold.
         size: (H, W); all logits are upsampled bilinearly to it. None: H, W = h, w.
-        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``; True by default, as the published
-            methods have it, where that function's default is False.
-        partner_logits: Like ``teacher_logits``; CutMix: the teacher where ``mix_mask`` is True.
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``. The default is True, as in the
+            published methods; the default of PyTorch's function is False.
+        partner_logits: Like ``teacher_logits``; for CutMix, they replace the teacher where ``mix_mask`` is True.
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
         confidence_threshold: In [0, 1]; pixels whose teacher is less confident contribute no loss, but count in "mean".
         confidence_power: At least 0; the teacher's confidence to this power is a factor of a pixel's loss.
         balance: Rescale the loss to the value of the plain pseudo-label cross entropy: multiply it by
             min(sum(cross entropy) / sum(w * L), 1000) over the valid pixels, a number without gradient.
             ``pixel_weight`` and the confidence stay out of the ratio, as in the public code. The factor is 1 where
-            sum(w * L) is 0; the bound is argued for at :func:`balance_factor`. The trainer's methods balance unless
-            told otherwise (``method.balance``).
+            sum(w * L) is 0; :func:`balance_factor` gives the reason for the bound. The trainer's methods balance by
+            default (``method.balance``).
         form: "smooth" or "hinge".
         reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
             pixels, "weighted_mean" by the sum of b over them. With nothing to divide by the loss is 0.
@@ -299,7 +299,7 @@ def fuzzy_positive_assignment(
 
 
 def _mean_scale(valid_mask: Tensor | None, pixels: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
+    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
     if valid_mask is None:
         return torch.full((), 1 / max(math.prod(pixels), 1), dtype=dtype, device=device)
     return 1 / valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype)
@@ -328,7 +328,7 @@ def balance_factor(cross_entropy: Tensor, weighted_loss: Tensor) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, 1 where there is nothing to divide by: decided on the device."""
+    """Divide, with the quotient 1 where the denominator is not positive; decided on the device."""
     return torch.where(denominator > 0, numerator / denominator, 1.0)
 
 

@@ -27,7 +27,7 @@ def cross_entropy_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scaled loss, the sums, and the gradient that the backward needs.
 
-    The arguments up to ``align_corners`` are those of :class:`LabelInputs`.
+    The arguments up to ``align_corners`` are the fields of :class:`LabelInputs`.
 
     Returns:
         loss: 0-d, scale times the first sum; differentiable in ``logits``.

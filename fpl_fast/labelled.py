@@ -43,10 +43,10 @@ def cross_entropy(
         weight: (C,) floating point class weights; None for 1.
         pixel_weight: (N, H, W) floating point; None for 1. No gradient flows into it.
         size: (H, W); the logits are upsampled bilinearly to it. None: H, W = h, w.
-        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``; True by default, as the published
-            methods have it, where that function's default is False.
-        reduction: "none" gives (N, H, W), zero where ignored; "sum"; "mean" divides the sum by that of a * weight[y]
-            over the labelled pixels (with none the loss is 0, where PyTorch has NaN).
+        align_corners: As in :func:`torch.nn.functional.interpolate`, for ``size``. The default is True, as in the
+            published methods; the default of PyTorch's function is False.
+        reduction: "none" gives (N, H, W), zero where ignored; "sum"; "mean" divides the sum by the sum of
+            a * weight[y] over the labelled pixels (with none the loss is 0, where PyTorch has NaN).
         engine: "auto", "triton" or "eager".
 
     Returns:
@@ -110,8 +110,8 @@ def ohem_cross_entropy(
     are labelled. Source: Cross Pseudo Supervision (CVPR 2021) on Cityscapes, where each GPU mined its one image, and
     Adaptive Equalization Learning (NeurIPS 2021), where each mined its two together.
 
-    Two passes over the low-resolution logits, one for p and one for the loss with its gradient; between them lives
-    one number a pixel.
+    There are two passes over the low-resolution logits, one for p and one for the loss with its gradient; one number a
+    pixel is held between them.
 
     Args:
         logits: As in :func:`cross_entropy`.
@@ -121,7 +121,7 @@ def ohem_cross_entropy(
         group_size: Consecutive images that are mined together, a divisor of N; 1 mines every image alone.
         ignore_index: As in :func:`cross_entropy`.
         size: As in :func:`cross_entropy`.
-        align_corners: As in :func:`cross_entropy`; True, where PyTorch's own interpolation has False.
+        align_corners: As in :func:`cross_entropy`; the default is True, in PyTorch's own interpolation False.
         engine: As in :func:`cross_entropy`.
 
     Returns:
@@ -165,7 +165,7 @@ def ohem_cross_entropy(
 def _mean_scale(
     target: Tensor, labelled: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
-    """1 / sum of a * weight[y] over the labelled pixels; 1 where there is none, so that an empty mean is 0."""
+    """Compute 1 / sum of a * weight[y] over the labelled pixels; 1 where there is none, so that an empty mean is 0."""
     if weight is None and pixel_weight is None:
         return 1 / labelled.sum(dtype=torch.int64).clamp(min=1).to(dtype)
     factor = labelled.to(dtype)

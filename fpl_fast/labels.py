@@ -16,7 +16,7 @@ CHUNK_PIXELS = 1 << 14
 
 
 def comparable(target: Tensor, ignore_index: int) -> tuple[Tensor, int]:
-    """The labels and an ``ignore_index`` that every engine can compare with them.
+    """Convert labels and ``ignore_index`` to values that every engine can compare.
 
     A comparison in the labels' dtype wraps: as uint8, 300 equals 44, and as int32, 2^32 equals 0. A value outside that
     dtype ignores nothing.
@@ -24,12 +24,12 @@ def comparable(target: Tensor, ignore_index: int) -> tuple[Tensor, int]:
     limits = torch.iinfo(target.dtype)
     if limits.min <= ignore_index <= limits.max:
         return target, ignore_index
-    # Engines widen uint8 to int32, where no label is -1. An int32 that is none of the labels does not exist.
+    # Engines widen uint8 to int32, where no label is -1. Any int32 may be an int32 label, so these compare as int64.
     return (target, -1) if target.dtype == torch.uint8 else (target.long(), ignore_index)
 
 
 def is_labelled(target: Tensor, ignore_index: int) -> Tensor:
-    """Pixels whose label is not ``ignore_index``, two values that are :func:`comparable`."""
+    """Mask of the pixels whose label is not ``ignore_index``; the two must be :func:`comparable`."""
     return (target.to(torch.int32) if target.dtype == torch.uint8 else target) != ignore_index
 
 

@@ -1,6 +1,6 @@
-"""The losses as modules: options fixed, and checked, at construction; tensors given with every call.
+"""The losses as modules: options are fixed and checked at construction, tensors are given with every call.
 
-Options are attributes. One that follows a schedule may be set between steps, compiled or not.
+Options are attributes. An option that follows a schedule may be set between steps, compiled or not.
 """
 
 import inspect
@@ -43,7 +43,7 @@ class _Criterion(nn.Module):
         return {name: getattr(self, name) for name in self._defaults}
 
     def extra_repr(self) -> str:
-        """The options that differ from the defaults."""
+        """Options that differ from the defaults."""
         changed = ((name, getattr(self, name)) for name in self._defaults)
         return ", ".join(
             f"{name}={checks.shown(value)}"
@@ -56,12 +56,12 @@ class FuzzyPositiveLoss(_Criterion):
     """:func:`fpl_fast.fuzzy_positive_loss` with its options fixed at construction.
 
     Args:
-        threshold: This and all others as in the function.
+        threshold: Cumulative probability at which a pixel's positives stop; all options are as in the function.
         max_positives: Cap on K.
         weighting: Confidence weight.
-        convex_scale: Of the convex weight.
+        convex_scale: Factor of r in the convex weight.
         size: (H, W) that all logits are upsampled to.
-        align_corners: Of the upsampling; True, where PyTorch's own interpolation has False.
+        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
         confidence_threshold: Gate; below ``threshold``, or the loss is a plain cross entropy.
         confidence_power: Exponent of the teacher's confidence.
         balance: Whether to rescale the loss to the value of the plain cross entropy.
@@ -119,7 +119,7 @@ class FuzzyPositiveLoss(_Criterion):
         partner_logits: Tensor | None = None,
         mix_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, LossStats]:
-        """Evaluate the loss; the tensors are those of the function."""
+        """Evaluate the loss; the tensors are as in the function."""
         result: Tensor | tuple[Tensor, LossStats] = fuzzy_positive_loss(
             student_logits,
             teacher_logits,
@@ -136,8 +136,8 @@ class PseudoLabelCrossEntropy(_Criterion):
     """:func:`fpl_fast.pseudo_label_cross_entropy` with its options fixed at construction.
 
     Args:
-        size: This and all others as in the function. (H, W) that all logits are upsampled to.
-        align_corners: Of the upsampling; True, where PyTorch's own interpolation has False.
+        size: (H, W) that all logits are upsampled to; all options are as in the function.
+        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
         confidence_threshold: Gate.
         confidence_power: Exponent of the teacher's confidence.
         reduction: "none", "sum", "mean" or "weighted_mean".
@@ -181,7 +181,7 @@ class PseudoLabelCrossEntropy(_Criterion):
         partner_logits: Tensor | None = None,
         mix_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, LossStats]:
-        """Evaluate the loss; the tensors are those of the function."""
+        """Evaluate the loss; the tensors are as in the function."""
         return pseudo_label_cross_entropy(
             student_logits,
             teacher_logits,
@@ -197,10 +197,10 @@ class CrossEntropy(_Criterion):
     """:func:`fpl_fast.cross_entropy` with its options fixed at construction.
 
     Args:
-        ignore_index: This and all others as in the function. Label of pixels that contribute nothing.
-        weight: (C,) class weights; they move with the module, as those of PyTorch's own do, and are not saved with it.
+        ignore_index: Label of pixels that contribute nothing; all options are as in the function.
+        weight: (C,) class weights; a buffer that moves with the module and is not saved with it.
         size: (H, W) that the logits are upsampled to.
-        align_corners: Of the upsampling; True, where PyTorch's own interpolation has False.
+        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
         reduction: "none", "sum" or "mean".
         engine: "auto", "triton" or "eager".
 
@@ -231,7 +231,7 @@ class CrossEntropy(_Criterion):
         self._keep(locals())
 
     def forward(self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None) -> Tensor:
-        """Evaluate the loss; the tensors are those of the function."""
+        """Evaluate the loss; the tensors are as in the function."""
         return cross_entropy(logits, target, pixel_weight=pixel_weight, **self._options())
 
 
@@ -239,12 +239,12 @@ class OhemCrossEntropy(_Criterion):
     """:func:`fpl_fast.ohem_cross_entropy` with its options fixed at construction.
 
     Args:
-        min_kept: This and all others as in the function. Pixels kept per group at least.
+        min_kept: Pixels kept per group at least; all options are as in the function.
         threshold: Probability up to which a pixel is hard in any case.
         group_size: Images that are mined together.
         ignore_index: Label of pixels that contribute nothing.
         size: (H, W) that the logits are upsampled to.
-        align_corners: Of the upsampling; True, where PyTorch's own interpolation has False.
+        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
         engine: "auto", "triton" or "eager".
 
     Raises:
@@ -274,5 +274,5 @@ class OhemCrossEntropy(_Criterion):
         self._keep(locals())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Evaluate the loss; the tensors are those of the function."""
+        """Evaluate the loss; the tensors are as in the function."""
         return ohem_cross_entropy(logits, target, **self._options())

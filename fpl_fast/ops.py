@@ -1,8 +1,8 @@
 """The torch.library operators behind the loss, their fakes and their autograd formulas.
 
-``fpl_fast::fuzzy_positive_sums`` computes the loss and, in the same pass, its gradient; the backward only scales that
-gradient, and where the factor is 1 it does not touch it (the decision is taken on the device). The operators are
-functional and opaque to the compiler; what the student must not lose (its strides) is kept by the fakes.
+``fpl_fast::fuzzy_positive_sums`` computes the loss and, in the same pass, its gradient. The backward only scales that
+gradient, and leaves it untouched where the factor is 1 (the decision is taken on the device). The operators are
+functional and opaque to the compiler; the fakes keep the strides of the student.
 """
 
 import functools
@@ -43,8 +43,8 @@ def fuzzy_positive_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scaled loss, the sums, and the gradient that the backward needs.
 
-    The arguments are those of :class:`LossInputs` and :class:`LossOptions`, of which the floats are ``numbers``: a
-    float64 tensor on the CPU, see :func:`pack_numbers`.
+    The arguments are the fields of :class:`LossInputs` and :class:`LossOptions`. The floats among them are packed into
+    ``numbers``, a float64 tensor on the CPU (see :func:`pack_numbers`).
 
     Returns:
         loss: 0-d, scale times the first sum; differentiable in ``student``.
@@ -157,10 +157,10 @@ fuzzy_positive_map.register_autograd(_map_backward, setup_context=_save_map)
 
 
 def pack_numbers(threshold: float, convex_scale: float, confidence_threshold: float, confidence_power: float) -> Tensor:
-    """The numbers among the options as one float64 tensor on the CPU, where an operator reads them without waiting.
+    """Pack the numbers among the options into a float64 tensor on the CPU; an operator reads it without waiting.
 
-    Inside a compiler a float argument of an operator would be a constant, and each step of a schedule another graph.
-    There the sum with a tensor keeps it an input of the graph; eager code takes the shorter way.
+    Inside a compiler a float argument of an operator would be a constant, and each step of a schedule would need a new
+    graph. There the sum with a tensor keeps the number an input of the graph; eager code takes the shorter way.
     """
     values = (threshold, convex_scale, confidence_threshold, confidence_power)
     if torch.compiler.is_compiling():
@@ -178,7 +178,7 @@ def _options(numbers: Tensor, max_positives: int, weighting: str, form: str) -> 
 
 @functools.cache
 def _warn_of_gate() -> None:
-    """Once in a process, and here, where no compiler traces."""
+    """Warn once per process of a gate at or above ``threshold``; the operator calls this, where no compiler traces."""
     warnings.warn(
         "confidence_threshold is at or above threshold: every pixel that passes the gate then has a single positive, "
         "and the fuzzy positive loss is a plain cross entropy; lower confidence_threshold (0 leaves the gate out) or "
@@ -188,7 +188,7 @@ def _warn_of_gate() -> None:
 
 
 def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_corners: bool) -> LossInputs:
-    """What the engines are given; whether the student asks for a gradient matters neither to them nor their graphs."""
+    """Inputs of the engines, the student detached: neither engines nor graphs depend on whether it needs a gradient."""
     pair = None if size is None else (size[0], size[1])
     tensors = LossInputs(student.detach(), *others)
     return tensors._replace(size=pair, align_corners=align_corners)
@@ -197,8 +197,8 @@ def _inputs(student: Tensor, *others: Any, size: Sequence[int] | None, align_cor
 def save_inputs(ctx: Any, inputs: Sequence[Tensor | None]) -> None:
     """Keep the inputs of an operator for its backward.
 
-    Autograd saves no tensor that was made under ``torch.inference_mode()``, to watch that nobody writes to it. A
-    teacher may be one; the backward only reads it, so that a plain reference does.
+    Autograd cannot track writes to a tensor made under ``torch.inference_mode()`` and refuses to save it. A teacher may
+    be such a tensor; as the backward only reads it, a plain reference suffices.
     """
     unwatched = [x is not None and x.is_inference() for x in inputs]
     ctx.save_for_backward(*(None if skip else x for x, skip in zip(inputs, unwatched, strict=True)))
@@ -206,18 +206,18 @@ def save_inputs(ctx: Any, inputs: Sequence[Tensor | None]) -> None:
 
 
 def saved_inputs(ctx: Any) -> list[Tensor | None]:
-    """What :func:`save_inputs` kept, in its order."""
+    """Inputs that :func:`save_inputs` kept, in its order."""
     return [ctx.inference_inputs.get(i, x) for i, x in enumerate(ctx.saved_tensors)]
 
 
 def refuse_double_backward() -> None:
-    """A backward runs with gradients enabled only under ``create_graph=True``."""
+    """Refuse ``create_graph=True``, the only case in which a backward runs with gradients enabled."""
     if torch.is_grad_enabled():
         raise RuntimeError("the loss has no double backward: create_graph=True cannot go through it")
 
 
 def refuse_forward_mode(logits: Tensor) -> None:
-    """The operators would drop a tangent without a word: the derivative along it would be zero."""
+    """Refuse logits with a tangent, which the operators would drop silently: the derivative along it would be zero."""
     if forward_ad.unpack_dual(logits).tangent is not None:
         raise RuntimeError(
             "the loss has no forward-mode derivative: torch.func.jvp cannot go through it; take the gradient with "
@@ -227,7 +227,7 @@ def refuse_forward_mode(logits: Tensor) -> None:
 
 @torch.library.custom_op("fpl_fast::scale_gradient_", mutates_args=("grad",))
 def scale_gradient_(grad: Tensor, factor: Tensor) -> None:
-    """Do ``grad *= factor``, and touch nothing when the 0-d ``factor`` is 1; never a host synchronisation on a GPU."""
+    """Do ``grad *= factor``, but touch nothing when the 0-d ``factor`` is 1; never synchronises with a GPU."""
     if grad.is_cuda and engines.has_triton():
         from fpl_fast.kernels.scale import scale_
 
@@ -242,7 +242,7 @@ def _(grad: Tensor, factor: Tensor) -> None:
 
 
 def scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> Tensor:
-    """The gradient kept by the forward times ``grad_loss`` (and the scale, where that was left for now)."""
+    """The gradient kept by the forward times ``grad_loss`` (and the scale, if the forward left it to the backward)."""
     grad, scale = saved
     factor = grad_loss if scale is None else grad_loss * scale
     if not _may_write(grad):
@@ -252,12 +252,15 @@ def scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> T
 
 
 def _product(grad: Tensor, factor: Tensor) -> Tensor:
-    """In the factor's dtype: a loss scale of 65536 is no float16."""
+    """Multiply in the factor's dtype, as float16 cannot hold a loss scale of 65536."""
     return (grad.to(factor.dtype) * factor).to(grad.dtype)
 
 
 def scales_in_backward(student: Tensor) -> bool:
-    """float16 holds no 1 / num_pixels: the scale must meet the GradScaler's factor before it meets the gradient."""
+    """Whether the backward applies the scale: in float16, a gradient times 1 / num_pixels would underflow.
+
+    The scale must meet the GradScaler's factor before it meets the gradient.
+    """
     return student.dtype == torch.float16
 
 

@@ -1,9 +1,9 @@
 """Compiled graphs as files: built once on a machine, loaded by every later process.
 
-A graph is built ahead of time (AOTInductor) into one package of machine code, so that to load it takes a tenth of a
-second, where tracing it again to find Inductor's own cache takes half a minute. It is built in a process of its own:
-whatever modes, settings and devices this process has are no part of it, nothing that a compiler says reaches the
-user's console, and Inductor's intermediate files, broken ones included, vanish with it. A package is moved into its
+A graph is built ahead of time (AOTInductor) into one package of machine code. Loading it takes a tenth of a second;
+tracing the graph again to find Inductor's own cache would take half a minute. It is built in a process of its own, so
+that the modes, settings and devices of this process do not enter it, no output of a compiler reaches the user's
+console, and Inductor's intermediate files, broken ones included, vanish with the process. A package is moved into its
 place whole.
 """
 
@@ -43,7 +43,7 @@ class UnavailableError(RuntimeError):
 
 
 def unavailable_reason() -> str | None:
-    """Why no graph can be compiled on this machine as far as a glance tells, or None."""
+    """Reason why no graph can be compiled on this machine, as far as a quick check tells, or None."""
     if _compiler() is None:
         wanted = os.environ.get("CXX") or "g++ or clang++"
         return f"it needs a C++ compiler ({wanted}) on the PATH"
@@ -84,9 +84,9 @@ def _load(specialisation: "Specialisation") -> Graph | str:
 
 
 def cache_folder() -> Path:
-    """Where packages are kept: ``TORCHINDUCTOR_CACHE_DIR/fpl_fast`` where that is set, else ``~/.cache/fpl_fast``."""
+    """Folder of the packages: ``fpl_fast`` in the user's TORCHINDUCTOR_CACHE_DIR, XDG_CACHE_HOME or ``~/.cache``."""
     inductor = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
-    # Inductor itself sets it once it is imported, to a temporary folder: that is nobody's wish.
+    # Inductor itself sets it once it is imported, to a temporary folder that the user did not ask for.
     by_inductor = inductor.name.startswith("torchinductor_") and inductor.parent == Path(tempfile.gettempdir())
     if inductor.name and not by_inductor:
         return inductor / "fpl_fast"
@@ -97,7 +97,7 @@ def cache_folder() -> Path:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder, made if need be; where it cannot be written to, one in the temporary folder that only we can."""
+    """Create the folder if need be; if it is not writable, take one in the temporary folder, private to the user."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -106,7 +106,7 @@ def _writable(folder: Path) -> Path:
         private = _private_folder()
         private.mkdir(mode=0o700, exist_ok=True)
         status = private.lstat()
-        # What lies there is run: nobody else may have put it there.
+        # Its content is executed: nobody else may have put it there.
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink()):
             raise PermissionError(f"{private} must be a folder that only this user can write to") from None
         return private
@@ -124,7 +124,7 @@ def _open(package: Path) -> Graph | None:
             if file.testzip() is not None:  # a checksum does not hold: loaded, it might take the process down
                 return None
         # The C++ loader itself: torch._inductor.aoti_load_package around it imports all of Inductor and starts a
-        # compiler to find out what the processor can do.
+        # compiler to find out the processor's instruction sets.
         loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
     except (OSError, RuntimeError, zipfile.BadZipFile):
         return None
@@ -167,7 +167,7 @@ def _compiler() -> list[str] | None:
 
 
 def _key(specialisation: "Specialisation") -> str:
-    """Whatever the machine code depends on: sources, PyTorch, compiler, processor and specialisation."""
+    """Key of the machine code by all that it depends on: sources, PyTorch, compiler, processor and specialisation."""
     folder = Path(__file__).parent
     parts = [
         *((folder / name).read_text() for name in ("planes.py", "build.py")),
@@ -183,7 +183,7 @@ def _key(specialisation: "Specialisation") -> str:
 
 
 def _instruction_sets() -> str:
-    """What the processor can do, as Linux lists it: the compiler makes use of all of it."""
+    """Instruction sets of the processor as Linux lists them; the compiler uses all of them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -20,7 +20,7 @@ from torch import Tensor
 from fpl_fast import chunked, packages
 from fpl_fast.kernels.arguments import LossOptions
 
-# Past this the unrolled network is longer than it is useful, and compilation takes minutes.
+# Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
 MAX_CLASSES = 32
 # Measured at 2 x 19 x 512 x 512, two threads, against PyTorch's cross entropy: 0.55 of its time with 2^15 pixels, 0.53
 # with 2^16, 0.50 with 2^17. A chunk's gradient at C = 19 in float32 is 10 MB.
@@ -61,7 +61,7 @@ def evaluate(
 
 
 def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The numbers among the options, as tensors: so that another threshold is not another graph."""
+    """Convert the numbers among the options to tensors, so that a new threshold needs no new graph."""
     values = (options.threshold, options.convex_scale, options.confidence_threshold, options.confidence_power)
     return tuple(torch.tensor(value, dtype=torch.float32, device="cpu") for value in values)  # type: ignore[return-value]
 
@@ -71,7 +71,7 @@ fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, evaluate, CHU
 
 
 class Specialisation(NamedTuple):
-    """What a graph is compiled for."""
+    """Classes, dtypes and options that one graph is compiled for."""
 
     num_classes: int
     dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
@@ -84,17 +84,17 @@ class Specialisation(NamedTuple):
 
 
 def _in_planes(logits: Tensor) -> Tensor:
-    """The chunk with its pixels side by side; only other layouts, such as channels_last, are copied."""
+    """Lay the pixels of a chunk side by side; only other layouts, such as channels_last, are copied."""
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
 def _compiled(specialisation: Specialisation) -> packages.Graph:
-    """The compiled graph of a specialisation; a cache on disk outlives the process and the reboot."""
+    """The compiled graph of a specialisation; its cache on disk outlives the process."""
     return packages.load(specialisation)
 
 
 def evaluate_planes(tensors: Sequence[Tensor], specialisation: Specialisation) -> list[Tensor]:
-    """The terms and, if asked for, the gradient, from tensors in the order of :func:`example_tensors`: the graph."""
+    """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :func:`example_tensors`."""
     c = specialisation.num_classes
     rest = iter(tensors[2 * c :])
     weight, valid, scale = (None if dtype is None else next(rest) for dtype in specialisation.dtypes[2:])
@@ -198,7 +198,7 @@ class _Assigned(NamedTuple):
 def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Assigned:
     """Fuzzy positive assignment: c_n < T becomes sum e < T * sum e.
 
-    What the network sorts beyond rank ``max_positives`` + 1 is never read, and the compiler drops it.
+    Ranks beyond ``max_positives`` + 1 are never read, and the compiler drops the comparisons that sort them.
     """
     ranked = list(t)
     for i, j in sorting_network(len(t)):
@@ -236,7 +236,7 @@ def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Ass
 
 
 def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor) -> Tensor:
-    """w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
+    """Weight w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
     k, r = assigned.num_positives, assigned.first_negative
     mass, margin = assigned.accepted + r, assigned.accepted - k * r
     if weighting == "none":
@@ -252,7 +252,7 @@ def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor
 
 
 def _smooth_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
-    """L = softplus(LSE_Y(-z) + LSE_N(z)) and dL/dz; each sum has its own shift, one for both would overflow."""
+    """Compute L = softplus(LSE_Y(-z) + LSE_N(z)) and dL/dz; a common shift of both sums would overflow."""
     low, high = _extremes(z, positives)
     e = [_exp(torch.where(y, low - x, x - high)) for x, y in zip(z, positives, strict=True)]
     a = _total([torch.where(y, x, 0.0) for x, y in zip(e, positives, strict=True)])
@@ -266,7 +266,7 @@ def _smooth_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
 
 
 def _hinge_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
-    """L = relu(max_N z - min_Y z) and its subgradient: one class on each side, the lower index among equals."""
+    """Compute L = relu(max_N z - min_Y z) and its subgradient: one class a side, the lower index among equals."""
     low, high = _extremes(z, positives)
     violated = high > low
     gradient = []
@@ -303,7 +303,7 @@ _POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671
 
 
 def _exp(x: Tensor) -> Tensor:
-    """exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
+    """Compute exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
     the whole range, makes the loop a third slower.

@@ -1,4 +1,4 @@
-"""The equations of Fuzzy Positive Learning, written to be read: the truth that every engine is tested against.
+"""The equations of Fuzzy Positive Learning, written to be read: the reference that every engine is tested against.
 
 Source: "Fuzzy Positive Learning for Semi-supervised Semantic Segmentation" (CVPR 2023): fuzzy positive assignment and
 fuzzy positive regularisation. ``dim=1`` is the class axis everywhere, the axes behind it are pixels, and the
@@ -14,7 +14,7 @@ _INF = float("inf")
 
 
 class Assignment(NamedTuple):
-    """The fuzzy positives Y of each pixel and what the pixel weights need to know of them."""
+    """The fuzzy positives Y of each pixel and the quantities that the pixel weights depend on."""
 
     positives: Tensor  # (N, C, ...) bool: class c belongs to Y
     num_positives: Tensor  # (N, ...) int64: K = |Y|
@@ -25,7 +25,7 @@ class Assignment(NamedTuple):
 
 
 class PixelTerms(NamedTuple):
-    """What one pixel contributes, before reduction."""
+    """Terms of each pixel before reduction."""
 
     loss: Tensor  # (N, ...): L
     weight: Tensor  # (N, ...): w in [0, 1], without gradient
@@ -36,7 +36,7 @@ class PixelTerms(NamedTuple):
 
 
 def accumulate_dtype(*logits: Tensor) -> torch.dtype:
-    """float64 as soon as one of the logits is float64, float32 otherwise."""
+    """Dtype of the arithmetic: float64 as soon as one of the logits is float64, float32 otherwise."""
     return torch.float64 if any(x.dtype == torch.float64 for x in logits) else torch.float32
 
 
@@ -140,12 +140,12 @@ def _log_sum_exp(x: Tensor, member: Tensor) -> Tensor:
 
 
 def _one_if_finite(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """1 for pixels with finite logits, NaN for the others: as a factor it carries into loss and gradient."""
+    """Factor of loss and gradient that is 1 for pixels with finite logits and NaN for the others."""
     dtype = accumulate_dtype(student_logits, teacher_logits)
     zeros = 0 * student_logits.detach().to(dtype) + 0 * teacher_logits.detach().to(dtype)  # first: a sum may overflow
     return 1 + zeros.sum(1)
 
 
 def _class_index(like: Tensor) -> Tensor:
-    """0 ... C-1 along the class axis, broadcastable to ``like``."""
+    """Class indices 0 ... C-1 along the class axis, broadcastable to ``like``."""
     return torch.arange(like.shape[1], device=like.device).view(1, -1, *[1] * (like.ndim - 2))

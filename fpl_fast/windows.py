@@ -1,7 +1,7 @@
-"""Where a chunk of pixels comes from and where its gradient goes, with and without bilinear upsampling.
+"""Windows of an image: reading their logits and collecting their gradient, with and without bilinear upsampling.
 
 With upsampling, an image's logits are stretched along the rows first, (C, h, w) to (C, h, W), and each window then
-interpolates between the rows it needs: nothing of the size (C, H, W) is ever held. The gradient goes the same way back.
+interpolates between the rows it needs: nothing of the size (C, H, W) is ever held. The gradient goes back the same way.
 """
 
 import functools
@@ -29,7 +29,7 @@ class LogitWindows:
         logits: (C, h, w).
         size: (H, W) to upsample to, or None.
         align_corners: Of the upsampling.
-        dtype: The dtype to interpolate in: 16-bit results would tie, and with them the assignment would change.
+        dtype: The dtype to interpolate in: 16-bit results would tie, and ties would change the assignment.
     """
 
     def __init__(self, logits: Tensor, size: tuple[int, int] | None, align_corners: bool, dtype: torch.dtype) -> None:
@@ -83,13 +83,13 @@ class GradientWindows:
             self.rows[:, touched, window.columns] += _product(weights.t(), chunk.to(weights.dtype))
 
     def finish(self) -> None:
-        """Write what is still missing once all windows are in."""
+        """Complete ``grad`` once all windows have been added."""
         if self.size is not None:
             self.grad.copy_(_product(self.rows, self.column_weights))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product in the dtype of its factors, which autocast would round to 16 bits."""
+    """Matrix product in the dtype of its factors; autocast, which would round them to 16 bits, is disabled."""
     if not torch.amp.is_autocast_available(a.device.type):
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
@@ -101,7 +101,7 @@ def _weights(
 ) -> Tensor:
     """Interpolation along one axis as a matrix, (positions, samples).
 
-    As a dense product its adjoint is deterministic on every device, which adding at indices is not.
+    The adjoint of a dense product is deterministic on every device; adding at indices is not.
     """
     table = axis(num_samples, num_positions, align_corners, device, dtype)
     cell, sample = table.cell.unsqueeze(1), torch.arange(num_samples, device=device)

@@ -1,4 +1,4 @@
-"""What every engine of the loss is given. Torch alone: engines without Triton take the same.
+"""Arguments of every engine of the loss. This needs torch alone: engines without Triton take the same arguments.
 
 Shapes: N images, C classes, (h, w) logits, (H, W) pixels of the loss.
 """
@@ -40,7 +40,7 @@ class LossInputs(NamedTuple):
 
     @property
     def pixels(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Shape of the pixels of the loss, (N, H, W)."""
         height, width = self.size or self.student.shape[2:]
         return len(self.student), height, width
 
@@ -77,13 +77,13 @@ class LabelInputs(NamedTuple):
     student: Tensor  # (N, C, h, w)
     target: Tensor  # (N, H, W) uint8, int32 or int64
     class_weight: Tensor | None = None  # (C,) float32, or float64 with float64 logits; None for 1
-    pixel_weight: Tensor | None = None  # (N, H, W), likewise
+    pixel_weight: Tensor | None = None  # (N, H, W) float32, or float64 with float64 logits; None for 1
     ignore_index: int = 255
     size: tuple[int, int] | None = None  # (H, W) that the logits are upsampled to; None for (h, w)
     align_corners: bool = True  # of the upsampling
 
     @property
     def pixels(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
+        """Shape of the pixels of the loss, (N, H, W)."""
         height, width = self.size or self.student.shape[2:]
         return len(self.student), height, width

@@ -1,4 +1,4 @@
-"""Where the positions of an upsampled axis lie between its low-resolution samples, as tables on the device.
+"""Positions of an upsampled axis between its low-resolution samples, as tables on the device.
 
 Torch alone: the engines that run as PyTorch operations use the same tables.
 """
@@ -23,7 +23,7 @@ class Axis(NamedTuple):
 
     @property
     def num_cells(self) -> int:
-        """max(L - 1, 1)."""
+        """Number of cells, max(L - 1, 1)."""
         return len(self.start) - 1
 
 
@@ -33,8 +33,8 @@ def axis(
 ) -> Axis:
     """The tables of one axis, as :func:`torch.nn.functional.interpolate` places positions for a given size.
 
-    The last position lies at the end of the last cell. A sample whose weight there is 0 takes part, which shows only if
-    it is not finite: NaN reaches one position further than with PyTorch.
+    The last position lies at the end of the last cell. A sample whose weight there is 0 still enters the sum, which
+    matters only if it is not finite: NaN reaches one position further than with PyTorch.
 
     With align_corners the ends of both axes coincide; otherwise position x lies at (x + 1/2) * L / positions - 1/2,
     clamped to the samples.

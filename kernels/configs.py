@@ -6,7 +6,7 @@ import triton
 
 
 class Config(NamedTuple):
-    """How a launch is cut: classes in a group, pixels in a program, warps in a program."""
+    """Launch configuration of the full-resolution kernel: classes in a group, pixels and warps in a program."""
 
     group: int
     block: int
@@ -37,7 +37,7 @@ def choose_config(num_classes: int, element_size: int, in_rows: bool) -> Config:
 
 
 class UpsampledConfig(NamedTuple):
-    """How a launch of the upsampling kernel is cut: ``strip_cells`` cell rows and ``block`` columns make a program."""
+    """Launch configuration of the upsampling kernel: a program has ``strip_cells`` cell rows and ``block`` columns."""
 
     group: int
     block: int

@@ -1,4 +1,4 @@
-"""What the kernels are specialised on besides shapes."""
+"""Properties other than shapes that the kernels are specialised on."""
 
 import torch
 import triton

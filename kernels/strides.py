@@ -24,7 +24,7 @@ def writable(grad: None) -> None: ...
 @overload
 def writable(grad: Tensor | None) -> Tensor | None: ...
 def writable(grad: Tensor | None) -> Tensor | None:
-    """``grad``, or where its (H, W) do not collapse a contiguous tensor to write and copy from."""
+    """Return ``grad``, or a contiguous tensor to write and copy from where the (H, W) of ``grad`` do not collapse."""
     if grad is None or _collapses(grad):
         return grad
     return grad.new_empty(grad.shape)
@@ -35,7 +35,7 @@ def with_pixel_strides(x: Tensor) -> tuple[Tensor, PixelStrides]: ...
 @overload
 def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]: ...
 def with_pixel_strides(x: Tensor | None) -> tuple[Tensor | None, PixelStrides]:
-    """The tensor, copied if its (H, W) do not collapse into one dimension of one stride, and its strides."""
+    """Return a tensor, copied if its (H, W) do not collapse into one dimension of one stride, and its strides."""
     if x is None:
         return None, PixelStrides(n=0, c=0, p=0)
     if not _collapses(x):

@@ -17,7 +17,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu) if torch.cuda.is_available() else "cpu"])
 def kernel_device(request):
-    """Where kernels run: compiled where there is a GPU, otherwise in the interpreter."""
+    """Device of the kernels: a GPU where there is one, otherwise the CPU with the interpreter."""
     return request.param
 
 

@@ -55,7 +55,7 @@ def voc_tree(root, *, size=(40, 56), partitions=(16, 8, 4, 2), train_list=True, 
 
 
 def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, lists=True, label_ids=False, seed=None):
-    """Cityscapes in the layout of CPS, or in that of the official download.
+    """Write Cityscapes in the layout of CPS, or in the layout of the official download.
 
     Args:
         root: Folder to fill.
@@ -63,7 +63,7 @@ def city_tree(root, *, size=(40, 80), partitions=(16, 8, 4, 2), official=False, 
         partitions: Denominators that list files are written for.
         official: Whether files lie in leftImg8bit and gtFine.
         lists: Whether config_new and its lists are written, in the format of CPS in either layout.
-        label_ids: Whether labels hold label ids, with all those of no class among the void; otherwise train ids.
+        label_ids: Whether labels hold label ids, with all ids without a class among the void; otherwise train ids.
         seed: Of everything drawn, None for another tree each time.
 
     Returns:

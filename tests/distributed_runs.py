@@ -45,7 +45,7 @@ SCALED = {
     },
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
-"""Equal on processes; in micro-batches, what scales a loss is that of each."""
+"""Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss."""
 
 
 def config(batch=8, accumulate=1, **method):
@@ -55,7 +55,7 @@ def config(batch=8, accumulate=1, **method):
 
 
 class Double(PlainNetwork):
-    """In float64, so that no sum in another order turns a pseudo-label around."""
+    """Network in float64, so that sums in another order do not change a pseudo-label."""
 
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -72,7 +72,7 @@ def exact(folder, name, accumulate):
 
 
 def random(folder, stop_at=None):
-    """With dropout and batch normalisation; may be asked to stop, and leaves what its generator draws next."""
+    """Train with dropout and batch normalisation, perhaps until asked to stop, and write the generator's next draws."""
     build.make_network = lambda _, num_classes: torch.nn.Sequential(PlainNetwork(num_classes, 0.5), torch.nn.Identity())
     resume = folder.last.is_file()
     monitor = Quiet(lambda step: step == stop_at and os.kill(os.getpid(), signal.SIGTERM))
@@ -82,7 +82,7 @@ def random(folder, stop_at=None):
 
 @contextmanager
 def recorded(path):
-    """What the process says goes to a file of its own."""
+    """Redirect the output of each process to a file of its own."""
     with open(f"{path}.{os.environ['RANK']}", "w") as file:
         os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
         yield

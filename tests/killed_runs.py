@@ -27,7 +27,7 @@ def killed_between_two_steps(folder):
 
 
 def killed_in_a_write(folder):
-    """When half of the checkpoint of step 6 is written."""
+    """Train until a kill in the middle of writing the checkpoint of step 6."""
     saved = torch.save
 
     def save(state, file):
@@ -44,7 +44,7 @@ def killed_in_a_write(folder):
 
 
 def killed_between_two_writes(folder):
-    """When the best checkpoint of step 4 is written and the last one is not, or the other way round."""
+    """Train until a kill between the writes of the best and the last checkpoint of step 4."""
     saved, done = torch.save, []
 
     def save(state, file):

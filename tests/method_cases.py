@@ -34,7 +34,7 @@ class TinyNetwork(nn.Module):
 
 
 class AuxNetwork(TinyNetwork):
-    """With an auxiliary head and dropout, as the network of AEL has them."""
+    """Network with an auxiliary head and dropout, like AEL's."""
 
     def __init__(self):
         super().__init__()

@@ -72,7 +72,7 @@ def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
 
 
 def test_balance_is_of_each_micro_batch_and_keeps_the_loss():
-    """As the public code has it for each GPU: the factor needs the networks' outputs, the value does not."""
+    """The factor of a micro-batch needs the networks' outputs, as a GPU's in the public code; the value does not."""
     method = build_method(method_config(loss="fpl", weighting="concave"), partial(PlainNetwork, C))
     batch = make_batch(method)
     (whole, _), (parts, _) = (run(method, batch, num) for num in (1, 4))

@@ -1,4 +1,4 @@
-"""What a wrong argument is answered: one line with the argument, the rule, the value and the remedy."""
+"""Errors on wrong arguments: one line with the argument, the rule, the value and the remedy."""
 
 import inspect
 
@@ -149,7 +149,7 @@ def test_numbers_of_numpy_and_sizes_of_torch_work():
 
 
 def test_probabilities_become_logits_by_their_logarithm():
-    """As the docstring says: nothing else can be told without reading them."""
+    """The conversion that the docstring names; probabilities cannot be detected without reading them."""
     loss = fuzzy_positive_loss(STUDENT, TEACHER.softmax(1).log())
     assert_close(loss, fuzzy_positive_loss(STUDENT, TEACHER), **INVARIANT)
 

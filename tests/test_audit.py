@@ -44,7 +44,7 @@ def test_kernels_compile_without_spills(tmp_path):
 
 
 def test_every_kind_of_launch_compiles():
-    """What only the compiler checks: absent and present pointers, arguments that are specialised to 1, both forms."""
+    """Cases that only the compiler checks: absent and present pointers, arguments specialised to 1, both forms."""
     script = (
         "import triton; from triton.backends.compiler import GPUTarget;"
         "from fpl_fast.bench.sources import Case, kernel_source;"

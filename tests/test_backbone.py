@@ -93,7 +93,7 @@ REMEDY = r"give a file with --model\.weights_file FILE, or start from random wei
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypatch, caplog):
-    """As without a network, but for the waiting."""
+    """The offline mode fails as a missing network does, without the waiting."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(

@@ -60,7 +60,7 @@ def test_report_and_pictures_lie_together(tmp_path: Path) -> None:
 
 
 def test_report_without_the_trainer(tmp_path: Path) -> None:
-    """In an environment that has nothing but what the benchmarks need."""
+    """The report runs in an environment with only the packages that the benchmarks need."""
     results = write_results(tmp_path / "cpu.json", table_of())
     script = (
         "import runpy, sys; sys.modules.update(dict.fromkeys(['lightning', 'timm', 'jsonargparse', 'torchmetrics']));"

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """From a function that lets time pass, a clock that time passes on by that alone."""
+    """Function that lets time pass, with a clock that it alone advances."""
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 

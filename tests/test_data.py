@@ -132,7 +132,7 @@ def test_pack_lists_bad_files(tmp_path, capsys):
 
 
 def test_cityscapes_as_downloaded(tmp_path, capsys):
-    """Without lists and without train ids, which both commands say what to do about."""
+    """Both commands name the remedy where lists and train ids are missing."""
     city_tree(tmp_path / "city", size=(20, 30), official=True, lists=False, label_ids=True)
     arguments = ["city/supervised", "--data.root", tmp_path / "city", "--data.packed", tmp_path / "pack", *SMALL]
     code, shown, _ = run(capsys, "pack", *arguments)

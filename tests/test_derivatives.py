@@ -1,4 +1,4 @@
-"""What may differentiate the losses and what is refused; tensors that autograd treats apart."""
+"""Supported and refused ways to differentiate the losses; tensors that autograd treats specially."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def tensors_lie_on_the_device():
-    """Where the operators' fastest engine runs."""
+    """Create tensors on the device of the operators' fastest engine."""
     with torch.device(DEVICE):
         yield
 

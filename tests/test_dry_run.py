@@ -60,7 +60,7 @@ def test_a_prepared_run_is_predicted_like_its_method():
 
 
 def test_one_device_is_predicted_for_all(monkeypatch):
-    """No process is started and no launcher asked, but the images are shared out."""
+    """Images are shared out among devices, without starting a process or asking a launcher."""
     config = tiny_run()
     config = dataclasses.replace(
         config,

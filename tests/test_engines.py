@@ -1,4 +1,4 @@
-"""Which engine runs where, and what a refused one says."""
+"""Choice of the engine, and the messages of refused engines."""
 
 import pytest
 import torch

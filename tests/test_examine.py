@@ -38,7 +38,7 @@ def test_a_competitor_that_computes_another_loss_is_wrong(case) -> None:
 @pytest.mark.parametrize("name", ["public", "reference", "eager", "argmax_cross_entropy"])
 @pytest.mark.parametrize("size", [None, (62, 62), (38, 48)])  # few pixels fall on a logit, where ties remain
 def test_16_bit_logits_stay_within_what_is_allowed(name, size) -> None:
-    """With ties in a few per cent of the pixels, and none after interpolation in float32."""
+    """Logits tie in a few per cent of the pixels, and not at all after interpolation in float32."""
     case = Case(shape=(2, 19, 16, 16) if size else (2, 19, 64, 64), size=size, dtype=torch.bfloat16)
     found = examine(case, provider(name), CPU)
     assert found.wrong_share <= found.allowed_share

@@ -115,7 +115,7 @@ def test_names_that_differ_need_no_sub_folders(tmp_path):
 
 @pytest.mark.parametrize("ours", [False, True], ids=["drawn by hand", "exported earlier"])
 def test_labels_are_never_written_over(tmp_path, ours):
-    """Neither those of the user nor predictions that serve as labels now."""
+    """Neither the user's labels nor predictions that now serve as labels are written over."""
     config, _ = folder_set(tmp_path / "data", ["a", "b"])
     dataset, target = build_val_dataset(config.data), tmp_path / "data/images/../labels/val"
     if ours:

@@ -1,4 +1,4 @@
-"""What the loss promises, for every engine: each test names one line of the contract."""
+"""The contract of the loss, for every engine: each test names one line of it."""
 
 import pytest
 import torch

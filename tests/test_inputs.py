@@ -141,7 +141,7 @@ def test_cutmix_partner(partner):
 
 @pytest.mark.parametrize("kind", ["one view", "donors"])
 def test_partner_means_nothing_without_two_random_views(kind):
-    """Where there is no partner to repeat the order for, every epoch has an order of its own."""
+    """Every epoch has an order of its own if there is no partner to repeat the order for."""
     config = changed(
         tiny_run(partner="same"),
         data={"num_unlabelled": 8},

@@ -21,7 +21,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(params=["eager", "triton"])
 def engine(request):
-    """Both engines."""
+    """Engine of the losses with labels."""
     return request.param
 
 

@@ -114,7 +114,7 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
 
 @pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "ael"])
 def test_a_teacher_resumes_too(tmp_path, name):
-    """With AEL also the banks, and the donors that were chosen but not yet used."""
+    """AEL also resumes its banks, and the donors that were chosen but not yet used."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     banks = {"donor_lead": 2, "bank_momentum": 0.5} if name == "ael" else {}
     config = tiny_run(name=name, loss="fpl", ema_decay=0.5, **banks)

@@ -137,7 +137,7 @@ def test_padding_counts_unless_ignored(cutmix):
 
 
 def test_validity_of_a_mixture_is_mixed():
-    """Where only the pasted view is valid, exactly the pasted pixels count."""
+    """If only the pasted view is valid, exactly the pasted pixels count."""
     batch = make_batch(2)
     first, second = batch.unlabelled
     batch = batch._replace(

@@ -92,7 +92,7 @@ def test_a_dead_loader_process_is_one_line(how):
 
 
 def test_a_bus_error_is_one_of_shared_memory():
-    """As torch words it; the signal itself would leave a core."""
+    """The test uses torch's text of the error; the signal itself would leave a core file."""
     text = (
         "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of"
     )

@@ -18,7 +18,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def tensors_lie_on_the_device():
-    """Where the operators' fastest engine runs."""
+    """Create tensors on the device of the operators' fastest engine."""
     with torch.device(DEVICE):
         yield
 
@@ -171,7 +171,7 @@ def test_no_gradient_is_computed_where_none_is_asked():
 
 
 def test_import_needs_torch_alone():
-    """In a process where triton and every training package are hidden; the loss still runs."""
+    """The loss runs in a process where triton and every training package are hidden."""
     code = (
         "import sys\n"
         "for name in ('triton', 'timm', 'lightning', 'torchvision', 'torchmetrics', 'jsonargparse', 'rich'):\n"

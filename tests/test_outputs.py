@@ -66,7 +66,7 @@ def test_ours_is_not_written_over_while_it_is_read(tmp_path):
 
 
 def test_what_appears_meanwhile_is_refused(tmp_path):
-    """On a file system that takes A.png and a.png for one, too."""
+    """A file that appears is refused, also on a file system that does not distinguish A.png and a.png."""
     outputs = Outputs(tmp_path, [Path("a.png")], option="--out")
     (tmp_path / "a.png").write_bytes(b"years of work")
     with pytest.raises(ValueError, match="must not write over"):

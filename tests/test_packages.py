@@ -105,7 +105,7 @@ def test_a_package_is_built_once_and_said_once(cache, caplog, monkeypatch):
 
 
 def _start_of_machine_code(package):
-    """Where the shared library begins inside the package."""
+    """Offset of the shared library inside the package."""
     with zipfile.ZipFile(package) as file:
         (library,) = [info for info in file.infolist() if info.filename.endswith(".so")]
     data = package.read_bytes()

@@ -21,7 +21,7 @@ def test_rows_have_a_number_for_every_column(data):
 
 
 def test_gains_agree_with_their_rows():
-    """All but one, which the paper prints so."""
+    """All gains agree but one, which is printed so in the paper."""
     wrong, right = [], 0
     for data, (fpl, baseline) in itertools.product(PARTITIONS, BASELINES.items()):
         for column in COLUMNS[data]:

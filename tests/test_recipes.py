@@ -70,7 +70,7 @@ def test_length_of_cps(data, steps, method):
 
 
 def test_what_cps_trains_with():
-    """From the code that FPL published on top of CPS, with the factor that its eight processes hide."""
+    """Settings of FPL's code on top of CPS, with the factor that its eight processes hide."""
     for data, crop in (("voc", 512), ("city", 800)):
         config = make_recipe(f"{data}/fpl_cps_cutmix")
         assert config.augment.crop == config.eval.window == (crop, crop)
@@ -95,7 +95,7 @@ def test_length_of_ael(data, steps, method):
 
 @pytest.mark.parametrize("method", ["ael", "fpl_ael"])
 def test_what_ael_trains_with(method):
-    """From its public code and that of FPL on top of it, with the factor that its eight processes hide."""
+    """Settings of the public code and of FPL's code on top of it, with the factor that its eight processes hide."""
     voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
     for config, crop in ((voc, 513), (city, 769)):
         assert config.augment.crop == (crop, crop)
@@ -223,7 +223,7 @@ def test_label_ids_train_and_evaluate_like_train_ids(tmp_path):
 
 
 def test_predictions_for_the_cityscapes_benchmark(tmp_path):
-    """By evaluation and by prediction, of the same network and protocol, they are the same files."""
+    """Evaluation and prediction by the same network and protocol write equal files."""
     run = train_cell(tmp_path, "city", "ael")
     images = tmp_path / "data" / "images" / "val"
     assert main(["eval", str(run), "--export", str(tmp_path / "eval")]) == 0

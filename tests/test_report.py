@@ -230,7 +230,7 @@ def test_ignored_pixels_have_no_class_s_colour(palette) -> None:
 
 
 def test_losses_of_two_networks_are_drawn_per_network(run: Path, tmp_path: Path) -> None:
-    """So that they can be compared with those of one network."""
+    """Losses per network can be compared with the losses of a single network."""
     both = []
     for path, name in ((run, "cps"), (write_run(tmp_path / "supervised", seed=1), "supervised")):
         config = yaml.safe_load((path / "config.yaml").read_text())

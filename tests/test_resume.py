@@ -189,7 +189,7 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_a_run_that_has_no_checkpoint_yet_is_held_as_well(tmp_path):
-    """Not taken for one that has lost its checkpoints."""
+    """Such a run is not mistaken for one that has lost its checkpoints."""
     folder = RunFolder(tmp_path / "run")
     folder.create(tiny_run())
     folder.evaluation.write_text("{}")
@@ -200,7 +200,7 @@ def test_a_run_that_has_no_checkpoint_yet_is_held_as_well(tmp_path):
 
 
 def test_two_processes_that_begin_at_once(tmp_path, monkeypatch):
-    """Both have found the folder free; the second one to make it is refused."""
+    """Both processes find the folder free; the second one to create it is refused."""
     folder, others = RunFolder(tmp_path / "run"), []
 
     def leaks(*_):

@@ -12,7 +12,7 @@ from fpl_fast.trainer.schedule import num_labelled, num_steps
         # as the public code of CPS counts them; 1/32 by the rule of equal totals
         ("voc", "cps", {"1/16": 39_680, "1/8": 39_338, "1/4": 39_680, "1/2": 39_660}),
         ("city", "cps", {"1/32": 44_640, "1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640}),
-        # and that of AEL
+        # as the public code of AEL counts them
         ("voc", "ael", {"1/16": 49_600, "1/8": 46_320, "1/4": 39_680}),
         ("city", "ael", {"1/32": 36_000, "1/16": 34_800, "1/8": 32_600, "1/4": 27_800, "1/2": 18_600}),
     ],

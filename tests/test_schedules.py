@@ -72,7 +72,7 @@ def test_a_number_that_is_computed(logits):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_number_as_an_attribute(name, logits):
-    """Of the user's own module, and of ours."""
+    """Attributes of the user's own module, and of ours, may follow a schedule."""
 
     class Step(nn.Module):
         value = 0.5

@@ -193,7 +193,7 @@ def test_values_that_stand_for_nothing(tmp_path, options, stored, message):
 
 
 def test_the_advice_can_be_typed(tmp_path):
-    """Both remedies of the message, as they stand there, with a class for CLASS."""
+    """Both remedies work as the message words them, with a class for CLASS."""
     with pytest.raises(ValueError, match="got 11 ") as error:
         one_label(tmp_path / "a", [0, 11], num_classes=3)
     ignore, label_map = re.findall(r"--data\.\S+ '[^']*'", str(error.value))

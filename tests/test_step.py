@@ -119,7 +119,7 @@ def test_step_reads_nothing_back(changes, monkeypatch) -> None:
 
 
 def test_convolutions_are_chosen_by_trial_in_the_step_alone(monkeypatch) -> None:
-    """Forward and backward see the mode; what follows, such as evaluation, sees that of before."""
+    """Forward and backward see the mode; later code, such as evaluation, sees the previous mode."""
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     arguments, method = prepare({"name": "supervised"})
     seen = []

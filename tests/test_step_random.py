@@ -17,7 +17,7 @@ def test_draws_follow_the_weights():
 
 
 def numbers(seed, num_images):
-    """What a step of a process draws: common, by image, common again."""
+    """Draw the numbers of a process's step: common, by image, common again."""
     random, weight = StepRandom(seed, torch.device("cpu")), torch.arange(1.0, 8.0).expand(50, -1)
     return draw(weight, random.generator), random.rows(num_images, 3, 5), draw(weight, random.generator)
 

@@ -98,7 +98,7 @@ def test_resume_and_workers_change_nothing(num_workers):
 
 
 def test_an_image_may_be_named():
-    """With the augmentation of the position, whatever the stream's own order."""
+    """A named image gets the augmentation of its position, independently of the stream's own order."""
     s = stream(6)
     own = s.index_at(17)
     assert_same(s[17, Donor(own, 3)], s[17] | {"wanted": 3})

@@ -13,7 +13,7 @@ UPSAMPLING = Case(shape=(16, 19, 200, 200), size=(800, 800), dtype=torch.bfloat1
 
 
 def rows_of(tmp_path, cells, device="NVIDIA H100 80GB HBM3"):
-    """What the table says, by the text of its rows: (target, measured, met)."""
+    """Rows of the table by their text: (target, measured, met)."""
     lines = targets_table(read_results(write_results(tmp_path / "x.json", cells, device=device))).splitlines()
     rows = [tuple(part.strip() for part in line.strip("|").split("|")) for line in lines[2:]]
     return {text: rest for text, *rest in rows}

@@ -31,7 +31,7 @@ def test_the_lists_name_tells_the_folder():
     ):
         assert located(list_name) == train
     assert located("val.txt") == [("val/image/2099_004321.jpg", "val/label/2099_004321.png")]
-    assert located("training/val.txt") == located("val.txt")  # the name of the file counts, not that of its folder
+    assert located("training/val.txt") == located("val.txt")  # the name of the file counts, not the name of its folder
 
 
 @pytest.mark.parametrize("labels", ["SegmentationClassAug", "SegmentationClass"])

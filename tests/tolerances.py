@@ -33,7 +33,7 @@ INVARIANT = {"rtol": 1e-4, "atol": 2e-6}
 
 
 def widened(tolerance: dict[str, float], logits: torch.Tensor, *, count: int = 1) -> dict[str, float]:
-    """With room for what exponentials of logits of this size lose, in each of ``count`` terms."""
+    """Widen a tolerance by the rounding of exponentials of logits of this size, in each of ``count`` terms."""
     largest = 0.0 if logits.numel() == 0 else logits.abs().max().item()
     assert largest < float("inf")
     return {**tolerance, "atol": tolerance["atol"] + count * PER_LOGIT * largest}

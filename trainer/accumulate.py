@@ -1,10 +1,10 @@
 """The loss and gradient of one step, computed in micro-batches on one or many processes.
 
-They are those of the whole batch at once wherever a term is a mean over images or over pixels that can be counted
-beforehand, because every micro-batch of every process counts by its pixels. What scales a loss and needs the networks'
-outputs (the balance of the fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels of
-CutMix-Seg) is that of all processes, but of one micro-batch at a time; so are batch normalisation (on GPUs, by
-SyncBatchNorm) and what AEL draws. Dropout is drawn in each process.
+They equal loss and gradient of the whole batch at once wherever a term is a mean over images, or over pixels that can
+be counted beforehand: every micro-batch of every process is weighted by its number of pixels. Some quantities span all
+processes but only one micro-batch at a time: the scalings of a loss that need the networks' outputs (the balance of the
+fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels of CutMix-Seg), batch normalisation
+(on GPUs, by SyncBatchNorm), and the random draws of AEL. Dropout is drawn in each process.
 """
 
 from functools import reduce
@@ -23,7 +23,7 @@ __all__ = ["backward"]
 def backward(
     fabric: Fabric, module: _FabricModule, batch: Batch, progress: float, *, num_micro_batches: int = 1
 ) -> dict[str, Tensor]:
-    """Add the gradient of a batch to that of the parameters.
+    """Add the gradient of a batch to the gradient of the parameters.
 
     loss = sum over terms of (sum over all micro-batches of n_i * term_i) / (sum of n_i), with n_i the method's
     ``denominators`` of the term, 1 where it names none.
@@ -36,8 +36,8 @@ def backward(
         num_micro_batches: Parts that follow each other through the networks.
 
     Returns:
-        ``loss``, its terms and the telemetry: 0-d, detached, means over this process's micro-batches; their means over
-        the processes are those of the step (telemetry: plain means).
+        ``loss``, its terms and the telemetry: 0-d, detached, means over this process's micro-batches. Averaged over the
+        processes, they are the values of the step (telemetry: plain means).
     """
     micro_batches = batch.split(num_micro_batches)
     sums: dict[str, Tensor] = {}
@@ -56,7 +56,7 @@ def backward(
 
 
 def _weights(fabric: Fabric, method: Method, micro_batches: list[Batch]) -> list[dict[str, Tensor]]:
-    """By term, what a micro-batch counts in the mean over all of them: n_i over the mean n of the step."""
+    """Weights of each micro-batch in the mean over all of them, by term: n_i over the mean n of the step."""
     if len(micro_batches) * fabric.world_size == 1:
         return [{}]
     denominators = [method.denominators(micro_batch) for micro_batch in micro_batches]

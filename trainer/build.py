@@ -1,4 +1,4 @@
-"""From a configuration to hardware, networks and methods."""
+"""Building hardware, networks and methods from a configuration."""
 
 import dataclasses
 import logging
@@ -36,11 +36,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def make_fabric(config: TrainConfig, *, alone: bool = False) -> Fabric:
-    """Launch device, precision and processes; under torchrun or srun, which have started them, those decide.
+    """Launch device, precision and processes; processes that torchrun or srun has started are taken over.
 
     Args:
         config: Hardware of the run.
-        alone: Whether this is one process on one device, whatever launcher or configuration say.
+        alone: Whether this is one process on one device, regardless of launcher and configuration.
 
     Raises:
         ValueError: The device cannot run the precision, there are too few devices, or srun's tasks are not known.
@@ -54,7 +54,7 @@ def make_fabric(config: TrainConfig, *, alone: bool = False) -> Fabric:
     if config.threads:
         torch.set_num_threads(config.threads)
     for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # every process would introduce itself
+        logging.getLogger(name).setLevel(logging.WARNING)  # otherwise every process would introduce itself
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
@@ -65,7 +65,7 @@ def make_fabric(config: TrainConfig, *, alone: bool = False) -> Fabric:
     )
     fabric.launch()
     if not fabric.is_global_zero:
-        logging.getLogger("fpl_fast").setLevel(logging.ERROR)  # what all processes have to say, the first one says
+        logging.getLogger("fpl_fast").setLevel(logging.ERROR)  # the first process speaks for all
     return fabric
 
 
@@ -91,7 +91,7 @@ def count_devices(config: TrainConfig) -> tuple[int, int]:
 
 
 def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
-    """The network (N, 3, H, W) -> (N, num_classes, H / 4, W / 4) of logits, freshly initialised.
+    """Build a freshly initialised network from (N, 3, H, W) to logits (N, num_classes, H / 4, W / 4).
 
     Raises:
         ValueError: There is no such backbone, or it cannot have that output stride.
@@ -109,7 +109,7 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
 
 
 def describe_start(config: ModelConfig, num_networks: int) -> str:
-    """Which weights the networks of a run start from.
+    """Describe the weights that the networks of a run start from.
 
     Example:
         >>> describe_start(ModelConfig(pretrained=True), 2)
@@ -123,16 +123,16 @@ def describe_start(config: ModelConfig, num_networks: int) -> str:
 
 
 def without_pretraining(config: RunConfig) -> RunConfig:
-    """The same run without the weights it starts from, for networks whose weights come from a checkpoint or not at all.
+    """Remove the initial weights from a run, for networks whose weights come from a checkpoint or not at all.
 
-    Neither the network nor the file of those weights need be at hand then.
+    Neither network access nor the file of weights is needed then.
     """
     model = dataclasses.replace(config.model, pretrained=False, weights_file=None)
     return dataclasses.replace(config, model=model)
 
 
 def build_method_networks(config: RunConfig, num_classes: int) -> Method:
-    """The method of a run with its networks, laid out, synchronised and compiled as the configuration says.
+    """Build the method of a run with its networks, laid out, synchronised and compiled as the configuration says.
 
     Raises:
         ValueError: See ``make_network``.

@@ -16,7 +16,7 @@ __all__ = ["load_checkpoint", "load_random_state", "random_state", "save_checkpo
 
 _FORMAT = "fpl-fast checkpoint"
 _VERSION = 2
-_MARK = b"fpl-fast SHA-256"  # ahead of the digest of all before it, at the end of the file; torch.load does not mind
+_MARK = b"fpl-fast SHA-256"  # precedes the digest of all before it, at the end of the file; torch.load ignores both
 _OTHER = {"last.ckpt": "best.ckpt", "best.ckpt": "last.ckpt"}
 _TAIL = len(_MARK) + hashlib.sha256().digest_size
 
@@ -36,7 +36,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             writer = _Digesting(file)
             try:
                 torch.save({"format": _FORMAT, "version": _VERSION, **state}, cast("BinaryIO", writer))
-            except RuntimeError as error:  # torch hides what the file system said
+            except RuntimeError as error:  # torch hides the error of the file system
                 raise writer.error or error from None
             file.write(_MARK + writer.digest.digest())
     except OSError as error:
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Digesting:
-    """A file to write to that keeps a digest, and the error that writing met."""
+    """File to write to that keeps a digest of its content, and the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def why_unreadable(error: Exception) -> str:
-    """What kept torch from reading a file, in a few words; not its advice to read it unsafely."""
+    """Describe in a few words why torch could not read a file, without its advice to read it unsafely."""
     text = str(error)
     if "weights_only" in text:
         found = re.search(r"GLOBAL ([\w.]+)", text)
@@ -112,7 +112,7 @@ def why_unreadable(error: Exception) -> str:
 
 
 def _is_whole(file: BinaryIO) -> bool:
-    """Whether a file ends in the digest of what is before."""
+    """Whether a file ends in the digest of its content."""
     rest = file.seek(0, os.SEEK_END) - _TAIL
     if rest < 0:
         return False
@@ -128,13 +128,13 @@ def _is_whole(file: BinaryIO) -> bool:
 
 
 def _remedy(path: Path) -> str:
-    """The other checkpoint of the run, where there is one."""
+    """Advice to use the other checkpoint of the run, where there is one."""
     other = path.with_name(_OTHER.get(path.name, path.name))
     return f": copy {other.name}, the run's other checkpoint, over it" if other != path and other.is_file() else ""
 
 
 def random_state() -> dict[str, Any]:
-    """The states of the global generators of Python, NumPy and torch (CPU and current GPU)."""
+    """Read the states of the global generators of Python, NumPy and torch (CPU and current GPU)."""
     numpy_state = np.random.get_state(legacy=True)
     assert isinstance(numpy_state, tuple)
     name, keys, position, has_gauss, gauss = numpy_state

@@ -1,4 +1,4 @@
-"""The command line: ``fpl-fast COMMAND ...``. Whatever the user got wrong is one line and exit code 2."""
+"""The command line: ``fpl-fast COMMAND ...``. A user error gives one line and exit code 2."""
 
 import importlib
 import logging
@@ -29,13 +29,13 @@ _USAGE = "usage: fpl-fast COMMAND [...]\n\n{commands}\n\nfpl-fast COMMAND --help
 
 
 class StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what is standard error at the time: a progress bar puts itself there, to print lines above it."""
+    """Writes to the current standard error, which a progress bar replaces by itself to print lines above it."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # nobody sets it
+    def stream(self) -> TextIO:  # type: ignore[override]  # the attribute is never set
         """Standard error."""
         return sys.stderr
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Without the program's name; default those of the process.
+        arguments: Without the program's name; default the arguments of the process.
 
     Returns:
         Exit code: 0, 2 after a user error, 128 + signal after a stop by signal.
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if text is None and isinstance(error, RuntimeError):
             if not str(error).startswith("DataLoader worker"):
                 raise
-            text = str(loader_fault(error))  # torch tells of a dead process in whatever this one is doing
+            text = str(loader_fault(error))  # torch reports a dead loader from wherever this process happens to be
         return _fail(text or str(error))
     except KeyboardInterrupt:
         return 130

@@ -1,4 +1,4 @@
-"""Where the time and the memory of a run go."""
+"""Measurement of the time and the memory of a run."""
 
 import math
 import resource
@@ -19,7 +19,7 @@ _Item = TypeVar("_Item")
 class Clock:
     """Splits the wall clock of a run into start-up, training, waiting for batches, and pauses.
 
-    The first step of a process compiles what is compiled: it is start-up, which neither rates nor ``elapsed_s`` count.
+    The first step of a process includes compilation. It belongs to start-up, which rates and ``elapsed_s`` leave out.
 
     Args:
         elapsed_s: Seconds that earlier parts of the run took.
@@ -40,7 +40,7 @@ class Clock:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds of the run so far, pauses and earlier parts included, start-up not."""
+        """Seconds of the run so far, including pauses and earlier parts, excluding start-up."""
         return self._before + (time.perf_counter() - self._made if self.started else 0.0)
 
     def waiting(self, items: Iterable[_Item]) -> Iterator[_Item]:
@@ -57,7 +57,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the rates."""
+        """Exclude the time inside the context from the rates."""
         before = time.perf_counter()
         yield
         self._mark += time.perf_counter() - before
@@ -65,7 +65,7 @@ class Clock:
     def read(self, num_images: int) -> dict[str, float]:
         """Rates since the last reading, in which ``num_images`` images were trained on; starts anew.
 
-        The first reading also tells the seconds of start-up; where it covers nothing else, its rates are NaN.
+        The first reading also has the seconds of start-up; if it covers nothing else, its rates are NaN.
         """
         now = time.perf_counter()
         seconds = max(now - self._mark, 1e-9) if num_images else math.nan
@@ -77,7 +77,7 @@ class Clock:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Let ``peak_memory_mb`` begin anew, as far as the system permits it."""
+    """Reset ``peak_memory_mb``, as far as the system permits it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -88,8 +88,8 @@ def reset_peak_memory(device: torch.device) -> None:
 def peak_memory_mb(device: torch.device) -> float:
     """Most memory held at a time since ``reset_peak_memory``, in MB.
 
-    On a GPU that is allocated tensors; on a CPU, the resident memory of the whole process, libraries and what earlier
-    work has left included (and since its start, where the system cannot begin anew).
+    On a GPU this counts allocated tensors. On a CPU it is the resident memory of the whole process, including libraries
+    and memory left from earlier work (and since the start of the process, where the system cannot reset the peak).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
@@ -102,7 +102,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that processes could still have, page cache included; None where the system does not tell."""
+    """Memory that processes could still allocate, including page cache; None where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Configurations from and to YAML and the command line, with types checked and misspelt keys answered.
+"""Configurations from and to YAML and the command line, with checked types and suggestions for misspelt keys.
 
 The dataclasses of config/ are the only description: jsonargparse reads fields, types, defaults and the docstring
 under each field from them.
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 
-# One class held the settings of all methods, and a run wrote them all.
+# Early runs had one class for the settings of all methods, and wrote all of them.
 _WRITTEN_BY_EARLY_RUNS = {"cutmix", "partner", "ema_decay", "bank_momentum", "paste_draws", "donor_lead", "threshold"}
 
 _LOAD = get_loader("yaml")
 
 
 def _load_value(text: str) -> Any:
-    """The value of an option; jsonargparse by itself stumbles over one number without a value, as in {11: null}."""
+    """Parse the value of an option; jsonargparse by itself fails on a single number as a key, as in {11: null}."""
     try:
         return _LOAD(text)
     except TypeError:
@@ -49,16 +49,16 @@ set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 def config_to_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as nested plain values, as YAML holds it; the inverse of ``config_from_dict``."""
+    """Convert a configuration to nested plain values, as YAML holds it; the inverse of ``config_from_dict``."""
     return _plain(dataclasses.asdict(config))
 
 
 def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> RunConfig:
-    """A configuration from nested plain values; keys that are missing take their defaults.
+    """Build a configuration from nested plain values; missing keys take their defaults.
 
     Args:
         values: As ``config_to_dict`` writes it; ``data.kind`` chooses the kind of data set, ``method.name`` the method.
-        source: What error messages call the values, such as a file name.
+        source: Name of the values in error messages, such as a file name.
 
     Raises:
         ValueError: A key is unknown (the nearest one is named), a value has the wrong type or breaks its rule.
@@ -109,13 +109,13 @@ def save_config(config: RunConfig, path: str | Path) -> None:
 def override_config(
     config: RunConfig, arguments: Sequence[str], *, prog: str = "fpl-fast", description: str = ""
 ) -> RunConfig:
-    """A configuration changed by command-line arguments such as ``--optim.lr 0.01``; ``--help`` lists and leaves.
+    """Change a configuration by command-line arguments such as ``--optim.lr 0.01``; ``--help`` lists them and exits.
 
     Args:
-        config: Where the defaults come from.
+        config: Source of the defaults.
         arguments: Options and their values.
         prog: Command that the help shows.
-        description: What the help says first.
+        description: First text of the help.
 
     Raises:
         ValueError: An argument is unknown (the nearest one is named), or a value has the wrong type or breaks its rule.
@@ -134,7 +134,7 @@ def override_config(
 
 
 def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") -> ArgumentParser:
-    """A parser with one option for each field, whose defaults are the values of ``config``."""
+    """Build a parser with one option for each field, whose defaults are the values of ``config``."""
     parser = ArgumentParser(
         prog=prog,
         usage=f"{prog} [--section.key value ...]",
@@ -153,7 +153,7 @@ def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") ->
 
 
 def describe_fields(cls: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, on one line."""
+    """Read the docstring under each field of a dataclass, on one line."""
     docs = {}
     for base in reversed(cls.__mro__[:-1]):
         for param in docstring_parser.parse_from_object(base).params:
@@ -162,7 +162,7 @@ def describe_fields(cls: type) -> dict[str, str]:
 
 
 def _sections(config: RunConfig) -> dict[str, Any]:
-    """Classes of the parts of a configuration that are dataclasses themselves."""
+    """Classes of the sections of a configuration, by name."""
     return {f.name: type(getattr(config, f.name)) for f in dataclasses.fields(config) if f.name != "recipe"}
 
 
@@ -172,7 +172,7 @@ def _section(cls: Any) -> Any:
 
 
 def _chosen(values: Mapping[str, Any], section: str, key: str, default: str, known: Iterable[str], source: str) -> str:
-    """The setting that chooses the class of a section."""
+    """Read the setting that chooses the class of a section."""
     given = values.get(section) or {}
     chosen = given.get(key, default) if isinstance(given, Mapping) else default
     if chosen not in known:
@@ -186,14 +186,14 @@ def _settings(name: str) -> set[str]:
 
 
 def _of_another_method(key: str, name: str) -> str:
-    """An ending for the error about a setting that other methods have."""
+    """Ending of the error about a setting that belongs to other methods."""
     section, _, setting = key.partition(".")
     others = [other for other in METHODS if section == "method" and setting in _settings(other)]
     return f": a setting of {', '.join(others)}, not of {name}" if others else ""
 
 
 def _without_foreign_settings(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Values without the settings of other methods, where all of them were written, as early runs did."""
+    """Drop the settings of other methods from values that hold the settings of all, as early runs wrote them."""
     given = values.get("method")
     if not isinstance(given, Mapping) or not given.keys() >= _WRITTEN_BY_EARLY_RUNS:
         return values
@@ -202,7 +202,7 @@ def _without_foreign_settings(values: Mapping[str, Any], name: str) -> Mapping[s
 
 
 def _kinds(config: RunConfig) -> dict[str, Any]:
-    """The type of each setting by its key."""
+    """Type of each setting, by its key."""
     sections = _sections(config)
     return {"recipe": str} | {
         f"{name}.{f.name}": f.type for name, cls in sections.items() for f in dataclasses.fields(cls)
@@ -210,7 +210,7 @@ def _kinds(config: RunConfig) -> dict[str, Any]:
 
 
 def _given(arguments: Sequence[str]) -> dict[str, str]:
-    """What a command line gives for each setting, by its key."""
+    """Texts that a command line gives for settings, by key."""
     given = {}
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
         name, equals, value = argument.removeprefix("--").partition("=")
@@ -224,13 +224,13 @@ def _keys(parser: ArgumentParser) -> list[str]:
 
 
 def _to_config(values: dict[str, Any], like: RunConfig) -> RunConfig:
-    """The dataclasses of ``like`` from values that jsonargparse has checked."""
+    """Build the dataclasses of ``like`` from values that jsonargparse has checked."""
     sections = _sections(like)
     return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections and their settings as dotted keys; the value of a setting may be a mapping itself."""
+    """Flatten sections and their settings to dotted keys; the value of a setting may be a mapping itself."""
     flat: dict[str, Any] = {}
     for section, value in values.items():
         flat |= {f"{section}.{key}": v for key, v in value.items()} if isinstance(value, Mapping) else {section: value}
@@ -238,7 +238,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, for YAML."""
+    """Convert tuples to lists, for YAML."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""What settings may be, in words, for messages to people who need not know Python."""
+"""Types of settings in words, for messages to people who need not know Python."""
 
 import re
 import types
@@ -15,7 +15,7 @@ _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 
 def describe_type(kind: Any) -> str:
-    """What a setting of a type must be.
+    """Describe the values that a setting of a type may have.
 
     Example:
         >>> describe_type(tuple[int, int] | None)
@@ -37,12 +37,12 @@ def describe_type(kind: Any) -> str:
 
 
 def explain(message: str, kinds: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The message of a parser about a setting, without Python's names of types.
+    """Reword the message of a parser about a setting without Python's names of types.
 
     Args:
-        message: Of jsonargparse or argparse.
+        message: Message of jsonargparse or argparse.
         kinds: Types of the settings, by key.
-        given: What was given for them.
+        given: Texts that were given for them.
     """
     message = " ".join(message.split())
     found = re.match(r'(?:Parser key "|argument --)([\w.]+)', message)

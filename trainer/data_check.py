@@ -1,4 +1,4 @@
-"""What ``fpl-fast data check`` finds out: files, labels, overlaps, and whether the data fits in memory."""
+"""Checks of ``fpl-fast data check``: files, labels, overlaps, and whether the data fits in memory."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """A part of a data set: its list, its samples, and what they hold."""
+    """A part of a data set: its list, its samples, and their contents."""
 
     split: Split
     dataset: FolderDataset
@@ -47,7 +47,7 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What a data set is.
+    """Result of checking a data set.
 
     Attributes:
         parts: By name: ``labelled``, ``unlabelled`` if the method reads it, ``val``.
@@ -64,7 +64,7 @@ class DataReport:
 
     @property
     def problems(self) -> list[str]:
-        """All that must not be, files that two parts name once."""
+        """All faults; a fault of a file that two parts name is listed once."""
         bad = itertools.chain.from_iterable(part.found.problems for part in self.parts.values())
         return list(dict.fromkeys([*bad, *self.wrong]))
 
@@ -90,10 +90,10 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
 
     Args:
         config: The run that would read it.
-        progress: From the name of a part to what is called with (images done, images in all).
+        progress: Maps the name of a part to a function that is called with (images done, images in all).
 
     Raises:
-        ValueError: See ``read_file_splits``. What is wrong with files and labels is in the report.
+        ValueError: See ``read_file_splits``. Faults of files and labels are in the report.
     """
     splits, parts = read_file_splits(config), {}
     assert isinstance(config.data, FileData)
@@ -114,7 +114,7 @@ def examine_data(config: RunConfig, progress: Callable[[str], Callable[[int, int
 
 
 def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[str], list[str]]:
-    """Sentences on images that are in validation and training; and on other images that are named twice.
+    """Find images that are in validation and training, and other images that are named twice; one sentence each.
 
     Images of a public data set are known by their public names, since lists may place one of them in two folders;
     others by their paths.
@@ -136,9 +136,9 @@ def find_overlaps(data: DataConfig, splits: Mapping[str, Split]) -> tuple[list[s
 
 
 def find_copies(parts: Mapping[str, PartReport]) -> list[str]:
-    """Sentences on validation images that are trained on under other names: equal in size and checksum.
+    """Find validation images that are trained on under other names, with equal size and checksum; one sentence each.
 
-    Images that name each other are left to ``find_overlaps``.
+    Images of the same name are left to ``find_overlaps``.
     """
     val = parts["val"]
     store, names = val.dataset.store, {pair.image for pair in val.split.pairs}
@@ -166,7 +166,7 @@ def find_copies(parts: Mapping[str, PartReport]) -> list[str]:
 
 
 def require_no_leaks(data: DataConfig, splits: Mapping[str, Split]) -> None:
-    """Refuse to train on what is evaluated on.
+    """Refuse to train on validation images.
 
     Raises:
         ValueError: A validation image is among the labelled or the unlabelled ones.
@@ -177,12 +177,12 @@ def require_no_leaks(data: DataConfig, splits: Mapping[str, Split]) -> None:
 
 
 def _method(config: MethodConfig) -> Method:
-    """The method, to be asked what it reads: with networks that are none."""
+    """Build the method with placeholder networks, to ask it for its inputs."""
     return build_method(config, nn.Identity)
 
 
 def _loader_bytes(config: RunConfig) -> int:
-    """Crops that workers hold ready: 3 bytes of image, 1 of validity and 1 of label a pixel."""
+    """Bytes of the crops that workers hold ready: 3 of image, 1 of validity and 1 of label a pixel."""
     train, method = config.train, _method(config.method)
     labelled = (1 + method.reads_paste_sources) * train.batch_labelled
     unlabelled = method.num_unlabelled_views * train.batch_unlabelled

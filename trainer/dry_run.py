@@ -1,7 +1,7 @@
-"""Whether a run fits and how long it will take, from two of its steps on random images.
+"""Prediction of whether a run fits and how long it will take, from two of its steps on random images.
 
-Shapes and batches are the run's own; nothing is read and nothing is written. What the steps take is measured on this
-machine; memory is predicted beforehand, so that a run that cannot fit is not tried.
+Shapes and batches are the run's own; nothing is read and nothing is written. Time and memory of the steps are measured
+on this machine. Memory is also predicted beforehand, so that a run that cannot fit is not tried.
 """
 
 import dataclasses
@@ -39,39 +39,39 @@ _PROBE_LABELLED = (2, 4)
 
 
 class Prediction(NamedTuple):
-    """Memory on one device, bytes; an estimate that leaves out workspaces, fragments and the libraries themselves."""
+    """Memory on one device, bytes; an estimate without workspaces, fragmentation and the libraries themselves."""
 
     state: int  # weights, teachers, gradients, momentum
-    activations: int  # what the forward passes keep for the backward pass
+    activations: int  # tensors that the forward passes keep for the backward pass
 
     @property
     def total(self) -> int:
-        """Both."""
+        """State and activations together."""
         return self.state + self.activations
 
 
 class PreparedRun(NamedTuple):
-    """A run that could begin."""
+    """A run that is ready to begin."""
 
     fabric: Fabric
     method: Method  # on the device, in train mode
     predicted: Prediction
-    available: int | None  # bytes free on the device before the networks; None where the system does not tell
+    available: int | None  # bytes free on the device before the networks; None where the system does not report it
 
     @property
     def device(self) -> str:
-        """What the device is called."""
+        """Name of the device."""
         device = self.fabric.device
         return "CPU" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
     @property
     def fits(self) -> bool:
-        """Whether the prediction is not above what is free, as far as that is known."""
+        """Whether the predicted memory is free, as far as that is known."""
         return self.available is None or self.predicted.total <= self.available
 
 
 class DryRun(NamedTuple):
-    """What was found."""
+    """Result of a dry run."""
 
     device: str
     num_unlabelled_views: int
@@ -81,7 +81,7 @@ class DryRun(NamedTuple):
     first_step_s: float  # with compilation and allocation
     step_s: float
     peak_memory_mb: float
-    is_first: bool  # whether this process is the one that speaks
+    is_first: bool  # whether this process is the one that reports
 
 
 class RandomImages:
@@ -107,7 +107,7 @@ class RandomImages:
         return Sample(image, torch.randint(self.num_classes, self.size, dtype=torch.uint8, generator=generator))
 
     def name(self, index: int) -> str:
-        """Its number."""
+        """Index of the image, as text."""
         return str(index)
 
 
@@ -115,7 +115,7 @@ def dry_run(config: RunConfig) -> DryRun:
     """Predict memory, then take two steps of a run on random images.
 
     Args:
-        config: The run; its data need not be there, and its weights to start from are not looked at.
+        config: The run; its data need not exist, and its initial weights are not read.
 
     Raises:
         ValueError: The configuration breaks a rule, or the run does not fit into the memory of this machine.
@@ -149,11 +149,11 @@ def dry_run(config: RunConfig) -> DryRun:
 
 
 def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
-    """Make device, networks and the prediction of memory; the data and the weights to start from need not be there.
+    """Set up device and networks and predict memory; the data and the initial weights need not exist.
 
     Args:
         config: The run.
-        alone: Whether one device is prepared in place of all that the run would have; predicted is nearly the same.
+        alone: Whether one device is prepared in place of all devices of the run; the prediction is nearly the same.
 
     Raises:
         ValueError: The configuration breaks a rule.
@@ -168,7 +168,7 @@ def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
 
 
 def prepared_method(config: RunConfig) -> Method:
-    """The method of a run with its networks, and with banks for as many images as two batches have."""
+    """Build the method of a run with its networks, and with banks for as many images as two batches have."""
     num_classes = len(class_table(config.data).names)
     method = build_method_networks(config, num_classes)
     check_batches(config, unlabelled=method.num_unlabelled_views > 0)
@@ -177,14 +177,15 @@ def prepared_method(config: RunConfig) -> Method:
 
 
 def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Prediction:
-    """The memory that a step will need on each device.
+    """Predict the memory that a step will need on each device.
 
-    The state is counted. What autograd keeps is measured on small batches and extended: in a convolutional network it
-    is a + pixels * (b * labelled images + c * unlabelled images), with casts of weights and statistics in a.
+    The state is counted. The tensors that autograd keeps are measured on small batches and extrapolated: their size in
+    a convolutional network is a + pixels * (b * labelled images + c * unlabelled images), with casts of weights and
+    statistics in a.
 
     Args:
         config: The run.
-        method: Its networks, on the device, in train mode; their statistics of normalisation move.
+        method: The method with its networks, on the device, in train mode; their running statistics change.
         fabric: Keeper of processes, device and precision.
     """
     train, (few, many), (small, large) = config.train, _PROBE_LABELLED, _PROBE_CROPS
@@ -216,12 +217,12 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
 
 
 def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
-    """What autograd keeps of the losses of a batch, besides parameters; each storage once.
+    """Bytes that autograd keeps for the losses of a batch, without parameters.
 
-    Nothing is compiled for it, neither networks nor losses: every engine keeps the same.
+    Neither networks nor losses are compiled for it: every engine keeps the same.
     """
     parameters = {p.untyped_storage().data_ptr() for p in method.parameters()}
-    storages: dict[int, int] = {}
+    storages: dict[int, int] = {}  # each storage is counted once
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -246,7 +247,7 @@ def _num_images(train: TrainConfig) -> int:
 
 
 def _random_batches(config: RunConfig, method: Method, fabric: Fabric) -> Iterator[Batch]:
-    """Batches of the run on noise."""
+    """Make batches of the run from noise."""
     train = dataclasses.replace(config.train, steps=_STEPS, workers=0)
     classes = class_table(config.data)
     images = RandomImages(_num_images(train), config.augment.crop, classes, config.data.ignore_index)
@@ -263,7 +264,7 @@ def _random_batches(config: RunConfig, method: Method, fabric: Fabric) -> Iterat
 
 
 def _available_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where the system does not tell."""
+    """Bytes that are free on a device; None where the system does not report it."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Evaluation: a network over a labelled data set, and what is counted."""
+"""Evaluation of a network on a labelled data set, and its metrics."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,13 +20,13 @@ __all__ = ["EvaluationResult", "evaluate"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationResult:
-    """Counts over a data set, and what follows from them.
+    """Confusion matrix over a data set, and the metrics that follow from it.
 
     Attributes:
         confusion: (C, C) int64 on the CPU; row = truth, column = prediction, in pixels.
         per_class_iou: Intersection over union of each class in [0, 1]; NaN if it neither occurs nor is predicted.
-        miou: Mean over the classes that are not NaN; NaN without any.
-        pixel_accuracy: Part of the pixels that are right; NaN without any.
+        miou: Mean of ``per_class_iou`` over the classes that are not NaN; NaN without any.
+        pixel_accuracy: Share of the pixels that are predicted right; NaN without any pixel.
     """
 
     confusion: Tensor
@@ -36,7 +36,7 @@ class EvaluationResult:
 
     @classmethod
     def from_confusion(cls, confusion: Tensor) -> "EvaluationResult":
-        """The result of a (C, C) confusion matrix; matrices of several processes may be added before."""
+        """Compute the result from a (C, C) confusion matrix; matrices of several processes may be added before."""
         confusion = confusion.to("cpu", torch.int64)
         counts = confusion.double()
         right = counts.diagonal()
@@ -62,26 +62,26 @@ def evaluate(
 ) -> EvaluationResult:
     """Run a network over a labelled data set, one image at a time, and count its confusions on the device.
 
-    The network runs in evaluation mode, without gradients, and is given back in the mode it came in.
+    The network runs in evaluation mode, without gradients; afterwards it is back in its previous mode.
 
     Args:
         network: Images (1, 3, h, w) to logits.
-        dataset: Labelled; its images may differ in size.
+        dataset: Labelled images, which may differ in size.
         num_classes: C.
         ignore_index: Label of pixels that do not count.
-        protocol: How an image is run, default whole.
+        protocol: Protocol of the predictions; default whole images.
         mean: Of the normalisation.
         std: Of the normalisation.
-        device: Where the network lies.
+        device: Device of the network.
         autocast: Makes the context of each forward pass, for mixed precision.
-        indices: Images to look at, default all. With several processes, give each its share and add the confusion
+        indices: Images to evaluate, default all. With several processes, give each its share and add the confusion
             matrices.
         num_workers: Processes that decode images, 0 for none.
         progress: Called with (images done, images in all).
         on_prediction: Called with (index of the image, classes (H, W) int64 on the device), to keep predictions.
 
     Raises:
-        ValueError: If there is nothing to look at, an image is bad or has no label, or the logits have not num_classes
+        ValueError: If there is no image, an image is bad or has no label, or the logits do not have num_classes
             channels.
     """
     protocol = Protocol() if protocol is None else protocol

@@ -14,14 +14,14 @@ from fpl_fast.trainer.data.sample import color_table
 __all__ = ["Events"]
 
 _PICTURES = 3
-_PIXELS = 384  # of the longer side: events are looked at in small, and every evaluation adds some
+_PIXELS = 384  # of the longer side: pictures are shown small, and every evaluation adds some
 
 
 class Events:
     """Appends to the events of a run.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the events.
         step: Step that the run continues from; later events, of steps that will be repeated, are dropped.
     """
 
@@ -29,7 +29,7 @@ class Events:
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Write ``SPLIT/NAME`` for each of them."""
+        """Write each value as ``SPLIT/NAME``."""
         for name, value in values.items():
             self._writer.add_scalar(f"{split}/{name}", value, step)
 
@@ -49,9 +49,9 @@ class Events:
         """Write ``iou/CLASS``, and pictures: image, truth and prediction side by side.
 
         Args:
-            step: Of the weights.
+            step: Step of the weights.
             class_names: C names.
-            iou: C fractions.
+            iou: C values in [0, 1].
             samples: The arrays of ``samples.npz``.
         """
         for name, value in zip(class_names, iou, strict=True):

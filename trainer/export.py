@@ -1,4 +1,4 @@
-"""Predictions as files: indices, colours, and what the Cityscapes benchmark reads."""
+"""Predictions as files: class indices, colours, and label ids for the Cityscapes benchmark."""
 
 import io
 import os
@@ -20,7 +20,7 @@ __all__ = ["Exporter", "index_png", "label_id_png", "overlay_jpeg"]
 
 
 def index_png(prediction: np.ndarray, palette: Palette) -> bytes:
-    """Class indices as an 8-bit PNG that carries the class colours as its palette.
+    """Encode class indices as an 8-bit PNG that carries the class colours as its palette.
 
     Args:
         prediction: (H, W) uint8.
@@ -32,7 +32,7 @@ def index_png(prediction: np.ndarray, palette: Palette) -> bytes:
 
 
 def overlay_jpeg(pixels: np.ndarray, prediction: np.ndarray, palette: Palette) -> bytes:
-    """An image with the class colours laid half over it.
+    """Encode an image blended half and half with the class colours, as a JPEG.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
@@ -44,7 +44,7 @@ def overlay_jpeg(pixels: np.ndarray, prediction: np.ndarray, palette: Palette) -
 
 
 def label_id_png(prediction: np.ndarray) -> bytes:
-    """Train ids as the 8-bit PNG of official label ids that the Cityscapes benchmark evaluates.
+    """Encode train ids as the 8-bit PNG of official label ids that the Cityscapes benchmark evaluates.
 
     Args:
         prediction: (H, W) uint8 in 0 ... 18.
@@ -61,11 +61,11 @@ def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:
 class Exporter:
     """Writes each prediction of an evaluation to ``NAME.png``: label ids for Cityscapes, class indices otherwise.
 
-    Where images in several folders share a name, the files lie as the images do below their common folder.
+    Where images in several folders share a name, the files keep the folders of the images below their common folder.
 
     Args:
-        out: The folder.
-        dataset: Names the images.
+        out: The folder to write to.
+        dataset: The images, with their names.
         config: The run.
 
     Raises:
@@ -86,14 +86,14 @@ class Exporter:
         self._outputs = Outputs(out, self.places, reads=reads, option="--export")
 
     def __call__(self, index: int, prediction: Tensor) -> None:
-        """Write (H, W) classes of the image ``index``."""
+        """Write the (H, W) classes of the image ``index``."""
         indices = prediction.to("cpu", torch.uint8).numpy()
         picture = label_id_png(indices) if self.label_ids else index_png(indices, self.dataset.palette)
         self._outputs.write(self.places[index], picture)
 
 
 def _places(dataset: SegmentationDataset) -> list[Path]:
-    """Where each prediction goes, relative to the folder of all."""
+    """Path of each prediction, relative to the folder of all predictions."""
     places = [Path(f"{dataset.name(index)}.png") for index in range(len(dataset))]
     if len(set(places)) < len(places) and isinstance(dataset, FolderDataset):
         images = [Path(pair.image) for pair in dataset.pairs]

@@ -1,4 +1,4 @@
-"""JSON as the standard has it."""
+"""JSON as its standard defines it."""
 
 import json
 import math
@@ -10,7 +10,7 @@ __all__ = ["json_text", "read_records"]
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """Content as JSON; numbers that are not finite, which JSON does not have, become null.
+    """Convert content to JSON; numbers that are not finite, which JSON does not have, become null.
 
     Example:
         >>> json_text({"miou": float("nan"), "iou": (0.5, float("inf"))})
@@ -20,7 +20,7 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines, as far as there is one; a line cut short by a kill is none."""
+    """Read the objects of a file of JSON lines, none if it does not exist; a line cut short by a kill is skipped."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:

@@ -42,7 +42,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Outcome(NamedTuple):
-    """How a call of ``train`` ended."""
+    """Outcome of a call of ``train``."""
 
     step: int  # steps done
     miou: float  # of the last evaluation, NaN before the first
@@ -55,18 +55,18 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
 
     Args:
         config: The run.
-        folder: New, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the run had
-            never stopped. A run that was killed before its first checkpoint begins anew. No other process can train in
-            it meanwhile.
-        monitor: Told of the progress.
+        folder: A new folder, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the
+            run had never stopped. A run that was killed before its first checkpoint begins anew. No other process can
+            train in it meanwhile.
+        monitor: Receives the progress.
         resume: Whether to continue.
 
-    Whatever ends a run of one process between two steps, an error of a loader for example, the steps done are saved
-    before, unless the loss is no longer finite. Several processes, of which one may be gone, save at their interval
-    (``train.checkpoint_every``) alone, and so does a run that ends within a step: half a step cannot be continued.
+    When a run of one process ends between two steps, by an error of a loader for example, the steps done are saved
+    first, unless the loss is no longer finite. Several processes, of which one may be gone, save only at their interval
+    (``train.checkpoint_every``). So does a run that ends within a step: half a step cannot be continued.
 
     Raises:
-        ValueError: Configuration, data or checkpoint break a rule; known before the first step where it can be.
+        ValueError: Configuration, data or checkpoint break a rule; raised before the first step where possible.
         FloatingPointError: The loss is no longer finite.
     """
     with ExitStack() as at_exit:
@@ -80,7 +80,7 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
 
 
 class _Trainer:
-    """What lives as long as a call of ``train``. Only the first process writes files and talks to the monitor."""
+    """State of one call of ``train``. Only the first process writes files and calls the monitor."""
 
     def __init__(
         self, config: RunConfig, folder: RunFolder, monitor: Monitor, at_exit: ExitStack, *, resume: bool
@@ -108,7 +108,7 @@ class _Trainer:
         optimizer = build_optimizer(self.method, config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
         self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
-        seed_process(fabric, config.train.seed)  # from here on; the networks have begun alike
+        seed_process(fabric, config.train.seed)  # from here on; the networks have started from equal weights
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
         if checkpoint:
@@ -132,7 +132,7 @@ class _Trainer:
         at_exit.enter_context(RunLock(self.folder.lock))
 
     def _begin(self, splits: Mapping[str, Split], at_exit: ExitStack, *, resume: bool) -> None:
-        """Make the folder of the run, once the data is known to be good."""
+        """Create the folder of the run, once the data has been checked."""
         if resume:
             self.folder.require_nothing_to_lose(self.config)
         else:
@@ -147,7 +147,7 @@ class _Trainer:
             self.folder.write_splits(splits, self.config.data.root)
 
     def run(self, stop: StopRequest) -> Outcome:
-        """Step until the end or until asked to stop."""
+        """Train until the last step or until asked to stop."""
         config, state, fabric = self.config, self.state, self.fabric
         steps = config.train.steps
         batches = read_batches(
@@ -196,7 +196,7 @@ class _Trainer:
         return Outcome(state.step, state.miou, stopped_by, self.first)
 
     def _finish_step(self) -> bool:
-        """Log, evaluate and save where this step is the one to; tells whether the device was read."""
+        """Log, evaluate and save if they are due at this step; return whether the device was read."""
         config, state = self.config, self.state
         steps = config.train.steps
         evaluation_due = state.step % config.eval.every == 0 or state.step == steps
@@ -216,18 +216,18 @@ class _Trainer:
         return log_due
 
     def save_what_is_done(self) -> None:
-        """Save on the way out of an error, where that is possible and the run can go on from it."""
+        """Save while an error ends the run, where that is possible and the run can continue from there."""
         try:
             loss = self.state.meter.sum("loss")
             sound = loss is None or math.isfinite(float(loss))
             if self.unsaved and sound and self.fabric.world_size == 1:
                 self._save(best=False)
                 _LOGGER.info("saved after step %d; fpl-fast train --resume goes on from there", self.state.step)
-        except Exception as error:  # the one on the way out is the one to tell
+        except Exception as error:  # the error that ends the run is the one to report
             _LOGGER.warning("step %d could not be saved: %s", self.state.step, error)
 
     def _log_means(self, lr: float) -> None:
-        """Read the device and write what it says; all processes meet here."""
+        """Read the means from the device and log them; all processes meet here."""
         names, means = self.state.meter.means()
         values = dict(zip(names, mean_over_processes(means).tolist(), strict=True))
         self._require_finite(values["loss"])
@@ -240,13 +240,13 @@ class _Trainer:
         self._record("train", {**values, "lr": lr, **rates, "peak_memory_mb": peak_memory_mb(self.fabric.device)})
 
     def _require_finite(self, loss: float) -> None:
-        """Weights that a loss which is not finite has moved must not be saved."""
+        """Raise if the loss is not finite, and mark the step as not to be saved: its weights are spoilt."""
         if not math.isfinite(loss):
             self.unsaved = False
             raise FloatingPointError(f"the loss is {loss} after step {self.state.step}: a lower optim.lr may help")
 
     def _evaluate(self) -> bool:
-        """Measure and keep the pictures; tells whether the network is the best so far."""
+        """Evaluate the network and keep its pictures; return whether it is the best so far."""
         network = self.method.eval_network
         share_buffers(self.fabric, network)
         progress = self.monitor.validating if self.first else None
@@ -275,7 +275,7 @@ class _Trainer:
         states = random_states(self.fabric)
         if self.first:
             self.state.elapsed_s = self.clock.elapsed_s
-            # Last comes last: it holds best_miou, so that a run killed between the two would not write best again.
+            # ``last`` comes last: it holds best_miou, and a run killed in between would not write ``best`` again.
             for path in [self.folder.best, self.folder.last] if best else [self.folder.last]:
                 self.state.save(path, config_to_dict(self.config), states)
         self.fabric.barrier()

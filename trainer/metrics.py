@@ -15,7 +15,7 @@ __all__ = ["Meter", "MetricsLog"]
 
 
 class Meter:
-    """Means of 0-d tensors over the steps since the last reading, kept on their device."""
+    """Accumulates means of 0-d tensors over the steps since the last reading, on their device."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -29,22 +29,22 @@ class Meter:
         self._count += 1
 
     def sum(self, name: str) -> Tensor | None:
-        """Sum of a value since the last reading, 0-d on its device; None before the first."""
+        """Sum of a value since the last reading, 0-d on its device; None if there is none yet."""
         return self._sums.get(name)
 
     def means(self) -> tuple[list[str], Tensor]:
-        """Names and means since the last call, as one tensor; starts anew."""
+        """Read the names and the means since the last call, as one tensor, and start anew."""
         names, values = list(self._sums), torch.stack(list(self._sums.values())) / self._count
         self._sums, self._count = {}, 0
         return names, values
 
     def share(self, mean: Callable[[Tensor], Tensor]) -> None:
-        """Replace the sums by what ``mean`` makes of them, so that one process can keep those of all."""
+        """Apply ``mean`` to the sums in place, so that one process can keep the means over all processes."""
         if self._sums:
             self._sums = dict(zip(self._sums, mean(torch.stack(list(self._sums.values()))).unbind(), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums so far, for a checkpoint between two log steps."""
+        """State of the sums so far, for a checkpoint between two log steps."""
         return {"sums": dict(self._sums), "count": self._count}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -54,7 +54,7 @@ class Meter:
 
 
 class MetricsLog:
-    """Appends records to ``metrics.jsonl`` and to TensorBoard, whose ``events`` take more than records.
+    """Appends records to ``metrics.jsonl`` and to TensorBoard; its ``events`` also take configuration and pictures.
 
     Args:
         path: The JSON lines.

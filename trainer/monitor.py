@@ -1,4 +1,4 @@
-"""Who looks on while a run trains."""
+"""Interface to follow a run while it trains."""
 
 from typing import Protocol
 
@@ -6,19 +6,19 @@ __all__ = ["Monitor"]
 
 
 class Monitor(Protocol):
-    """Looks on while a run trains."""
+    """Receiver of the progress of a run."""
 
     def checking(self, done: int, total: int) -> None:
-        """So many files of a data set have been looked at before training."""
+        """Called when ``done`` of ``total`` files have been checked before training."""
 
     def started(self, step: int, steps: int) -> None:
-        """Training begins, ``step`` steps after the beginning of the run."""
+        """Called when training begins, ``step`` steps after the beginning of the run."""
 
     def stepped(self, step: int) -> None:
-        """One more step was given to the device."""
+        """Called when one more step was given to the device."""
 
     def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """A record was written to the log."""
+        """Called when a record was written to the log."""
 
     def validating(self, done: int, total: int) -> None:
-        """So many validation images are done."""
+        """Called when ``done`` of ``total`` validation images are done."""

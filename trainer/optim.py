@@ -13,14 +13,14 @@ __all__ = ["build_optimizer", "poly_lr", "set_lr"]
 
 
 def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -> Optimizer:
-    """One SGD over all networks of a method; what each parameter decays by is the method's matter.
+    """Build one SGD over all networks of a method, which decides the weight decay of each parameter.
 
-    Two networks with an optimiser each, as CPS has it, move exactly alike.
+    Two networks with an optimiser each, as in the code of CPS, would move exactly alike.
 
     Args:
         method: Its networks, on the device.
         config: The numbers.
-        device: Decides which implementations there are.
+        device: Device of the parameters, which decides the available implementations.
 
     Raises:
         ValueError: apex is asked for and not there, or the device is no GPU.
@@ -55,7 +55,7 @@ def _apex_sgd() -> Any | None:
 
 
 def poly_lr(config: OptimConfig, step: int, steps: int) -> float:
-    """lr(step) = lr * (1 - step / steps) ** power, for steps counted from 0."""
+    """Compute lr(step) = lr * (1 - step / steps) ** power, for steps counted from 0."""
     return config.lr * math.pow(1 - step / steps, config.power)
 
 

@@ -1,4 +1,4 @@
-"""Errors that mean that memory ran out."""
+"""Advice on errors that mean that memory ran out."""
 
 import errno
 import re
@@ -14,7 +14,7 @@ _WORDS = (
 
 
 def explain_out_of_memory(error: BaseException) -> str | None:
-    """What to do, in one line, about an error of memory; None for any other."""
+    """Give advice, in one line, on an out-of-memory error; None for any other error."""
     text = str(error)
     if not (
         isinstance(error, MemoryError)

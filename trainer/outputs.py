@@ -1,4 +1,4 @@
-"""Files that commands write into folders of the user's choice: never over a file that is read or of another origin."""
+"""Files that commands write into the user's folders: never over a file that is read or that they did not write."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ _RECORD = ".fpl-fast-written.jsonl"
 
 
 class WrittenFiles:
-    """What commands have written into a folder, as ``.fpl-fast-written.jsonl`` in it records.
+    """Files that commands have written into a folder, as recorded in its ``.fpl-fast-written.jsonl``.
 
-    A line holds the place of a file below the folder and the SHA-256 of its content. A file is ours as long as it is
-    what was written: a mask that somebody corrects by hand is theirs from then on.
+    A line holds the path of a file below the folder and the SHA-256 of its content. A file is ours as long as its
+    content is the one written: a mask that somebody corrects by hand belongs to that person from then on.
 
     Args:
         folder: The folder; it need not exist.
@@ -32,10 +32,10 @@ class WrittenFiles:
                 entry = json.loads(line)
                 self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
             except (ValueError, TypeError, KeyError):
-                continue  # cut short by a kill: what it told of was not written
+                continue  # cut short by a kill: the file that it would record was not written
 
     def __contains__(self, file: object) -> bool:
-        """Whether a file is one of them, however its path is spelt."""
+        """Whether a file was written by a command and is unchanged, however its path is spelt."""
         assert isinstance(file, Path)
         if not self._digests or file.is_symlink() or not file.is_file():
             return False
@@ -43,7 +43,7 @@ class WrittenFiles:
         return place in self._digests and _sha256(file.read_bytes()) in self._digests[place]
 
     def add(self, place: Path, content: bytes) -> None:
-        """Record what is about to be written: a kill in between must not make a file of ours a foreign one."""
+        """Record a file before it is written: after a kill in between, it must still be recognised as ours."""
         name, digest = os.fspath(place), _sha256(content)
         if digest not in self._digests.setdefault(name, set()):
             self._digests[name].add(digest)
@@ -54,17 +54,17 @@ class WrittenFiles:
 class Outputs:
     """The files that a command is going to write into a folder.
 
-    All of them are looked at before the first is written: a file that exists may be replaced only where an earlier
-    command wrote it there (:class:`WrittenFiles`), so that a command can be repeated, and never where it is read now.
+    All of them are checked before the first is written. A file that exists may be replaced only if an earlier command
+    wrote it there (:class:`WrittenFiles`), so that a command can be repeated, and never if the command reads it.
 
     Args:
         folder: The folder; it is made with the first file.
         places: Paths below it.
         reads: Files that the command reads.
-        option: What messages call the folder.
+        option: Name of the folder in messages.
 
     Raises:
-        ValueError: The folder is none, or one of the files is read or not ours.
+        ValueError: The folder is not a folder, or one of the files is read or not ours.
     """
 
     def __init__(self, folder: Path, places: Iterable[Path], *, reads: Iterable[Path] = (), option: str) -> None:
@@ -80,7 +80,7 @@ class Outputs:
         """Write one of the files, whole or not at all.
 
         Raises:
-            ValueError: Something else has come to lie there meanwhile.
+            ValueError: Another file has appeared there meanwhile.
             OSError: It could not be written.
         """
         path = self.folder / place
@@ -103,7 +103,7 @@ class Outputs:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """The same for all paths and hard links of a file; None where there is none."""
+    """Identity of a file, the same for all its paths and hard links; None if it does not exist."""
     try:
         status = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether an evaluation is a run's own result, and where all others go."""
+"""Decision whether an evaluation is a run's own result, and the place of all others."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from fpl_fast.trainer.run_folder import RunFolder
 
 __all__ = ["differences", "place_evaluation"]
 
-# Settings that change neither which pixels are counted nor what is predicted for them.
+# Settings that change neither the pixels that are counted nor their predictions.
 _WITHOUT_EFFECT = (
     "recipe", "augment.", "optim.", "train.", "eval.every", "eval.samples", "data.check", "data.packed",
     "model.pretrained", "model.weights_file",
@@ -26,17 +26,17 @@ _WITH_EFFECT = ("train.precision",)
 def differences(
     folder: RunFolder, config: RunConfig, split: str, step: int, result: EvaluationResult
 ) -> dict[str, Any]:
-    """What keeps an evaluation from being the run's own: nothing if data, weights and protocol are the run's.
+    """Find the differences between an evaluation and the run's own: none if data, weights and protocol are the run's.
 
     Data are compared by their settings, the folder they lie in, the SHA-256 of the list of images, and the number of
     pixels that the labels give each class; weights, by their step.
 
     Args:
         folder: The run.
-        config: As it was evaluated.
+        config: Configuration of the evaluation.
         split: The part of the data set, as ``fpl-fast eval`` names it.
-        step: Of the weights.
-        result: What was counted.
+        step: Step of the weights.
+        result: Metrics of the evaluation.
 
     Returns:
         The settings that differ from the run's with their values, and further ``split``, ``step``, ``root``,
@@ -70,10 +70,10 @@ def differences(
 
 
 def place_evaluation(folder: RunFolder, config: RunConfig, split: str, step: int, found: Mapping[str, Any]) -> Path:
-    """The file of an evaluation: the run's own without ``differences``, otherwise ``RUN/evaluations/NAME``.
+    """Choose the file of an evaluation: the run's own without ``differences``, otherwise ``RUN/evaluations/NAME``.
 
-    NAME says split, protocol, window and step, and ends in a digest of what else differs: the same evaluation has the
-    same name, another one another.
+    NAME holds split, protocol, window and step, and ends in a digest of the other differences: equal evaluations have
+    the same name, different ones different names.
     """
     if not found:
         return folder.evaluation
@@ -87,7 +87,7 @@ def place_evaluation(folder: RunFolder, config: RunConfig, split: str, step: int
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; nothing where there is none yet."""
+    """Read a JSON file of the run; an empty dict where there is none yet."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

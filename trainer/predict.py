@@ -1,4 +1,4 @@
-"""A trained network on image files."""
+"""Prediction of image files by a trained network."""
 
 import os
 from collections.abc import Container, Sequence
@@ -17,15 +17,15 @@ __all__ = ["find_images", "predict_image", "read_image"]
 
 
 def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> dict[Path, Path]:
-    """The image files that paths name, each with the place of its prediction relative to a folder of predictions.
+    """Find the image files that paths name, each with the relative path of its prediction in a folder of predictions.
 
     Args:
-        paths: Image files, and folders that are searched with all they hold for files of the types that Pillow reads;
-            names that begin with a dot are hidden.
-        skip: Files in folders that are no images to predict, such as earlier predictions.
+        paths: Image files, and folders that are searched recursively for files of the types that Pillow reads; names
+            that begin with a dot are hidden.
+        skip: Files in folders that are not to be predicted, such as earlier predictions.
 
     Returns:
-        For each image, in order, its name without suffix: ``NAME``, or the way to it from its folder, ``SUB/NAME``.
+        For each image, in order, its name without suffix: ``NAME``, or its path from the searched folder, ``SUB/NAME``.
 
     Raises:
         ValueError: A path does not exist, a folder holds no image, or two images would be predicted to the same place.
@@ -60,7 +60,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB.
+    """Read an image as (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: The image is missing, unreadable, or has more than 8 bits a channel.
@@ -70,7 +70,7 @@ def read_image(file: Path) -> np.ndarray:
 
 @torch.inference_mode()
 def predict_image(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
-    """Segment one image as the run's evaluation would, all of it.
+    """Segment one whole image by the protocol of the run's evaluation.
 
     Args:
         run: Network, normalisation and protocol.
@@ -81,7 +81,7 @@ def predict_image(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
     """
     config = run.config
     protocol = named_protocol(config.eval.protocol, config.eval.window)
-    if protocol.centre is not None:  # that counts a part of an image only
+    if protocol.centre is not None:  # such a protocol predicts only a part of an image
         protocol = Protocol()
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(run.fabric.device)
     with run.fabric.autocast():

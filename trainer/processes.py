@@ -1,4 +1,4 @@
-"""What the processes of a run share, and what each has of its own."""
+"""Communication between the processes of a run, and random generators of their own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean over all processes, in place. Nothing waits for the device, as Fabric's own reduction would."""
+    """Average over all processes, in place. Nothing waits for the device, as Fabric's own reduction would."""
     _, world_size = rank_and_world_size()
     if world_size > 1:
         distributed.all_reduce(value)
@@ -36,18 +36,21 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def weight_among_processes(count: Tensor) -> Tensor:
-    """What a mean over ``count`` counts in the plain mean over the processes: count / mean count, 1 where all are 0."""
+    """Weight of this process's mean so that averaging over processes gives the global mean.
+
+    The mean is over ``count`` items on this process; the weight is count / mean count, 1 where all counts are 0.
+    """
     mean = mean_over_processes(count.to(torch.float32, copy=True))
     return torch.where(mean > 0, count / mean, 1.0)
 
 
 def first_decides(fabric: Fabric, action: Callable[[], object]) -> None:
-    """Let the first process do something; where it fails, all stop, and the first one says why.
+    """Run an action in the first process; if it fails, all processes stop, and the first one says why.
 
     Raises:
-        ValueError: What the first process met, there.
-        OSError: Likewise.
-        SystemExit: In the other processes then.
+        ValueError: In the first process, if the action raised it.
+        OSError: In the first process, if the action raised it.
+        SystemExit: In the other processes, if the action failed.
     """
     error: Exception | None = None
     if fabric.is_global_zero:
@@ -66,7 +69,7 @@ def seed_process(fabric: Fabric, seed: int) -> None:
 
 
 def random_states(fabric: Fabric) -> list[dict[str, Any]]:
-    """``random_state()`` of every process, in the order of ranks."""
+    """Gather ``random_state()`` of every process, in the order of ranks."""
     states: list[dict[str, Any]] = [random_state()] * fabric.world_size
     if fabric.world_size > 1:
         distributed.all_gather_object(states, states[fabric.global_rank])
@@ -74,7 +77,7 @@ def random_states(fabric: Fabric) -> list[dict[str, Any]]:
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:
-    """Give every process the first one's buffers: without SyncBatchNorm, running statistics differ between forwards."""
+    """Copy the first process's buffers to all: without SyncBatchNorm, their running statistics differ."""
     if fabric.world_size > 1:
         for buffer in module.buffers():
             distributed.broadcast(buffer, src=0)

@@ -1,6 +1,6 @@
-"""How a network is run over an image: the protocol, as data.
+"""The protocol by which a network predicts an image, as data.
 
-Shapes: N images, C classes, (H, W) pixels of an image, (h, w) pixels of what a network sees or answers.
+Shapes: N images, C classes, (H, W) pixels of an image, (h, w) pixels of a network's input or output.
 """
 
 import math
@@ -20,19 +20,19 @@ __all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_logits"]
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How logits of a whole image are made, and which part of it counts.
+    """Rules by which the logits of a whole image are computed, and the part of it that counts.
 
     Args:
         window: Height and width of a sliding window in pixels, or None to run the image as it is. An image smaller
             than the window, on one side or on both, is padded around its centre with 0 after normalisation, as crops
             are in training, and the padding is cut off again. (The published code of CPS pads with black where one
-            side alone is longer than the window; no image of PASCAL VOC or Cityscapes is such.)
-        stride: Step of the window as a part of its size, rounded up to pixels; the last window of a row or column is
-            moved back to the border.
-        combine: What is summed where windows overlap: raw "logits", or "probabilities", whose average is then given
-            back as its logarithm.
-        centre: Height and width of the centred crop that alone is looked at, or None for all. What a smaller image
-            lacks is padded: the image with 0 after normalisation, the label with class 0.
+            side alone is longer than the window; PASCAL VOC and Cityscapes have no such image.)
+        stride: Step of the window as a fraction of its size, rounded up to pixels; the last window of a row or column
+            is moved back to the border.
+        combine: Quantity that is summed where windows overlap: raw "logits", or "probabilities", whose average is then
+            returned as its logarithm.
+        centre: Height and width of the centred crop that alone is evaluated, or None for all. A smaller image is
+            padded: the image with 0 after normalisation, the label with class 0.
 
     Raises:
         ValueError: If a field breaks its rule.
@@ -65,11 +65,11 @@ class Protocol:
         return [*range(0, length - extent, step), length - extent]
 
     def part(self, plane: Tensor) -> Tensor:
-        """The part that counts of (..., H, W): a normalised image, a label or a prediction."""
+        """Cut (..., H, W), a normalised image, a label or a prediction, to the part that counts."""
         return plane if self.centre is None else tv.center_crop(plane, list(self.centre))
 
 
-# What the published evaluations do, with the size that each takes its numbers from.
+# The protocols of the published evaluations, as functions of the size of window or crop.
 PROTOCOLS: dict[str, Callable[[tuple[int, int]], Protocol]] = {
     "cps": lambda size: Protocol(window=size),
     "ael": lambda size: Protocol(window=size, combine="probabilities"),
@@ -90,7 +90,7 @@ def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
 
     Args:
         name: One of ``PROTOCOLS``.
-        size: Height and width of the window or crop, pixels: the crop that was trained on. "whole" has no use for it.
+        size: Height and width of the window or crop, pixels: the crop of training. "whole" ignores it.
 
     Raises:
         ValueError: There is no such protocol, or the size is none.
@@ -105,7 +105,7 @@ def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
 
 
 def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol: Protocol) -> Tensor:
-    """Logits at the size of the image.
+    """Compute logits at the size of the image.
 
     Args:
         network: Images (N, 3, h, w) to logits (N, C, h', w') of any, usually lower, resolution.
@@ -134,13 +134,13 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
             total = logits.new_zeros(*logits.shape[:2], *padded.shape[-2:])
         total[..., rows, columns] += logits.softmax(1) if averaged else logits
     assert total is not None
-    if averaged:  # the number of windows over a pixel shifts all its logits alike: no need to divide by it
+    if averaged:  # dividing by the number of windows over a pixel would only shift all its logits equally
         total = total.clamp(min=torch.finfo(total.dtype).tiny).log()
     return total[..., top : top + height, left : left + width]
 
 
 def _windows(protocol: Protocol, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of each window."""
+    """Yield the rows and columns of each window."""
     assert protocol.window is not None
     for top in protocol.starts(size[0], axis=0):
         for left in protocol.starts(size[1], axis=1):

@@ -1,8 +1,8 @@
-"""The numbers to reproduce: mIoU on the validation images, as the paper prints it, of every row that can be trained.
+"""Published results: mIoU on the validation images, as the paper prints it, for every row that can be trained.
 
 Source: Fuzzy Positive Learning (CVPR 2023), tables 1 (Cityscapes) and 2 (PASCAL VOC 2012, augmented). The rows CPS, CPS
-with CutMix and AEL are runs of its authors, in the environment that the FPL rows were made in; MT and CutMix-Seg are
-quoted there from earlier work. How many runs a number stands for, and of which checkpoint, is not said.
+with CutMix and AEL are runs of its authors, in the environment of the FPL rows; MT and CutMix-Seg are quoted there from
+earlier work. The paper does not say how many runs a number stands for, nor which checkpoint.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ __all__ = ["BACKBONES", "BASELINES", "PARTITIONS", "Published", "find_published"
 
 
 class Published(NamedTuple):
-    """What a cell of a table says."""
+    """Values in a cell of a table."""
 
     miou: float
     """Per cent."""
@@ -51,7 +51,7 @@ _TABLES = {
 
 
 def find_published(data: str, method: str, backbone: str, partition: str) -> Published | None:
-    """The paper's number for a recipe ``data/method`` with a backbone and a part of the labels, if it has one.
+    """Find the paper's number for a recipe ``data/method`` with a backbone and a part of the labels, if it has one.
 
     Example:
         >>> find_published("city", "fpl_cps_cutmix", "resnet101", "1/16")

@@ -1,8 +1,8 @@
-"""Recipes: named runs ``<data>/<method>``, generated from what is known of each data set and of each method.
+"""Recipes: named runs ``<data>/<method>``, generated from the settings of each data set and each method.
 
 A recipe is a function that returns a RunConfig; nothing else in the trainer knows of recipes. On the public data sets a
-recipe with a backbone and a part of the labels is a cell of the paper's tables: that grid is generated, too. Where the
-papers and their code leave something open, docs/choices.md says what stands here and why.
+recipe with a backbone and a part of the labels is a cell of the paper's tables; that grid is generated, too.
+docs/choices.md explains the choices where the papers and their code leave something open.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ __all__ = [
     "recipe_names",
 ]
 
-_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: what AEL leaves out on Cityscapes
+_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: the classes that AEL leaves out on Cityscapes
 
 _Setting = Callable[[MethodConfig], RunConfig]
 _Numbers = dict[str, Any]
@@ -49,20 +49,20 @@ _Numbers = dict[str, Any]
 
 class _DataRecipe(NamedTuple):
     summary: str
-    settings: Mapping[str, _Setting]  # by name; the first serves methods whose own setting is not there
+    settings: Mapping[str, _Setting]  # by name; the first serves methods whose own setting is missing
 
 
 class _MethodRecipe(NamedTuple):
     summary: str
     method: MethodConfig
-    setting: str = "cps"  # whose data handling, network, optimiser and schedule it is published with
-    numbers: Mapping[str, _Numbers] = {}  # by data set: settings of the method that its tables have there
+    setting: str = "cps"  # method whose data handling, network, optimiser and schedule it is published with
+    numbers: Mapping[str, _Numbers] = {}  # by data set: settings of the method in its tables
 
 
 def _synthetic(method: MethodConfig) -> RunConfig:
-    """Small enough for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them.
+    """Run for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them.
 
-    Networks without ImageNet weights start with poor targets, which count half of what they do on VOC.
+    Networks without ImageNet weights start with poor targets, which have half the weight that they have on VOC.
     """
     return RunConfig(
         data=SyntheticData(),
@@ -76,7 +76,7 @@ def _synthetic(method: MethodConfig) -> RunConfig:
 
 
 def _folder(method: MethodConfig) -> RunConfig:
-    r"""Images, labels and lists in the layout that FolderData has for defaults, with the numbers of CPS on VOC.
+    r"""Run on images, labels and lists in the default layout of FolderData, with the numbers of CPS on VOC.
 
     CamVid with an eighth of its labels, on a small network::
 
@@ -88,7 +88,7 @@ def _folder(method: MethodConfig) -> RunConfig:
 
 
 def _voc_cps(method: MethodConfig) -> RunConfig:
-    """CPS on PASCAL VOC as FPL ran it: eight processes, hence the weight decay; images padded to 512 x 512."""
+    """CPS on PASCAL VOC as FPL ran it: weight decay for eight processes, images padded to 512 x 512."""
     return RunConfig(
         data=VocData(),
         augment=AugmentConfig(crop=(512, 512)),
@@ -126,7 +126,7 @@ def _city_ael(method: MethodConfig) -> RunConfig:
 
 
 def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
-    """What AEL has in common on both data sets: network, optimiser, batches, continuous scales, OHEM."""
+    """Settings of AEL that both data sets share: network, optimiser, batches, continuous scales, OHEM."""
     return RunConfig(
         augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0)),
         model=ModelConfig(head="ael", output_stride=8, pretrained=True),
@@ -165,7 +165,7 @@ _AEL: _Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave"
 _AEL_VOC: _Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
 _AEL_CITY: _Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
 _AEL_STREET: _Numbers = {"paste_exclude": _STREET}
-# Of AEL on PASCAL VOC; trusted as labels, a young teacher's errors would teach it themselves.
+# As AEL on PASCAL VOC: without the gate, an early teacher's errors would become labels and reinforce themselves.
 _SURE: _Numbers = {"confidence_threshold": 0.7}
 
 _METHODS = {
@@ -203,7 +203,7 @@ METHOD_SUMMARIES = {name: method.summary for name, method in _METHODS.items()}
 
 
 def recipe_names() -> list[str]:
-    """The name of every recipe.
+    """List the name of every recipe.
 
     Example:
         >>> "folder/fpl_cps_cutmix" in recipe_names()
@@ -213,7 +213,7 @@ def recipe_names() -> list[str]:
 
 
 def make_recipe(name: str, *, partition: str | None = None) -> RunConfig:
-    """The configuration of the recipe ``<data>/<method>``.
+    """Build the configuration of the recipe ``<data>/<method>``.
 
     Args:
         name: One of ``recipe_names()``.
@@ -254,7 +254,7 @@ def _at_partition(config: RunConfig, setting: str, partition: str) -> RunConfig:
 
 
 class Cell(NamedTuple):
-    """A cell of the paper's tables, or beside them a run that they lack a number for."""
+    """A cell of the paper's tables, or a run that they have no number for."""
 
     recipe: str
     backbone: str
@@ -264,12 +264,12 @@ class Cell(NamedTuple):
 
     @property
     def command(self) -> str:
-        """How it is trained, but for the folder of the data."""
+        """Command that trains the cell, without the folder of the data."""
         return f"fpl-fast train {self.recipe} --backbone {self.backbone} --partition {self.partition}"
 
 
 def published_number(config: RunConfig) -> Published | None:
-    """What the paper reports for the recipe, backbone and partition of a run; other settings are not compared."""
+    """Find the paper's number for the recipe, backbone and partition of a run; other settings are not compared."""
     data, _, method = config.recipe.partition("/")
     if data not in PARTITIONS or not isinstance(config.data, VocData | CityscapesData) or data != config.data.kind:
         return None
@@ -277,7 +277,7 @@ def published_number(config: RunConfig) -> Published | None:
 
 
 def grid() -> list[Cell]:
-    """Every cell: method x data set x backbone x part of the labels.
+    """List every cell: method x data set x backbone x part of the labels.
 
     Example:
         >>> next(cell for cell in grid() if cell.recipe == "voc/fpl_cps_cutmix").command

@@ -13,8 +13,8 @@ __all__ = ["replacing"]
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file so that ``path`` holds either the previous or the new content, whatever happens meanwhile.
 
-    Yields a binary file beside it, ``.NAME.tmp``, which takes its place once the block has ended well. What a killed
-    writer leaves under that name, the next one writes over.
+    Yields a binary file beside it, ``.NAME.tmp``, which takes its place once the block has ended without an error. A
+    file that a killed writer leaves under that name is overwritten by the next writer.
 
     Args:
         path: File to write; its folder exists, and no other process writes it.
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # which the system does not name where a disk is full
+            error.filename = str(path)  # the system does not name the file where a disk is full
         raise
     # The new name is on the disk only once the folder is.
     folder = os.open(path.parent, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""The folder of a run: what lies where, and how it begins."""
+"""The folder of a run: its files, and the rules for beginning a run in it."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ __all__ = ["RunFolder", "free_path"]
 
 
 def free_path(path: Path) -> Path:
-    """``path``, or with the first number behind it that nothing has."""
+    """Return ``path`` if it is free, otherwise ``path`` with the first free number behind it."""
     candidate, number = path, 2
     while candidate.exists():
         candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
@@ -24,13 +24,13 @@ def free_path(path: Path) -> Path:
 
 
 class RunFolder:
-    """Paths of a run.
+    """Files of a run.
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
     ``.fpl-fast.lock`` (run_lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``,
     ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by
     other protocols: own_result.py) and, for data sets in files, ``lists``: the images of each part and, in
-    ``lists.json``, where they were named, below which folder they lie, and the SHA-256 of their list.
+    ``lists.json``, the list that names them, the folder that they are in, and the SHA-256 of their list.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,14 +48,14 @@ class RunFolder:
         self.lock = self.path / ".fpl-fast.lock"
 
     def create(self, config: RunConfig) -> None:
-        """Begin a run; see ``require_free`` for whether one may."""
+        """Create the folder and the first files of a run; call ``require_free`` before."""
         self.path.mkdir(parents=True, exist_ok=True)
         save_config(config, self.config)
         self.last.parent.mkdir(exist_ok=True)
         self.write_json(self.environment, describe_environment())
 
     def write_splits(self, splits: Mapping[str, Split], root: str | Path = "") -> None:
-        """Record which images the run reads below ``root``: a list file for each part, with its digest and origin."""
+        """Record the images that the run reads below ``root``: a list file of each part, with its digest and origin."""
         if not splits:
             return
         self.lists.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ class RunFolder:
         )
 
     def check_splits(self, splits: Mapping[str, Split]) -> None:
-        """Check that a run goes on with the images that it began with.
+        """Check that a run continues with the images that it began with.
 
         Raises:
             ValueError: A part has changed.
@@ -92,24 +92,24 @@ class RunFolder:
         """Check that a run can begin here.
 
         Raises:
-            ValueError: The folder holds something already, or is none.
+            ValueError: The folder is not empty, or is not a folder.
         """
         if self.path.exists() and not (self.path.is_dir() and all(map(self._came_before, self.path.iterdir()))):
             raise ValueError(f"--out must be a new or an empty folder, got {str(self.path)!r} (--resume continues it)")
 
     def _came_before(self, entry: Path) -> bool:
-        """Whether it is what a run leaves behind that is killed before its config.yaml."""
+        """Whether an entry was left by a run that was killed before it wrote config.yaml."""
         return entry == self.lock or entry.name == f".{self.config.name}.tmp"
 
     def newest_checkpoint(self) -> Path | None:
-        """What a run goes on from: the last checkpoint; where that is gone, or not yet written, the best one."""
+        """Checkpoint to continue from: the last one, or the best one where the last is gone or not yet written."""
         return next((path for path in (self.last, self.best) if path.is_file()), None)
 
     def require_nothing_to_lose(self, config: RunConfig) -> None:
-        """Check that a run without a checkpoint may begin anew: it cannot have had one.
+        """Check that a run without a checkpoint may begin anew, because it never had one.
 
         Raises:
-            ValueError: It had.
+            ValueError: The run had a checkpoint.
         """
         first = min(config.train.checkpoint_every, config.eval.every)
         steps = [record["step"] for record in read_records(self.metrics)]
@@ -120,10 +120,10 @@ class RunFolder:
             )
 
     def load_config(self) -> RunConfig:
-        """The configuration of a run that was begun.
+        """Read the configuration of a run.
 
         Raises:
-            ValueError: The folder is no run.
+            ValueError: The folder is not a run.
         """
         if not self.config.is_file():
             raise ValueError(
@@ -133,6 +133,6 @@ class RunFolder:
 
     @staticmethod
     def write_json(path: Path, content: dict[str, Any]) -> None:
-        """Write a small file in one replacement, so that a reader never meets half of it."""
+        """Write a JSON file in one replacement, so that a reader never sees half of it."""
         with replacing(path) as file:
             file.write(json_text(content, indent=1).encode())

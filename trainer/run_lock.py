@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder."""
+"""A lock by which only one process at a time trains in a run folder."""
 
 import errno
 import fcntl
@@ -12,7 +12,7 @@ __all__ = ["RunLock"]
 
 
 class RunLock:
-    """A lock on a run folder, held as a context manager or until the process ends, however it ends.
+    """Lock on a run folder, held as a context manager or until the process ends, however it ends.
 
     It is a POSIX record lock on a file of the folder, which holds host and process of the last holder.
     Unlike flock's, such a lock is not inherited: loader processes that outlive a killed run do not hold it. Network
@@ -52,4 +52,4 @@ class RunLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()  # and leave it there: removing it would let two in
+        self._file.close()  # the file stays: removing it would let two processes in

@@ -1,12 +1,12 @@
-"""Which settings of a run may change while it goes on."""
+"""Check of the settings that may change when a run continues."""
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config_io import config_to_dict, flatten
 
 __all__ = ["require_same_run"]
 
-# Where a run goes on, how its images are shared out and read, what it tells: its numbers change by rounding at most, or
-# as docs/a100.md says of processes and micro-batches. The images themselves are compared by their lists.
+# Place and reading of the data, initial weights, hardware, implementation and logging: the numbers of a run change by
+# rounding at most, or as docs/a100.md says of processes and micro-batches. The images are compared by their lists.
 _MAY_CHANGE = {
     "recipe", "data.root", "data.packed", "data.check", "model.pretrained", "model.weights_file", "method.engine",
     "optim.implementation", "train.accelerator", "train.devices", "train.accumulate", "train.channels_last",
@@ -16,13 +16,13 @@ _OF_THE_NETWORK = ("data.", "model.", "method.", "eval.")
 
 
 def require_same_run(recorded: RunConfig, given: RunConfig, *, source: str, only_network: bool = False) -> None:
-    """Check that a run goes on as it began.
+    """Check that a run continues with the settings that it began with.
 
     Args:
         recorded: The configuration that the run has been trained with.
-        given: The one that it is to go on with.
-        source: What messages call the latter.
-        only_network: Whether only what the trained network depends on is compared, not how it is trained.
+        given: The configuration that it is to continue with.
+        source: Name of ``given`` in messages.
+        only_network: Whether to compare only the settings of the trained network, and not the settings of training.
 
     Raises:
         ValueError: A setting differs that may not; all of them are listed.

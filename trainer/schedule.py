@@ -1,7 +1,7 @@
-"""How long the published runs are: steps from epochs, partition and batch.
+"""Length of the published runs: steps from epochs, partition and batch.
 
-An epoch is one pass over the larger of the labelled and the unlabelled set. The counts below are those that the public
-code counts with; lists round the other way, which moves an epoch by one image at most.
+An epoch is one pass over the larger of the labelled and the unlabelled set. The counts below are the ones in the public
+code; the lists round the other way, which changes an epoch by one image at most.
 """
 
 __all__ = ["LABELLED_PARTS", "NUM_IMAGES", "num_labelled", "num_steps"]
@@ -9,10 +9,10 @@ __all__ = ["LABELLED_PARTS", "NUM_IMAGES", "num_labelled", "num_steps"]
 NUM_IMAGES = {"voc": 10_582, "city": 2_975}
 """Training images of the public data sets."""
 LABELLED_PARTS = ("1/32", "1/16", "1/8", "1/4", "1/2")
-"""Parts of them whose labels are used."""
+"""Parts of these images whose labels are used."""
 
-# Epochs as CPS documents them. They keep the number of steps that full supervision takes; the parts for which nothing
-# is documented (City 1/32, VOC 1/32) follow from that. (FPL ships 140 for City 1/32 and 40 for VOC 1/8.)
+# Epochs as CPS documents them. They keep the number of steps of full supervision; the parts that are not documented
+# (City 1/32, VOC 1/32) follow from that. (FPL ships 140 for City 1/32 and 40 for VOC 1/8.)
 _CPS_EPOCHS = {
     "voc": {"1/32": 31, "1/16": 32, "1/8": 34, "1/4": 40, "1/2": 60},
     "city": {"1/32": 124, "1/16": 128, "1/8": 137, "1/4": 160, "1/2": 240},
@@ -25,7 +25,7 @@ _AEL_PROCESSES, _AEL_BATCH = 8, 2  # each process loads two unlabelled images a 
 
 
 def num_labelled(data: str, partition: str) -> int:
-    """Labelled images of a public data set, rounded up as in the public lists.
+    """Count the labelled images of a public data set, rounded up as in the public lists.
 
     Example:
         >>> num_labelled("voc", "1/16")
@@ -35,7 +35,7 @@ def num_labelled(data: str, partition: str) -> int:
 
 
 def num_steps(data: str, setting: str, partition: str) -> int:
-    """Steps of a published run.
+    """Compute the number of steps of a published run.
 
     Args:
         data: "voc" or "city".

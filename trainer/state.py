@@ -1,4 +1,4 @@
-"""All that training changes, as one thing to save and to continue from."""
+"""The complete state of training, to save and to continue from."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ class TrainState:
     """Networks, optimiser, loss scaling, counters and random generators of a run.
 
     Args:
-        method: Networks, as a module.
-        optimizer: Over the method's parameters.
-        precision: Keeper of the loss scale (``state_dict`` and ``load_state_dict``).
+        method: The method with its networks.
+        optimizer: Optimiser of the method's parameters.
+        precision: Holder of the loss scale (``state_dict`` and ``load_state_dict``).
     """
 
     def __init__(self, method: nn.Module, optimizer: Optimizer, precision: Any) -> None:
@@ -38,9 +38,9 @@ class TrainState:
         """Write a checkpoint.
 
         Args:
-            path: Where to.
-            config: Kept in it for the reader.
-            random_states: Of the generators, process by process.
+            path: File to write.
+            config: Configuration to store in the checkpoint.
+            random_states: States of the generators, process by process.
 
         Raises:
             OSError: It could not be written; the previous one is untouched.
@@ -67,12 +67,12 @@ class TrainState:
 
         Args:
             path: The file.
-            config: What the run is to go on with; the configuration in the checkpoint decides whether it may.
-            device: Of the means since the last log step.
-            rank: Of this process; one that the run did not have keeps its own generators.
+            config: Configuration to continue with; it must agree with the configuration in the checkpoint.
+            device: Device of the means since the last log step.
+            rank: Rank of this process; one that the run did not have keeps its own generators.
 
         Raises:
-            ValueError: The file is no checkpoint, or belongs to other settings or networks.
+            ValueError: The file is not a checkpoint, or belongs to other settings or networks.
         """
         state = load_checkpoint(path)
         recorded = config_from_dict(state["config"], source=str(path))

@@ -1,4 +1,4 @@
-"""One optimiser step: what the loop repeats, and what the benchmarks time."""
+"""One optimiser step, which the loop repeats and the benchmarks time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +24,13 @@ def train_step(
     *,
     num_micro_batches: int = 1,
 ) -> dict[str, Tensor]:
-    """Move the weights once; nothing waits for the device.
+    """Take one optimiser step; nothing waits for the device.
 
     Args:
-        fabric: Keeper of device, precision and processes.
+        fabric: Device, precision and processes.
         module: The method, as ``fabric.setup`` returned it.
-        optimizer: Likewise.
-        batch: What to train on; over all processes, one batch.
+        optimizer: The optimiser, as ``fabric.setup`` returned it.
+        batch: This process's share of the batch of the step.
         progress: Share of the run done, in [0, 1).
         num_micro_batches: Parts that follow each other through the networks; the batch's images are a multiple of it.
 
@@ -46,7 +46,7 @@ def train_step(
 
 @contextmanager
 def _convolutions_chosen_by_trial() -> Iterator[None]:
-    """Let cuDNN time its algorithms: crops have one size, so that the first step alone tries; evaluated images vary."""
+    """Let cuDNN time its algorithms, in training only: crops have one size, evaluated images have many."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:

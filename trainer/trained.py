@@ -1,4 +1,4 @@
-"""The trained network of a run, to evaluate and to use."""
+"""Loading the trained network of a run, for evaluation and prediction."""
 
 import shlex
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ __all__ = ["TrainedRun", "load_trained"]
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """A run as its checkpoint left it."""
+    """A run loaded from its checkpoint."""
 
     config: RunConfig
     network: nn.Module
-    """On the device of ``fabric``, in evaluation mode."""
+    """The trained network, on the device of ``fabric``, in evaluation mode."""
     classes: ClassTable
     step: int
     fabric: Fabric
@@ -34,8 +34,8 @@ class TrainedRun:
 def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequence[str] = ()) -> TrainedRun:
     """Build the network that a run evaluates and load its weights; no image is needed for it.
 
-    Whatever the run was trained on, this is one process on one device, unless torchrun or srun has started more, a
-    CPU computes in float32 what was trained in float16, and nothing is compiled, as images differ in size.
+    Whatever the run was trained on, this is one process on one device, unless torchrun or srun has started more. On a
+    CPU, a run trained in float16 is computed in float32. Nothing is compiled, as images differ in size.
 
     Args:
         folder: The run.
@@ -43,7 +43,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
         changes: Settings that differ from the run's, as on the command line: ``["--eval.protocol", "whole"]``.
 
     Raises:
-        ValueError: The folder is no run or has no such checkpoint, or a change breaks a rule.
+        ValueError: The folder is not a run or has no such checkpoint, or a change breaks a rule.
     """
     stored = folder.load_config()
     config = _on_this_machine(stored, changes)
@@ -57,7 +57,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     classes = class_table(config.data)
     method = build_method_networks(without_pretraining(config), len(classes.names))
     try:
-        # The networks alone: banks are as large as a data set that need not be here.
+        # Load the networks alone: the size of banks depends on a data set that need not be here.
         prefix = "networks."
         weights = {name.removeprefix(prefix): w for name, w in state["method"].items() if name.startswith(prefix)}
         method.networks.load_state_dict(weights)
@@ -68,7 +68,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
 
 
 def _remedy(folder: RunFolder, checkpoint: str) -> str:
-    """What to do about a missing checkpoint."""
+    """Advice on a missing checkpoint."""
     resume = "go on with " + shlex.join(["fpl-fast", "train", "--resume", str(folder.path)])
     if checkpoint == "best" and folder.last.is_file():
         return f"the run was stopped before its first evaluation: take --checkpoint last, or {resume}"
@@ -76,7 +76,7 @@ def _remedy(folder: RunFolder, checkpoint: str) -> str:
 
 
 def _on_this_machine(config: RunConfig, changes: Sequence[str]) -> RunConfig:
-    """The run with its changes and, where these leave it open, with hardware that this machine has."""
+    """Apply the changes to a run, and adapt its hardware to this machine where they leave it open."""
     config = override_config(replace(config, train=replace(config.train, devices=1)), changes)
     config = replace(config, train=replace(config.train, compile=False))
     if config.train.precision == "16-mixed" and not uses_cuda(config.train):

@@ -1,4 +1,4 @@
-"""Bilinear upsampling with aligned corners: that of the papers, and all that the trainer upsamples with."""
+"""Bilinear upsampling with aligned corners, as in the papers; the trainer uses no other."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["pixel_size", "upsample"]
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, h, w) bilinearly, with aligned corners, to (N, C, *size), as the losses do it within themselves.
+    """Upsample (N, C, h, w) to (N, C, *size) bilinearly with aligned corners, like the fused upsampling of the losses.
 
     Example:
         >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
@@ -19,5 +19,5 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pixel_size(x: Tensor) -> tuple[int, int]:
-    """(H, W), the last two dimensions."""
+    """Height and width, the last two dimensions."""
     return x.shape[-2], x.shape[-1]

@@ -1,4 +1,4 @@
-"""What a run measures on its validation images, and what it keeps of that for the report."""
+"""Evaluation of a run on its validation images, and the files that it keeps for the report."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def validate(
     progress: Callable[[int, int], None] | None = None,
     on_prediction: Callable[[int, Tensor], None] | None = None,
 ) -> EvaluationResult:
-    """Evaluate a network on a data set; several processes take every so-manieth image each."""
+    """Evaluate a network on a data set; with n processes, each takes every n-th image."""
     share = range(fabric.global_rank, len(dataset), fabric.world_size)
     if fabric.global_rank >= len(dataset) > 0:  # more processes than images
         nothing = torch.zeros(dataset.num_classes, dataset.num_classes, dtype=torch.int64, device=fabric.device)
@@ -57,7 +57,7 @@ def validate(
 
 
 def _sum(fabric: Fabric, confusion: Tensor) -> Tensor:
-    """The confusions of all processes."""
+    """Sum the confusion matrices of all processes."""
     total = fabric.all_reduce(confusion, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
@@ -77,12 +77,12 @@ def save_evaluation(
 
     Args:
         path: The JSON file, whose folder is made; a class that neither occurs nor is predicted has IoU null in it.
-        result: What was counted.
+        result: Metrics of the evaluation.
         class_names: C names.
-        config: How images were run.
+        config: Protocol of the evaluation.
         step: Step of the weights.
-        split: The part of the data set that was looked at.
-        differs: What keeps it from being the run's own result (own_result.py).
+        split: The part of the data set that was evaluated.
+        differs: Differences from the run's own evaluation (own_result.py).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     size = " x ".join(map(str, config.window))
@@ -113,7 +113,7 @@ def save_samples(
     """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K.
 
     Returns:
-        What was written: ``palette``, and for each picture ``image_0`` and so on, (H, W, 3) or (H, W) uint8.
+        The arrays written: ``palette``, and for each picture ``image_0`` and so on, (H, W, 3) or (H, W) uint8.
     """
     count = min(config.eval.samples, len(dataset))
     protocol = named_protocol(config.eval.protocol, config.eval.window)

@@ -4,7 +4,7 @@ With p_1 >= p_2 >= ... and c_n = p_1 + ... + p_n, the positives are the K = min(
 classes, n = min{n : c_n >= T}: rank k + 1 joins as long as c_{k+1} < T. Only the four first ranks are needed while
 K <= 3; blocks where some pixel needs more take another path, which the others never pay for.
 
-All masses are relative to that of rank 1, exp(t - max t), so that c_n < T reads ``mass < T * Z``.
+All masses are relative to the mass of rank 1, exp(t - max t), so that c_n < T reads ``mass < T * Z``.
 """
 
 import triton
@@ -18,13 +18,13 @@ from fpl_fast.kernels.device.ranking import sort_descending, top4
 
 @triton.jit
 def relative_mass(logits, shift):
-    """exp(logits - top logit), given shift = top logit * log2(e): one multiply-add and one exponential."""
+    """Compute exp(logits - top logit) from shift = top logit * log2(e): one multiply-add and one exponential."""
     return tl.exp2(logits * LOG2_E - shift)
 
 
 @triton.jit
 def total_mass(logits, shift):
-    """Z = sum of the relative masses of all classes, per pixel."""
+    """Sum Z of the relative masses of all classes, per pixel."""
     total = relative_mass(logits[0], shift)
     for g in tl.static_range(1, len(logits)):
         total += relative_mass(logits[g], shift)
@@ -91,7 +91,7 @@ def accept_rounds(keys, last, state, undecided, shift, target, max_positives):
 
 @triton.jit
 def drop_ties(keys, cut, num_positives):
-    """Keys that leave just K classes at or above the cut: of several equal to it, the lower classes stay."""
+    """Lower keys so that exactly K classes are at or above the cut: of keys equal to it, the lower classes stay."""
     room = num_positives
     for g in tl.static_range(len(keys)):
         room -= tl.where(keys[g] > cut, 1.0, 0.0)

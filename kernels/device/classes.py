@@ -113,7 +113,7 @@ def widen(groups, C: tl.constexpr, G: tl.constexpr):
 
 @triton.jit
 def select(condition, a, b):
-    """Class groups of ``a`` where the pixel's condition holds, of ``b`` elsewhere."""
+    """Select the class groups of ``a`` where the pixel's condition holds, of ``b`` elsewhere."""
     chosen = ()
     for g in tl.static_range(len(a)):
         chosen = chosen + (tl.where(condition, a[g], b[g]),)
@@ -122,7 +122,7 @@ def select(condition, a, b):
 
 @triton.jit
 def zero_times_sum(groups):
-    """0 for finite logits, NaN if one of a pixel's logits is NaN or infinite; per pixel, of groups as loaded."""
+    """Compute, per pixel, 0 for finite logits and NaN if one is NaN or infinite, from groups as loaded."""
     total = groups[0].to(tl.float32) * 0.0
     for g in tl.static_range(1, len(groups)):
         total = tl.fma(groups[g].to(tl.float32), 0.0, total)

@@ -8,7 +8,7 @@ from fpl_fast.kernels.device.arithmetic import divide, log
 
 @triton.jit
 def confidence_weight(num_positives, rejected, mass, total, convex_scale, WEIGHTING: tl.constexpr, FAST: tl.constexpr):
-    """w(m, r) with m = c_{K+1} / (K + 1) and r = p_{K+1}, both given as masses relative to ``total``.
+    """Weight w(m, r) with m = c_{K+1} / (K + 1) and r = p_{K+1}, both given as masses relative to ``total``.
 
     m - r is taken as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie, and one division less.
     """

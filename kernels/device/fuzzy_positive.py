@@ -20,7 +20,7 @@ def fuzzy_positive_kernel(
     pixel_weight_ptr,  # (N, P) float32, or None for 1
     valid_mask_ptr,  # (N, P) bool, or None for all
     scale_ptr,  # () float32, factor of the gradient, or None for 1
-    grad_ptr,  # out (N, C, P): scale * a * w * dL/dz, or None
+    grad_ptr,  # out (N, C, P): scale * g * b * w * dL/dz (see ``pixels``), or None
     sums_ptr,  # out (terms, programs) float32: the terms of ``pixels`` summed over the program's pixels, or None
     map_ptr,  # out (N, P) contiguous float32: the first term, or None
     num_pixels,  # P

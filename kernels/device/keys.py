@@ -1,4 +1,4 @@
-"""Keys: what the classes of a pixel are ranked by.
+"""Keys that rank the classes of a pixel.
 
 * 16-bit logits, widened to float32, leave 13 mantissa bits empty: an int32 key holds logit and class, ordered by logit
   and, among equal logits, by lower class. No two classes of a pixel share a key, so selection needs no care for ties:
@@ -51,7 +51,7 @@ def key_logit(key):
 
 @triton.jit
 def lowest_key(like):
-    """A key below every class's, with the shape and type of ``like``."""
+    """Key below the key of every class, with the shape and type of ``like``."""
     if like.dtype == tl.float32:
         return tl.full(like.shape, float("-inf"), tl.float32)
     elif like.dtype == tl.int64:

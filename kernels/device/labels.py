@@ -11,7 +11,7 @@ NUM_LABEL_SUMS = tl.constexpr(3)
 
 @triton.jit
 def load_labels(target_ptr, pixel_offset, in_bounds, ignore_index):
-    """Labels of pixels, at least int32, and which of them count."""
+    """Load the labels of pixels, at least int32, and the mask of those that are not ignored."""
     label = tl.load(target_ptr + pixel_offset, mask=in_bounds, other=0)
     if label.dtype == tl.uint8:
         label = label.to(tl.int32)

@@ -1,4 +1,4 @@
-"""The fuzzy positive loss of a block of pixels whose logits are in registers: what every kernel does in its middle."""
+"""The fuzzy positive loss of a block of pixels whose logits are in registers; all its kernels share this part."""
 
 import triton
 import triton.language as tl
@@ -42,7 +42,7 @@ def fuzzy_positive_pixels(
 
     Args:
         z: the student's logits, float32 class groups, classes that do not exist at -inf.
-        t: the teacher's, likewise.
+        t: the teacher's logits in the same form.
         poison: 0, or NaN where one of a pixel's logits is NaN or infinite: added to the loss and its slope.
         valid: pixels that count.
         pixel_weight: per pixel, or None for 1.

@@ -28,7 +28,7 @@ def batcher_network(size):
 
 @triton.jit
 def compare_exchange(x, HIGH: tl.constexpr, LOW: tl.constexpr):
-    """The tuple with the larger of its elements HIGH < LOW at HIGH and the smaller at LOW."""
+    """Order the elements at the positions HIGH < LOW of a tuple: the larger at HIGH, the smaller at LOW."""
     if x[HIGH].dtype == tl.int64:  # one 64-bit comparison instead of two
         swap = x[HIGH] < x[LOW]
         high = tl.where(swap, x[LOW], x[HIGH])
@@ -41,7 +41,7 @@ def compare_exchange(x, HIGH: tl.constexpr, LOW: tl.constexpr):
 
 @triton.jit
 def sort_descending(x):
-    """The tuple's keys, position by position of the block, in decreasing order."""
+    """Sort the tuple's keys in decreasing order, separately at each position of the block."""
     NETWORK: tl.constexpr = batcher_network(len(x))
     for step in tl.static_range(len(NETWORK)):
         x = compare_exchange(x, NETWORK[step][0], NETWORK[step][1])
@@ -50,7 +50,7 @@ def sort_descending(x):
 
 @triton.jit
 def merge_top4(a, b):
-    """The four largest of two descending quadruples: half a bitonic merge keeps them, four exchanges sort them."""
+    """Merge two descending quadruples into their four largest: half a bitonic merge, then four exchanges to sort."""
     x = (tl.maximum(a[0], b[3]), tl.maximum(a[1], b[2]), tl.maximum(a[2], b[1]), tl.maximum(a[3], b[0]))
     x = compare_exchange(x, 0, 2)
     x = compare_exchange(x, 1, 3)

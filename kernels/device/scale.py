@@ -11,7 +11,7 @@ def scale_kernel(
     num_elements,
     BLOCK: tl.constexpr,
 ):
-    """One program owns BLOCK elements; it reads the factor first and returns at once when there is nothing to do."""
+    """Scale BLOCK elements in one program, which reads the factor first and returns at once if it is 1."""
     factor = tl.load(factor_ptr)
     if factor != 1.0:
         offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -1,4 +1,4 @@
-"""The student's logits, parted into positives and negatives, and what its plain cross entropy takes."""
+"""The student's logits, split into positives and negatives, and the two terms of its plain cross entropy."""
 
 import triton
 import triton.language as tl
@@ -9,7 +9,7 @@ from fpl_fast.kernels.device.classes import fold_max, fold_min, fold_sum
 
 @triton.jit
 def part(keys, cut, logits):
-    """Part the classes by key >= cut.
+    """Split the classes into positives, key >= cut, and negatives.
 
     One comparison and two selections a class serve every later step: exp(-z) of the first tuple vanishes off the
     positives and exp(z) of the second one on them, so that sums and gradients need no further selection.

@@ -2,9 +2,9 @@
 
 Shapes: logits (N, C, h, w) by strides, per-pixel tensors (N, P) by strides, P = H * W. A program owns BLOCK
 high-resolution columns of a strip of cell rows (see ``upsampling``) and marches down it. The gradient of a cell row's
-pixels is summed over the rows of each column, once plain and once weighted by the row's fraction, and these two sums
-are the gradient of the rows above and below the cell; they go to a buffer that is small, because it has low-resolution
-rows, and that no two programs share.
+pixels is summed over the rows of each column, once plain and once weighted by the row's fraction. From these two sums
+follows the gradient of the rows above and below the cell. It goes to a buffer that is small, because it has
+low-resolution rows, and that no two programs share.
 """
 
 import triton
@@ -244,13 +244,13 @@ def upsampled_kernel(
 
 @triton.jit
 def widened(index):
-    """A loop's index as int64: its product with a stride may pass 2^31. In the interpreter it is a Python number."""
+    """Convert a loop's index (in the interpreter a Python number) to int64: its product with a stride may pass 2^31."""
     return tl.full((), 0, tl.int64) + index
 
 
 @triton.jit
 def pixels_on_side(valid_mask_ptr, valid_stride_p, mix_mask_ptr, mix_stride_p, y, width, column, in_bounds, side):
-    """Valid pixels of the row ``y`` whose teacher is the own one (side 0) or the partner (side 1)."""
+    """Mask of the valid pixels of row ``y`` whose teacher is the image's own (side 0) or the partner (side 1)."""
     pixel = widened(y) * width + column
     chosen = in_bounds
     if valid_mask_ptr is not None:

@@ -17,7 +17,7 @@ def load_row(pointer, left, right, fraction, in_bounds, stride_c, C: tl.constexp
     Args:
         pointer: first class and first column of the row.
         left: elements from there to the column's left sample, int64, (P,) or (1, P).
-        right: to its right sample.
+        right: elements from there to its right sample.
         fraction: of the column in its cell.
         in_bounds: columns that exist.
         stride_c: elements from class to class.
@@ -68,7 +68,7 @@ def add(a, b):
 
 @triton.jit
 def add_scaled(a, b, factor):
-    """``a + factor * b``, element by element."""
+    """Compute ``a + factor * b``, element by element."""
     total = ()
     for i in tl.static_range(len(a)):
         total = total + (tl.fma(b[i], factor, a[i]),)

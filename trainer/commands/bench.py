@@ -57,7 +57,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _require_replaceable(stem: Path, results: Path) -> None:
-    """Check that a report with its pictures lies in the way of nothing but an earlier one.
+    """Check that a report with its pictures would replace nothing but an earlier report.
 
     Raises:
         ValueError: A file would be lost.

@@ -1,4 +1,4 @@
-"""Where commands write, and how they read their arguments."""
+"""Console output and argument parser of the commands."""
 
 import argparse
 from typing import NoReturn
@@ -9,7 +9,7 @@ __all__ = ["Parser", "out_console"]
 
 
 def out_console() -> Console:
-    """Standard output, as it is now; text is taken literally (``a:100:b`` is no emoji) and lines are not broken."""
+    """Make a console on the current standard output that prints text literally (no emoji) and breaks no lines."""
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Leave with the message alone.
+        """Raise the message alone, without usage.
 
         Raises:
             ValueError: Always.

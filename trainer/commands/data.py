@@ -74,7 +74,7 @@ def _pack(config: RunConfig) -> int:
 
 
 def _tell(problems: list[str]) -> int:
-    """Print all that is wrong; returns the exit code."""
+    """Print all problems and return the exit code."""
     console = out_console()
     for problem in problems:
         console.print(f"wrong: {problem}")

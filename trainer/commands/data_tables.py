@@ -1,4 +1,4 @@
-"""What ``fpl-fast data check`` shows."""
+"""Tables that ``fpl-fast data check`` shows."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ __all__ = ["class_shares", "memory_line", "parts_table", "step_line"]
 
 
 def parts_table(report: DataReport) -> Table:
-    """Number, sizes and stored label values of each part."""
+    """Tabulate number, sizes and stored label values of each part."""
     table = Table("part", "images", "width x height", "label values")
     for name, part in report.parts.items():
         sizes = sorted(part.found.sizes, key=lambda size: (size[0] * size[1], size))
@@ -27,7 +27,7 @@ def parts_table(report: DataReport) -> Table:
 
 
 def class_shares(report: DataReport) -> Table:
-    """Share of each class in the pixels of the labelled images, with a bar, and of the validation images."""
+    """Tabulate the share of each class in the pixels of the labelled images, with a bar, and the validation images."""
     table = Table("class")
     table.add_column("labelled, %", justify="right")
     table.add_column("")
@@ -42,11 +42,11 @@ def class_shares(report: DataReport) -> Table:
 
 
 def memory_line(report: DataReport, path: Path) -> str:
-    """Size of a pack against disk and memory: one that fits is read from the disk once, not in every epoch.
+    """Compare the size of a pack with disk and memory: a pack that fits is read from the disk once, not every epoch.
 
     Args:
-        report: What the data set is.
-        path: Where a pack lies or would lie.
+        report: Result of the check.
+        path: Folder of the pack, which need not exist.
     """
     place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
@@ -62,14 +62,14 @@ def memory_line(report: DataReport, path: Path) -> str:
 
 
 def step_line(config: RunConfig) -> str:
-    """Predicted memory of a step on one device, against what is free on the one that is here.
+    """Compare the predicted memory of a step on one device with the free memory of the device at hand.
 
     Args:
-        config: The run; on several devices, its share of one.
+        config: The run; with several devices, the share of one device is predicted.
     """
     try:
         prepared = prepare_run(config, alone=True)
-    except Exception as error:  # devices refuse in words of their own, and no data set is wrong because of that
+    except Exception as error:  # devices raise many kinds of errors, and none of them is a fault of the data set
         return f"a step on one device cannot be predicted here: {' '.join(str(error).split())}"
     text = f"a step on one device, predicted: {prediction_text(prepared.predicted)}"
     if prepared.device == "CPU" and config.train.accelerator == "auto":

@@ -1,4 +1,4 @@
-"""A training run on the terminal: a bar where someone watches, a line a log step where nobody does."""
+"""Progress of a training run: a bar on a terminal, otherwise a line for each log step."""
 
 import math
 import sys
@@ -30,10 +30,10 @@ _SECONDS_A_LINE = 10
 
 
 class _Bar(Progress):
-    """Done, elapsed and left in one line, which 80 columns hold, and below it what there is to tell."""
+    """Bar with steps done, time elapsed and time left in one line of at most 80 columns, and notes below it."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        """The table of tasks, and the notes."""
+        """Yield the table of tasks and the notes."""
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             if task.fields["note"]:
@@ -41,7 +41,7 @@ class _Bar(Progress):
 
 
 def _make_bar(console: Console) -> Progress:
-    """A bar on the console; nothing where nobody watches."""
+    """Make a bar on the console, which shows nothing if the console is not a terminal."""
     whole = Column(no_wrap=True)
     return _Bar(
         TextColumn("{task.description}", markup=False, table_column=Column(overflow="ellipsis")),  # this one gives way
@@ -52,15 +52,15 @@ def _make_bar(console: Console) -> Progress:
         TimeRemainingColumn(elapsed_when_finished=True, table_column=whole),
         console=console,
         disable=not console.is_terminal,
-        redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file stays there
+        redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file must still go there
     )
 
 
 @contextmanager
 def counting() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Bars for work that is counted: from a title to what is called with (done, in all).
+    """Show bars for counted work; yields a function from a title to a function to call with (done, in all).
 
-    Where nobody watches, a line is written every ten seconds.
+    Without a terminal, a line is written every ten seconds.
     """
     console = out_console()
     bar = _make_bar(console)
@@ -125,7 +125,7 @@ class ProgressMonitor:
         self._show(self.title, step, self._steps)
 
     def logged(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """Show the record behind the bar, or as a line; scores always as a line."""
+        """Show the record below the bar, or as a line; scores always as a line."""
         text = describe_record(split, scalars)
         if split == "train" and self._bar.disable is False:
             self._note(text)
@@ -133,7 +133,7 @@ class ProgressMonitor:
             self._bar.console.print(f"{self.title}  step {step}/{self._steps}  {text}")
 
     def validating(self, done: int, total: int) -> None:
-        """Count validation images; the bar goes when they are done."""
+        """Count validation images; the bar is removed when they are done."""
         self._show("validation", done, total)
         if done == total:
             self._bar.remove_task(self._tasks.pop("validation"))
@@ -142,14 +142,14 @@ class ProgressMonitor:
         self._bar.update(self._tasks[self.title], note=text, refresh=self._starting)
 
     def _show(self, name: str, done: int, total: int) -> None:
-        self._bar.start()  # not before: of several processes, one has something to show
+        self._bar.start()  # not before: only one of several processes has anything to show
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total, completed=done, note="")
         self._bar.update(self._tasks[name], completed=done, total=total)
 
 
 def describe_record(split: str, scalars: dict[str, float]) -> str:
-    """A record of the log in a few words.
+    """Describe a record of the log in a few words.
 
     Example:
         >>> describe_record("val", {"miou": 0.5, "pixel_accuracy": 0.75, "elapsed_s": 9.0})

@@ -14,7 +14,7 @@ METHODS = ("supervised", "fpl_cps_cutmix")
 
 
 def main(arguments: list[str]) -> int:
-    """Train with the same few labels, without and with unlabelled images, and set the results side by side."""
+    """Train with the same few labels, without and with unlabelled images, and compare the results."""
     parser = Parser(
         "fpl-fast quickstart",
         "Train on synthetic street scenes, supervised and with FPL+CPS, from the same few labels, and compare.",
@@ -46,7 +46,7 @@ def _config(method: str, seed: int) -> RunConfig:
 
 
 def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
-    """The final table."""
+    """Print the final table."""
     from fpl_fast.trainer.commands.tables import class_table
     from fpl_fast.trainer.report import read_run
 

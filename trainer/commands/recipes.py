@@ -63,7 +63,7 @@ def _summaries(title: str, summaries: Mapping[str, str]) -> Table:
 
 
 def _overview(data: str, cells: Sequence[Cell]) -> Table:
-    """The paper's table of a data set: rows that can be trained, a column for each backbone and part of the labels."""
+    """Make the paper's table of a data set: trainable rows, a column for each backbone and part of the labels."""
     columns = list(dict.fromkeys((cell.backbone, cell.partition) for cell in cells))
     table = _table(f"{data}/METHOD\nmIoU, %")
     for backbone, partition in columns:
@@ -77,7 +77,7 @@ def _overview(data: str, cells: Sequence[Cell]) -> Table:
 
 
 def _cells(cells: Sequence[Cell]) -> Table:
-    """A row for each cell."""
+    """Make a table with a row for each cell."""
     table = _table("recipe", "backbone", "part")
     for title in ("labelled", "steps", "paper, %", "gain"):
         table.add_column(title, justify="right")

@@ -1,4 +1,4 @@
-"""Settings on the command line: what every command that takes a configuration reads alike."""
+"""Settings on the command line, read in the same way by every command that takes a configuration."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _SHORT_NAMES = {
 
 
 def expand_short_names(arguments: Sequence[str]) -> list[str]:
-    """The same arguments with short names of settings written out.
+    """Expand the short names of settings in arguments.
 
     Example:
         >>> expand_short_names(["--data-root", "D", "--backbone=resnet101"])
@@ -34,12 +34,12 @@ def expand_short_names(arguments: Sequence[str]) -> list[str]:
 def take_options(
     arguments: Sequence[str], *names: str, flags: Sequence[str] = ()
 ) -> tuple[argparse.Namespace, list[str]]:
-    """A command's own options, and the arguments that are left.
+    """Split arguments into a command's own options and the rest.
 
     Args:
-        arguments: All of them.
+        arguments: All arguments.
         names: Options with a value; None where absent.
-        flags: Options without one.
+        flags: Options without a value.
 
     Raises:
         ValueError: An option lacks its value.
@@ -56,12 +56,12 @@ def take_options(
 
 
 def read_config(arguments: Sequence[str], *, prog: str, description: str) -> RunConfig:
-    """The configuration that the first argument names, changed by the others.
+    """Read the configuration that the first argument names, changed by the others.
 
     Args:
         arguments: A recipe or a file, and options.
         prog: Command that the help shows.
-        description: What the help says first.
+        description: First text of the help.
 
     Raises:
         ValueError: There is no such recipe, file, option or value.

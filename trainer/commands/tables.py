@@ -11,11 +11,11 @@ __all__ = ["class_table", "dry_run_table", "prediction_text"]
 
 
 def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Table:
-    """IoU in per cent by class, a column for each evaluation, with the means at the end.
+    """Tabulate IoU in per cent by class, a column for each evaluation, with the means at the end.
 
     Args:
         class_names: C names.
-        columns: For each title, C fractions; NaN for a class that neither occurs nor is predicted.
+        columns: For each title, C values in [0, 1]; NaN for a class that neither occurs nor is predicted.
     """
     table = Table("IoU, %")
     for title in columns:
@@ -28,7 +28,7 @@ def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float
 
 
 def dry_run_table(config: RunConfig, result: DryRun) -> Table:
-    """What a run will need: measured, and predicted where it says so."""
+    """Tabulate the time and memory that a run will need: measured, or predicted where the table says so."""
     train, (height, width) = config.train, config.augment.crop
     views = result.num_unlabelled_views
     unlabelled = f" + {views} x {train.batch_unlabelled} unlabelled" if views else ""
@@ -52,7 +52,7 @@ def dry_run_table(config: RunConfig, result: DryRun) -> Table:
 
 
 def prediction_text(predicted: Prediction) -> str:
-    """Memory of a step on one device, and what needs it."""
+    """Describe the predicted memory of a step on one device and its parts."""
     return (
         f"{predicted.total / 1e9:.2f} GB at least: {predicted.state / 1e9:.2f} GB weights, gradients and momentum, "
         f"{predicted.activations / 1e9:.2f} GB activations"
@@ -60,7 +60,7 @@ def prediction_text(predicted: Prediction) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """The two largest units."""
+    """Format seconds with the two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _default_path(config: RunConfig) -> Path:
-    """runs/RECIPE, and for a cell of the paper's tables also which."""
+    """Default folder runs/RECIPE, for a cell of the paper's tables with backbone and part of the labels."""
     path = Path("runs") / (config.recipe or "run")
     if not isinstance(config.data, PublicData):
         return path
@@ -61,7 +61,7 @@ def _show_dry_run(config: RunConfig) -> int:
 
 
 def run_training(config: RunConfig, folder: RunFolder, *, resume: bool = False) -> int:
-    """Train with a progress bar, write the report, say what came out; returns the exit code."""
+    """Train with a progress bar, write the report, print the result and return the exit code."""
     from fpl_fast.trainer.commands.progress import ProgressMonitor
     from fpl_fast.trainer.loop import train
     from fpl_fast.trainer.report import write_report

@@ -19,7 +19,7 @@ __all__ = [
 
 @config_class
 class DataConfig:
-    """What every data set has: the colours it is normalised with."""
+    """Settings of every data set: the colours that normalise it."""
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Mean of red, green and blue, in units of full scale (ImageNet's, as torchvision states them)."""
@@ -59,18 +59,18 @@ class SyntheticData(DataConfig):
 
 @config_class
 class FileData(DataConfig):
-    """What data sets of images, 8-bit index PNGs and list files have in common."""
+    """Settings of data sets of images, 8-bit index PNGs and list files."""
 
     root: str = "data"
     """Folder that all other paths of the data set start from."""
     packed: str | None = None
-    """Folder that fpl-fast data pack decodes the pictures into and training reads them from; null decodes files."""
+    """Folder of decoded pictures, written by fpl-fast data pack and read by training; null decodes the files."""
     check: bool = True
     """Whether every picture is read before a run begins, so that a bad one is known at once."""
     ignore_index: int = 255
     """Label value of pixels that no loss and no metric counts."""
     label_map: LabelMap | None = None
-    """Class of each value in the label files that is not its own class, null for no label: {0: null, 1-150: 0-149}
+    """Class of each value in the label files that differs from its class, null for no label: {0: null, 1-150: 0-149}
     where 0 is void, {255: 1} for masks of 0 and 255."""
 
     def __post_init__(self) -> None:
@@ -129,13 +129,13 @@ class PublicData(FileData):
     partition_seed: int = 0
     """Seed of that choice; list files do not depend on it."""
     train: str | None = None
-    """List file of all training images; null is the public name."""
+    """List file of all training images; null takes the public name."""
     labelled: str | None = None
     """List file of the images trained on with their labels, instead of a partition."""
     unlabelled: str | None = None
-    """List file of the images trained on without labels; null is the rest of the training images."""
+    """List file of the images trained on without labels; null takes the rest of the training images."""
     val: str | None = None
-    """List file of the validation images; null is the public name."""
+    """List file of the validation images; null takes the public name."""
 
 
 @config_class
@@ -172,4 +172,4 @@ DATA_KINDS: dict[str, type[DataConfig]] = {
     "voc": VocData,
     "city": CityscapesData,
 }
-"""What ``data.kind`` stands for."""
+"""Class of each ``data.kind``."""

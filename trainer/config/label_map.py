@@ -1,4 +1,4 @@
-"""``data.label_map``: what the values of label files stand for, as users write it."""
+"""``data.label_map``: the classes of the values in label files, as users write them."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ LabelMap = dict[int | str, int | str | None]
 
 
 def read_label_map(label_map: LabelMap | None) -> dict[int, int | None]:
-    """Class of each value that a label map names, None for no label.
+    """Read the class of each value that a label map names, None for no label.
 
-    Two ranges must be as long as each other and are matched in order; a range that stands for one class is merged.
+    Two ranges must have equal length and are matched in order; a range that is mapped to one class is merged into it.
 
     Raises:
         ValueError: A value is outside of 0 ... 255 or named twice, or a range breaks its rule.
@@ -43,7 +43,7 @@ def read_label_map(label_map: LabelMap | None) -> dict[int, int | None]:
 
 
 def show_label_map(label_map: Mapping[int | str, int | str | None]) -> str:
-    """A label map as the command line takes it.
+    """Format a label map as the command line takes it.
 
     Example:
         >>> show_label_map({0: None, "1-150": "0-149"})
@@ -54,7 +54,7 @@ def show_label_map(label_map: Mapping[int | str, int | str | None]) -> str:
 
 
 def _numbers(text: int | str, entry: str) -> range:
-    """The numbers of ``7``, ``"7"`` or ``"7-9"``."""
+    """Parse the numbers of ``7``, ``"7"`` or ``"7-9"``."""
     found = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(text).strip())
     if found is None or isinstance(text, bool):
         raise ValueError(f"data.label_map must hold numbers, ranges such as 1-150, and null for no label, got {entry}")

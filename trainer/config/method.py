@@ -1,7 +1,7 @@
-"""Settings that training methods are composed of; each method's own stand beside the method.
+"""Settings that training methods are composed of; the settings of one method alone are defined beside the method.
 
-A configuration of a method inherits the parts that it reads and no others, so that the command line offers no setting
-that has no effect.
+The configuration of a method inherits only the parts that it reads, so that the command line offers no setting without
+effect.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +29,7 @@ class MethodPart:
     """A part of a method's settings."""
 
     def __post_init__(self) -> None:
-        """Check the values; parts call each other on."""
+        """Check the values; each part calls the next through ``super``."""
 
 
 @config_class
@@ -56,10 +56,10 @@ class MethodConfig(MethodPart):
         require(self.aux_weight >= 0, "method.aux_weight", ">= 0", self.aux_weight)
 
     def check_run(self, train: "TrainConfig") -> None:
-        """Check what a method asks of length, batches and hardware.
+        """Check the method's requirements on length, batches and hardware.
 
         Raises:
-            ValueError: The run cannot give it.
+            ValueError: The run does not meet them.
         """
 
 
@@ -78,7 +78,7 @@ class PseudoLabelConfig(MethodConfig):
     weighting: Literal["none", "linear", "convex", "concave"] = "none"
     """"fpl": pixel weight from the margin to the first rejected class."""
     convex_scale: float = 1.0
-    """"fpl" with "convex": factor of the first rejected probability; 1 in the code of CPS, 4 in the one of AEL."""
+    """"fpl" with "convex": factor of the first rejected probability; 1 in the code of CPS, 4 in the code of AEL."""
     form: Literal["smooth", "hinge"] = "smooth"
     """"fpl": log-sum-exp on both sides, or the hinge between the lowest positive and the highest negative."""
     balance: bool = True
@@ -97,11 +97,11 @@ class PseudoLabelConfig(MethodConfig):
 
 @config_class
 class ConsistencyConfig(PseudoLabelConfig):
-    """Settings of a loss between two predictions of the same pixels, which may be a squared difference."""
+    """Settings of a loss between two predictions of the same pixels; it may be a squared difference."""
 
     loss: Literal["ce", "fpl", "mse"] = "fpl"  # type: ignore[assignment]  # wider, and nothing assigns it
     """Unsupervised loss: cross entropy with the pseudo-label, Fuzzy Positive Learning, or the squared difference of
-    probabilities, as the method's authors have it."""
+    probabilities, as the method's authors use it."""
     divide_by_all: bool = False
     """With ignore_padding: whether the loss is still divided by all pixels, padding included, as in the public code of
     CutMix-Seg."""
@@ -121,11 +121,11 @@ class EmaPart(MethodPart):
 
 @config_class
 class ConfidencePart(MethodPart):
-    """Settings of a method that asks how sure its teacher is."""
+    """Settings of a method that depends on the confidence of its teacher."""
 
     confidence_threshold: float = 0.0
     """Probability from which a teacher's pixel counts as sure. CutMix-Seg: the share of sure pixels weighs the whole
-    loss (0.97 in the public code). AEL with "ce": others are left out (0 on Cityscapes, 0.7 elsewhere)."""
+    loss (0.97 in the public code). AEL with "ce": other pixels are left out (0 on Cityscapes, 0.7 elsewhere)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,7 +140,7 @@ class CutMixPart(MethodPart):
     mix_boxes: int = 3
     """CutMix: boxes a mask, combined by exclusive or; 3 in CPS, 1 in CutMix-Seg and AEL."""
     mix_area: tuple[float, float] = (0.25, 0.5)
-    """CutMix: range of a mask's area before overlaps cancel, in parts of the image; 0.5 to 0.5 in CutMix-Seg and
+    """CutMix: range of a mask's area before overlaps cancel, as a share of the image; 0.5 to 0.5 in CutMix-Seg and
     AEL."""
 
     def __post_init__(self) -> None:
@@ -155,17 +155,17 @@ class PairedCutMixPart(CutMixPart):
     """Settings of CutMix between two views that the loaders choose."""
 
     partner: Literal["different", "same"] = "different"
-    """Images that CutMix pastes: "different" ones, as CutMix means and the authors of CPS intend, or two views of the
-    "same" image, as their samplers do. The published tables were made with "same"; "different" is the default because
-    it adds context that no single image has."""
+    """Images that CutMix pastes: "different" ones, as in the CutMix paper and as the authors of CPS intend, or a second
+    view of the "same" image, as in the samplers of their code. The published tables were made with "same"; "different"
+    is the default because it adds context that no single image has."""
 
 
 @config_class
 class PastePart(MethodPart):
-    """Settings of labelled images to paste from."""
+    """Settings of pasting from labelled images."""
 
     paste_probability: float = 0.5
-    """Share of the labelled images that pixels of another are pasted into."""
+    """Share of the labelled images that receive pixels of another image."""
     paste_scales: tuple[float, float] = (0.1, 2.0)
     """Range of the scales of an image that is pasted from, as augment.scale_range."""
 

@@ -1,4 +1,4 @@
-"""What all configurations are made with."""
+"""Decorator and checks of all configurations."""
 
 from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
@@ -10,7 +10,7 @@ _Class = TypeVar("_Class")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config_class(cls: type[_Class]) -> type[_Class]:
-    """A frozen dataclass whose fields are given by name."""
+    """Make a class a frozen dataclass whose fields are given by name."""
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
@@ -18,22 +18,22 @@ def require(rule: bool, name: str, text: str, value: object) -> None:
     """Check a value.
 
     Args:
-        rule: Whether it is as it must be.
-        name: The value as the command line calls it.
-        text: What follows "must be".
-        value: What it is.
+        rule: Whether the value obeys its rule.
+        name: Name of the setting on the command line.
+        text: The rule, as it follows "must be".
+        value: The value.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The value breaks its rule.
     """
     if not rule:
         raise ValueError(f"{name} must be {text}, got {value!r}")
 
 
 def check_scale_range(scales: tuple[float, float], name: str) -> None:
-    """Check the range of scales that lie half below and half above 1.
+    """Check a range of scales, half of which are drawn below 1 and half above.
 
     Raises:
-        ValueError: It does not hold 1, or what is not positive.
+        ValueError: The range does not contain 1, or is not positive.
     """
     require(0 < scales[0] <= 1 <= scales[1], name, "two factors around 1", scales)

@@ -12,7 +12,7 @@ __all__ = ["RunConfig"]
 
 @config_class
 class RunConfig:
-    """A whole run. Recipes (recipes.py) make it, ``config.yaml`` of the run folder holds it."""
+    """Configuration of a whole run, made by recipes (recipes.py) and kept in ``config.yaml`` of the run folder."""
 
     recipe: str = ""
     """Name of the recipe this configuration started from, for the reader."""

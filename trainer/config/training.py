@@ -23,7 +23,7 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability of a horizontal flip."""
     pad_label: Literal["ignore", "zero"] = "ignore"
-    """Label of padding: none, or class 0 as in the public code of AEL, which so trains "road" or "background" on it."""
+    """Label of padding: none, or class 0 as in the public code of AEL, which so learns "road" or "background" there."""
 
     def __post_init__(self) -> None:
         require(min(self.crop) >= 1, "augment.crop", ">= 1 pixel on either side", self.crop)
@@ -35,21 +35,21 @@ class AugmentConfig:
 
 @config_class
 class ModelConfig:
-    """A backbone of any kind that timm knows, under the DeepLabv3+ head of CPS or of AEL."""
+    """A timm backbone under the DeepLabv3+ head of CPS or of AEL."""
 
     backbone: str = "resnet50"
     """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
     head: Literal["cps", "ael"] = "cps"
-    """Decoder: that of CPS (made for output stride 16), or that of AEL with its auxiliary head and dropout (for 8)."""
+    """Decoder of CPS, made for output stride 16, or of AEL, made for 8, with an auxiliary head and dropout."""
     output_stride: int | None = 16
-    """Image size over size of the deepest features; null is the backbone's own, for those that cannot be dilated."""
+    """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated."""
     head_channels: int = 256
     """Channels of the head's features."""
     low_channels: int = 48
     """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
-    """Whether the backbone starts from timm's ImageNet weights, which are downloaded once; recipes on images say true,
-    those on synthetic scenes false."""
+    """Whether the backbone starts from timm's ImageNet weights, which are downloaded once; true in all recipes except
+    the synthetic ones."""
     weights_file: str | None = None
     """File of backbone weights (a state dict) to start from instead of timm's; names that do not fit are reported."""
 
@@ -73,7 +73,7 @@ class OptimConfig:
     decay_all: bool = False
     """Whether biases and normalisation decay as well, as in the public code of AEL."""
     head_lr_scale: float = 1.0
-    """Learning rate of all that is not the backbone, over the backbone's; 10 in AEL."""
+    """Learning rate outside the backbone, as a multiple of the backbone's; 10 in AEL."""
     power: float = 0.9
     """Exponent of the learning-rate schedule."""
     implementation: Literal["auto", "torch", "apex"] = "auto"
@@ -96,17 +96,17 @@ class TrainConfig:
     batch_labelled: int = 8
     """Labelled images a step, over all processes."""
     batch_unlabelled: int = 8
-    """Unlabelled images a step, over all processes; with CutMix as many mixed ones from twice as many."""
+    """Unlabelled images a step, over all processes; with CutMix, mixed images, each made from two unlabelled ones."""
     accumulate: int = 1
-    """Micro-batches that the images of a step pass through one after another, to need less memory. The gradient is that
-    of the whole step except for what a micro-batch has of its own: batch normalisation, dropout, and scalings that need
-    its predictions, such as method.balance."""
+    """Micro-batches that the images of a step are split into, one after another, to need less memory. The gradient
+    equals the gradient of the whole step, except for batch normalisation, dropout, and scalings that need predictions,
+    such as method.balance: these see one micro-batch at a time."""
     seed: int = 0
     """Seed of weights, order, augmentation and masks."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Kind of device."""
     devices: int = 1
-    """Devices of one machine; under torchrun its own count holds."""
+    """Devices of one machine; torchrun replaces it by its own count."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic of the networks; the losses always accumulate in float32."""
     channels_last: bool = True
@@ -116,12 +116,12 @@ class TrainConfig:
     workers: int = 2
     """Loader processes of each training process and image stream; 0 loads in the training process."""
     threads: int = 0
-    """CPU threads that a training process computes with; 0 leaves it to torch. Small networks want 1: threads that
-    wait for each other cost more than they do, many times more on a machine that has other work."""
+    """CPU threads of a training process; 0 leaves the number to torch. Small networks are fastest with 1: waiting for
+    other threads costs more than they save, many times more on a machine that has other work."""
     log_every: int = 20
-    """Steps between log lines; the device is read at no other time."""
+    """Steps between log lines; the device is not read in between."""
     checkpoint_every: int = 500
-    """Steps between checkpoints, which evaluations write as well: what a crash loses at most."""
+    """Steps between checkpoints, the most that a crash can lose; evaluations write a checkpoint as well."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_labelled", "batch_unlabelled", "accumulate", "devices", "log_every",
@@ -133,13 +133,13 @@ class TrainConfig:
 
 @config_class
 class EvalConfig:
-    """When and how the network of a run (the teacher, in AEL and CutMix-Seg) is measured on the validation images."""
+    """Evaluation of a run's network (the teacher, in AEL and CutMix-Seg) on the validation images."""
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""
     protocol: Literal["cps", "ael", "ael_crop", "whole"] = "whole"
-    """How an image is run: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
-    "ael_crop" looks at the centre alone, as AEL does while it trains, "whole" runs the image in one pass."""
+    """Protocol of evaluation: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
+    "ael_crop" evaluates the centre alone, as AEL does while it trains, "whole" runs the image in one pass."""
     window: tuple[int, int] = (800, 800)
     """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
     samples: int = 6

@@ -1,4 +1,4 @@
-"""What messages about bad files add: the remedy, as it is typed."""
+"""Remedies for bad files, as they are typed, to append to messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _SUFFIXES = tuple(case(suffix) for suffix in (".jpg", ".jpeg", ".png", ".tif") f
 
 
 def on_missing_file(data: FolderData, path: Path) -> str:
-    """Where a file lies in truth whose name a list and a template make.
+    """Look for the real place of a missing file whose name comes from a list and a template.
 
     Example:
         >>> on_missing_file(FolderData(root="data"), Path("data/images/train/a.jpg.jpg"))  # doctest: +SKIP
@@ -40,7 +40,7 @@ def on_missing_file(data: FolderData, path: Path) -> str:
 
 
 def on_label_values(data: FileData, values: Sequence[int]) -> str:
-    """What to do about ascending label values that stand for nothing."""
+    """Give advice on ascending label values that have no class."""
     if isinstance(data, CityscapesData) and data.label_ids:
         return ""
     known, found = data.label_map or {}, value_ranges(values).split(", ")

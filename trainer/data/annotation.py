@@ -1,4 +1,4 @@
-"""Whether the labels of a part name every class, or anything at all."""
+"""Checks that the labels of a part contain every class, or any class at all."""
 
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.sample import value_ranges
@@ -7,7 +7,7 @@ __all__ = ["absent_classes", "has_labelled_pixel", "nothing_labelled"]
 
 
 def has_labelled_pixel(dataset: FolderDataset) -> bool:
-    """Whether one pixel has a class; reads labels only until it is found.
+    """Whether any pixel has a class; reads labels only until one is found.
 
     Raises:
         ValueError: A label that was read is bad.
@@ -16,12 +16,12 @@ def has_labelled_pixel(dataset: FolderDataset) -> bool:
 
 
 def nothing_labelled(part: str, dataset: FolderDataset, found: Inspection) -> str | None:
-    """A sentence on a part in which no pixel has a class.
+    """Describe, in a sentence, a part in which no pixel has a class; None otherwise.
 
     Args:
-        part: Its name, which is that of the option for its list, too.
+        part: Name of the part, and of the option for its list.
         dataset: The part.
-        found: What its labels hold.
+        found: Contents of its labels.
     """
     if found.label_pixels[: dataset.num_classes].any() or not found.stored_pixels.any():  # all files are bad
         return None
@@ -33,7 +33,7 @@ def nothing_labelled(part: str, dataset: FolderDataset, found: Inspection) -> st
 
 
 def absent_classes(part: str, dataset: FolderDataset, found: Inspection) -> str | None:
-    """A sentence on the classes that no pixel of a part has; see ``nothing_labelled``."""
+    """Describe, in a sentence, the classes that no pixel of a part has; arguments as in ``nothing_labelled``."""
     pixels = found.label_pixels[: dataset.num_classes].tolist()
     absent = [name for name, count in zip(dataset.class_names, pixels, strict=True) if count == 0]
     if not absent or not found.stored_pixels.any():
@@ -43,7 +43,7 @@ def absent_classes(part: str, dataset: FolderDataset, found: Inspection) -> str 
 
 
 def _advice(found: Inspection) -> str:
-    """What to do where masks of 0 and 255 were meant as two classes."""
+    """Give advice where masks of 0 and 255 may be meant as two classes."""
     values = found.stored_pixels.nonzero().flatten().tolist()
     if 255 not in values or not set(values) <= {0, 255}:
         return ""

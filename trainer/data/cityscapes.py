@@ -13,7 +13,7 @@ __all__ = ["CITYSCAPES", "CITYSCAPES_LABEL_IDS", "CITYSCAPES_WITH_LABEL_IDS"]
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Official label id of each of the 19 train ids."""
 
-# The other ids have no class; the licence plate's, -1, is stored as 255.
+# The other ids have no class; the id of licence plates, -1, is stored as 255.
 _CLASS_OF_LABEL_ID: dict[int, int | None] = dict.fromkeys((*range(34), 255))
 _CLASS_OF_LABEL_ID.update({label_id: index for index, label_id in enumerate(CITYSCAPES_LABEL_IDS)})
 
@@ -28,18 +28,18 @@ _PALETTE: Palette = (
 )  # fmt: skip
 
 _OFFICIAL = "leftImg8bit"  # a folder of the official download; the layout of the public lists has "images" instead
-_TRAIN_IDS, _LABEL_IDS = "_labelTrainIds.png", "_labelIds.png"  # the download itself holds the latter alone
+_TRAIN_IDS, _LABEL_IDS = "_labelTrainIds.png", "_labelIds.png"  # the download itself holds only the latter
 
 
 def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
-    """Paths as the list has them; in the official download, those of the same images."""
+    """Take paths from the list; in the official download, find the paths of the same images."""
     if not (root / _OFFICIAL).is_dir():
         return list(pairs)
     return [_official(pair) if pair.image.startswith("images/") else pair for pair in pairs]
 
 
 def _official(pair: Pair) -> Pair:
-    """images/SPLIT/CITY_x_y.png as leftImg8bit/SPLIT/CITY/CITY_x_y_leftImg8bit.png, and its label of train ids."""
+    """Turn images/SPLIT/CITY_x_y.png into leftImg8bit/SPLIT/CITY/CITY_x_y_leftImg8bit.png, with its train-id label."""
     split, name = PurePosixPath(pair.image).parts[1], image_id(pair.image)
     place = f"{split}/{name.partition('_')[0]}/{name}"
     kind = "gtCoarse" if split == "train_extra" else "gtFine"
@@ -47,19 +47,19 @@ def _official(pair: Pair) -> Pair:
 
 
 def _locate_label_ids(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
-    """The same, with the files of label ids in place of those that only train ids can be in."""
+    """Locate as ``_locate`` does, with files of label ids in place of files that can only hold train ids."""
     located = _locate(root, pairs, list_name)
     return [pair._replace(label=pair.label.replace(_TRAIN_IDS, _LABEL_IDS)) for pair in located]
 
 
 def _where_missing(file: Path) -> str:
-    """What to do without a file of train ids, where there is one of label ids."""
+    """Give advice on a missing file of train ids, where there is a file of label ids."""
     found = file.name.endswith(_TRAIN_IDS) and file.with_name(file.name.replace(_TRAIN_IDS, _LABEL_IDS)).is_file()
     return f"; --data.label_ids true reads the {_LABEL_IDS} beside it" if found else ""
 
 
 def _scan(root: Path, list_name: str) -> list[Pair]:
-    """All images of the list's split: the lists of this data set leave none out."""
+    """Find all images of a list's split: the lists of this data set leave none out."""
     split = PurePosixPath(list_name).stem
     official = (root / _OFFICIAL).is_dir()
     found = root.glob(f"{_OFFICIAL}/{split}/*/*_leftImg8bit.png" if official else f"images/{split}/*.png")
@@ -79,9 +79,9 @@ CITYSCAPES = PublicDataset(
     scan=_scan,
     where_missing=_where_missing,
 )
-"""Label files hold train ids."""
+"""Cityscapes whose label files hold train ids."""
 
 CITYSCAPES_WITH_LABEL_IDS = dataclasses.replace(
     CITYSCAPES, locate=_locate_label_ids, class_of_stored=_CLASS_OF_LABEL_ID
 )
-"""Label files hold label ids, as downloaded."""
+"""Cityscapes whose label files hold label ids, as downloaded."""

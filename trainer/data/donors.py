@@ -1,7 +1,7 @@
 """CutMix donors that a method chooses on the device, some steps before a loader reads them.
 
-What to paste depends on what the networks have learnt, yet loaders read ahead. So a donor is chosen ``lead`` steps
-before it is used: its number crosses to the host behind the work of the device, and nobody waits for anybody.
+The choice depends on the state of the networks, yet loaders read ahead. A donor is therefore chosen ``lead`` steps
+before it is used: its index is copied to the host asynchronously, and neither host nor device waits.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ class Donor(NamedTuple):
 
 
 class DonorQueue(nn.Module):
-    """The donors of the next ``lead`` steps, over all processes.
+    """Queue of the donors of the next ``lead`` steps, over all processes.
 
     The queue is a buffer: a checkpoint holds the donors that were chosen but not used yet, so that a resumed run reads
     the same images.
@@ -42,13 +42,13 @@ class DonorQueue(nn.Module):
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """Number of donors a step, B."""
         return self.donors.shape[1]
 
     def push(self, donors: Tensor) -> None:
-        """End a step: drop its donors and append those, (B, 2), of the step ``lead`` steps later.
+        """End a step: drop its donors and append the donors, (B, 2), of the step ``lead`` steps later.
 
-        Of several processes the first decides.
+        With several processes, the donors of the first are used.
         """
         if distributed.is_initialized():
             distributed.broadcast(donors, src=0)
@@ -61,7 +61,7 @@ class DonorQueue(nn.Module):
             self._ahead.append((arrived, copied))
 
     def steps(self) -> Iterator[list[Donor]]:
-        """This process's donors of the current step, of the next one, and so on without end.
+        """Yield this process's donors of the current step, of the next one, and so on without end.
 
         At most ``lead`` steps beyond the last ``push`` can be asked for.
         """
@@ -71,5 +71,5 @@ class DonorQueue(nn.Module):
             assert self._ahead, "a loader reads further ahead than the donors are chosen"
             donors, copied = self._ahead.popleft()
             if copied is not None:
-                copied.synchronize()  # recorded steps ago: long past
+                copied.synchronize()  # recorded steps ago, so that this does not wait
             yield [Donor(*map(int, donor)) for donor in donors.chunk(world_size)[rank].numpy()]

@@ -16,28 +16,27 @@ __all__ = ["FileStore"]
 
 
 class FileStore(Store):
-    """Images and labels below a folder, decoded when they are asked for.
+    """Images and labels below a folder, decoded on demand.
 
-    Whatever is read is turned upright as its EXIF orientation says, labels like images: what viewers show and what
-    OpenCV reads.
+    All pictures, labels included, are turned upright by their EXIF orientation, as viewers and OpenCV do.
 
     Args:
         root: The folder.
-        where_missing: From a missing file to what the message about it adds.
+        where_missing: Maps a missing file to the text to append to its message.
     """
 
     def __init__(self, root: Path, *, where_missing: Callable[[Path], str] | None = None) -> None:
         self.root, self._where_missing = root, where_missing
 
     def where(self, name: str) -> str:
-        """What messages call a file."""
+        """Name of a file in messages."""
         return str(self.root / name)
 
     def read(self, kind: Kind, name: str) -> Picture:
         """Decode a file.
 
         Raises:
-            ValueError: The file is missing or unreadable, an image has more than 8 bits a channel, or a label is no
+            ValueError: The file is missing or unreadable, an image has more than 8 bits a channel, or a label is not an
                 8-bit index PNG.
         """
         path = self.root / name
@@ -52,7 +51,7 @@ class FileStore(Store):
         except FileNotFoundError:
             advice = "" if self._where_missing is None else self._where_missing(path)
             raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's words for broken files
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors for broken files
             got = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
             raise ValueError(f"{path}: the image must be readable, got {got}: replace the file") from None
         except MemoryError:
@@ -63,7 +62,7 @@ class FileStore(Store):
             raise ValueError(f"{path}: {error}") from None
 
     def size(self, name: str) -> int:
-        """Bytes of the file, -1 without one."""
+        """Bytes of the file, -1 if it does not exist."""
         path = self.root / name
         return path.stat().st_size if path.is_file() else -1
 
@@ -94,7 +93,7 @@ def _require_indices(picture: Image.Image) -> None:
 
 
 def _turn_upright(picture: Image.Image) -> int:
-    """Decode, and undo the rotation or reflection that a file's EXIF orientation tells of; returns that orientation."""
+    """Decode, undo the rotation or reflection that the EXIF orientation records, and return that orientation."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF files lose it when they are decoded
     except (SyntaxError, ValueError):  # damaged EXIF, which says nothing about the pixels

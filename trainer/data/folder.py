@@ -1,4 +1,4 @@
-"""Images and labels named by lists, in files."""
+"""Images and labels in files that lists name."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +20,13 @@ __all__ = ["FolderDataset", "Inspection"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """What the files of a part hold.
+    """Contents of the files of a part.
 
     Attributes:
-        sizes: How many images have each height and width, upright.
+        sizes: Number of images of each height and width, upright.
         turned: Images whose files have an EXIF orientation, which was applied.
         stored_pixels: (256,) int64, label pixels of each value as it is stored; zero without labels.
-        label_pixels: (256,) int64, those of each class, and of ``ignore_index``.
+        label_pixels: (256,) int64, label pixels of each class, and of ``ignore_index``.
         problems: A line for each bad file, in the order of the list.
     """
 
@@ -41,20 +41,20 @@ class FolderDataset:
     """A part of a data set in files.
 
     Args:
-        store: Where pictures come from.
+        store: Source of the pictures.
         pairs: Paths of images and labels.
-        labelled: Whether labels are read; otherwise their files are never looked at.
+        labelled: Whether labels are read; otherwise their files are never opened.
         num_classes: Labels are 0 ... num_classes - 1.
         ignore_index: Label of pixels that do not count.
         label_ignore: Further stored values that mean the same; they become ``ignore_index``.
-        class_of_stored: Class of each value that files may hold, None for no label, where that is not the value itself.
-            It then says all: ``ignore_index`` and ``label_ignore`` are not looked for in files.
-        where_wrong: From label values that stand for nothing to what the message about them adds.
+        class_of_stored: Class of each value that files may hold, None for no label; default the value itself. If given,
+            it is complete: ``ignore_index`` and ``label_ignore`` are not looked for in files.
+        where_wrong: Maps label values without a class to the text to append to their message.
         class_names: For reports, default the indices.
-        palette: Colours of the classes, default those of PASCAL VOC's rule.
+        palette: Colours of the classes, default PASCAL VOC's rule.
 
     Raises:
-        ValueError: If an argument breaks its rule. What the files hold is looked at by :meth:`check`.
+        ValueError: If an argument breaks its rule. The contents of the files are checked by :meth:`check`.
 
     Example:
         >>> camvid = FolderDataset(
@@ -115,7 +115,7 @@ class FolderDataset:
         """Read one image and its label.
 
         Raises:
-            ValueError: If one is missing or unreadable, or the label is not as the class demands.
+            ValueError: If one is missing or unreadable, or the label breaks a rule of the data set.
         """
         pair = self.pairs[index]
         image = self.store.image(pair.image)
@@ -125,10 +125,10 @@ class FolderDataset:
         return Sample(image, self._classes(stored))
 
     def label(self, index: int) -> Tensor:
-        """Classes (H, W) uint8 of a label, without a look at its image.
+        """Read the classes (H, W) uint8 of a label without reading its image.
 
         Raises:
-            ValueError: If it is missing, unreadable or not as the class demands.
+            ValueError: If it is missing or unreadable, or breaks a rule of the data set.
         """
         stored, _ = self._stored(self.pairs[index].label, None)
         return self._classes(stored)
@@ -137,7 +137,7 @@ class FolderDataset:
         return torch.from_numpy(np.take(self._class_of, stored.numpy()))
 
     def _stored(self, name: str, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-        """A label (H, W) uint8 as stored and its pixels of each value (256,).
+        """Read a label (H, W) uint8 as stored and count its pixels of each value (256,).
 
         It must have the size of its image, as far as that is known.
         """
@@ -158,11 +158,11 @@ class FolderDataset:
         return stored, pixels
 
     def name(self, index: int) -> str:
-        """The image's name in every layout of its data set."""
+        """Name of the image, the same in every layout of its data set."""
         return image_id(self.pairs[index].image)
 
     def inspect(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
-        """Read everything and tell what it is.
+        """Read all files and describe their contents.
 
         Args:
             num_threads: Images read at a time.
@@ -186,7 +186,7 @@ class FolderDataset:
         return Inspection(sizes, turned, stored_pixels, label_pixels, tuple(problems))
 
     def _look_at(self, index: int) -> "_Look":
-        """Both files are looked at, whatever is wrong with the image."""
+        """Inspect the image and its label; the label is read even if the image is bad."""
         size, orientation, pixels, problems = None, 1, None, []
         try:
             image, orientation = self.store.read("image", self.pairs[index].image)
@@ -201,7 +201,7 @@ class FolderDataset:
         return _Look(size, orientation, pixels, problems)
 
     def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
-        """Read everything, before hours are spent on training; returns what is there.
+        """Read all files before training, and return a description of their contents.
 
         Raises:
             ValueError: On the first bad file: a missing, truncated or unreadable image or label, a label whose size
@@ -215,7 +215,7 @@ class FolderDataset:
 
 
 class _Look(NamedTuple):
-    """What the files of one image hold."""
+    """Contents of the files of one image."""
 
     size: tuple[int, int] | None
     orientation: int

@@ -1,4 +1,4 @@
-"""List files: which images belong to a part of a data set, and with which labels."""
+"""List files: the images of a part of a data set, with their labels."""
 
 import codecs
 import hashlib
@@ -12,7 +12,7 @@ __all__ = ["Pair", "Split", "fill_templates", "read_list"]
 
 
 class Pair(NamedTuple):
-    """An image and its label as paths below the root of a data set; of a bare id in a list, both are that id."""
+    """An image and its label as paths below the root of a data set; for a bare id in a list, both are that id."""
 
     image: str
     label: str
@@ -20,18 +20,18 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part of a data set: the images trained on with labels, those without, or those evaluated on.
+    """One part of a data set: the labelled training images, the unlabelled ones, or the validation images.
 
     Attributes:
-        pairs: Paths below the root; the labels of unlabelled images are never looked at.
-        origin: The list file they were read from, or how they were chosen without one.
+        pairs: Paths below the root; the labels of unlabelled images are never read.
+        origin: The list file they were read from, or a description of their choice without one.
     """
 
     pairs: tuple[Pair, ...]
     origin: str
 
     def to_text(self) -> str:
-        """A list file of the images: one path a line."""
+        """Format a list file of the images: one path a line."""
         return "".join(f"{pair.image}\n" for pair in self.pairs)
 
     @property
@@ -43,19 +43,19 @@ class Split:
 def read_list(path: Path, root: Path = Path(), *, where_missing: str = "") -> list[Pair]:
     """Read a list file in any of the three public formats.
 
-    A line holds an id (PASCAL VOC); image and label, separated by a TAB (Cityscapes of CPS, where both start with
-    "/"); or image and label, separated by a space (AEL), if all that spaces separate looks like paths, with a "/" or a
-    suffix: "my photo" is an id. Windows line ends, blank lines, a byte-order mark and a missing final newline do no
-    harm, and UTF-16 is read where such a mark tells of it. Lines that start with "#" are comments. Leading slashes are
-    dropped: entries lie below the root.
+    A line holds one of three forms: an id (PASCAL VOC); image and label, separated by a TAB (Cityscapes of CPS, where
+    both start with "/"); or image and label, separated by a space (AEL), if all parts between spaces look like paths,
+    with a "/" or a suffix: "my photo" is an id. Windows line ends, blank lines, a byte-order mark and a missing final
+    newline do no harm, and UTF-16 is read if it has a byte-order mark. Lines that start with "#" are comments. Leading
+    slashes are dropped: entries are below the root.
 
     Args:
         path: The list.
-        root: Folder that entries lie below.
-        where_missing: What the message about a missing list adds.
+        root: Folder that contains all entries.
+        where_missing: Text to append to the message about a missing list.
 
     Raises:
-        ValueError: The list is missing, no text, empty, or a line holds more than two columns or leaves the root.
+        ValueError: The list is missing, not a text or empty, or a line has more than two columns or leaves the root.
     """
     pairs = []
     for number, line in enumerate(map(str.strip, _read_lines(path, where_missing)), start=1):
@@ -76,7 +76,7 @@ def read_list(path: Path, root: Path = Path(), *, where_missing: str = "") -> li
 
 
 def _read_lines(path: Path, where_missing: str) -> list[str]:
-    """The text of a list, in UTF-8 or with the mark of UTF-16."""
+    """Read the lines of a list, in UTF-8, or in UTF-16 with a byte-order mark."""
     try:
         content = path.read_bytes()
         marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -92,11 +92,11 @@ def _read_lines(path: Path, where_missing: str) -> list[str]:
         ) from None
     if "\0" in text:
         raise ValueError(f"{path}: the list file must be UTF-8 text, got zero bytes: save it as UTF-8")
-    return re.split("\r\n|\r|\n", text)  # str.splitlines would also split at characters that names may hold
+    return re.split("\r\n|\r|\n", text)  # str.splitlines would also split at characters that names may contain
 
 
 def _require_below(root: Path, column: str, where: str) -> None:
-    """Check that an entry names something below the root."""
+    """Check that an entry names a path below the root."""
     if ".." in PurePosixPath(column).parts:
         raise ValueError(f"{where} stay below data.root, got {column!r}: choose a data.root above all files")
     if "\\" in column:
@@ -106,7 +106,7 @@ def _require_below(root: Path, column: str, where: str) -> None:
 
 
 def _columns(line: str) -> list[str]:
-    """What a TAB separates; otherwise what spaces separate, unless a part is no path; nothing of a blank line."""
+    """Split a line at TABs, otherwise at spaces unless a part is not a path; a blank line has no columns."""
     if "\t" in line:
         return line.split("\t")
     parts = line.split()
@@ -114,7 +114,7 @@ def _columns(line: str) -> list[str]:
 
 
 def fill_templates(pairs: Iterable[Pair], images: str, labels: str) -> list[Pair]:
-    """Paths from entries: ``{}`` of the templates stands for the first and the last column.
+    """Make paths from entries: ``{}`` of the templates stands for the first and the last column.
 
     Raises:
         ValueError: A template does not hold ``{}`` once.

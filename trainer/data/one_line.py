@@ -8,7 +8,7 @@ __all__ = ["in_one_line", "loader_fault"]
 
 _Item = TypeVar("_Item")
 
-# What torch, NumPy and the system say, and what that means here. The first that is found counts.
+# Messages of torch, NumPy and the system, and their meaning here. The first match counts.
 _FAULTS = (
     (
         r"Too many open files|ancdata",
@@ -33,11 +33,11 @@ _FAULTS = (
 
 
 def in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Items as they come from a loader; of an error that torch wraps in the traceback of a process, the message.
+    """Yield the items of a loader; raise the bare message of an error that torch wraps in a process's traceback.
 
     Raises:
-        ValueError: What the loader raised.
-        OSError: Likewise, or what has happened to a loader process, and the remedy.
+        ValueError: If the loader raised it.
+        OSError: If the loader raised it, or a loader process died; then with the remedy.
     """
     try:
         yield from items
@@ -52,14 +52,15 @@ def in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def loader_fault(error: Exception) -> OSError | None:
-    """What has become of a loader process and what to do about it; None for an error that is another matter.
+    """Explain the fault of a loader process, with the remedy; None for any other error.
 
-    Torch tells of a dead process in whatever the main process is doing, so that not only who reads batches may ask.
+    Torch raises the error of a dead process anywhere in the main process, so that not only the reader of batches needs
+    this function.
     """
     text = f"{type(error).__name__}: {_message(error)}"
     return next((ChildProcessError(sentence) for pattern, sentence in _FAULTS if re.search(pattern, text)), None)
 
 
 def _message(error: Exception) -> str:
-    """The last line, without the name of the error that a traceback puts before it."""
+    """Last line of a message, without the name of the error that a traceback puts before it."""
     return re.sub(r"^\w+(Error|Exception): ", "", (str(error).strip().splitlines() or [""])[-1])

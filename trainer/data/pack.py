@@ -3,8 +3,8 @@
 Format. ``data.bin`` holds the bytes of the arrays, images (3, H, W) and labels (H, W) uint8. ``index.jsonl`` holds a
 line of JSON for each: a header, then ``{"kind": "image" | "label", "name": path below the root of the data set,
 "offset": bytes, "shape": [...], "crc32": of the array, "source": [bytes, mtime in ns] of the file, "orientation": its
-EXIF orientation, which was applied}``. Both files only grow, the index after the data (pack_writer.py): whatever the
-index tells of is there, and of two lines with one kind and name the later one counts. Lines without an orientation come
+EXIF orientation, which was applied}``. Both files only grow, the index after the data (pack_writer.py): every array in
+the index exists, and of two lines with the same kind and name the later one counts. Lines without an orientation come
 from writers that decoded every file as if it had none.
 """
 
@@ -28,32 +28,32 @@ HEADER = {"format": "fpl-fast pack", "version": 1}
 
 
 class Record(NamedTuple):
-    """Where an array lies, and what it was made from."""
+    """Place and shape of an array, and the file that it was made from."""
 
     offset: int
     shape: tuple[int, ...]
     crc32: int
     source: tuple[int, int]
-    orientation: int | None  # None where nobody looked
+    orientation: int | None  # None where it was not read
 
     @property
     def end(self) -> int:
-        """First byte behind the array."""
+        """Offset of the first byte behind the array."""
         return self.offset + math.prod(self.shape)
 
 
 def data_file(path: Path) -> Path:
-    """The arrays of a pack."""
+    """Path of the arrays of a pack."""
     return path / "data.bin"
 
 
 def index_file(path: Path) -> Path:
-    """The index of a pack."""
+    """Path of the index of a pack."""
     return path / "index.jsonl"
 
 
 def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
-    """The whole lines of an index; a last line that a killed writer cut short is left out.
+    """Read the complete lines of an index; a last line that a killed writer cut short is left out.
 
     Raises:
         ValueError: There is no index, or it is not one of this version.
@@ -73,7 +73,7 @@ def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
 
 
 def parse_line(line: bytes) -> tuple[tuple[Kind, str], Record]:
-    """Kind, name and record of a line of the index that follows the header."""
+    """Parse kind, name and record from a line of the index after the header."""
     entry = json.loads(line)
     record = Record(
         entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"]), entry.get("orientation")
@@ -85,15 +85,15 @@ class PackStore(Store):
     """Images and labels of a pack, memory-mapped.
 
     The first time a process reads a picture it compares the checksum, and the size of the file that the picture was
-    made from if that is still there. A picture that was packed before orientations were looked at is read only if its
-    file is there and has none.
+    made from if the file still exists. A picture that was packed before orientations were applied is read only if its
+    file exists and has none.
 
     Args:
         path: The pack.
-        root: The data set that it was made of.
+        root: Root of the data set that it was made from.
 
     Raises:
-        ValueError: There is no such pack, or it is not whole; from the methods: a picture is not in it, is damaged, or
+        ValueError: The pack does not exist or is incomplete; from the methods: a picture is not in it, is damaged, or
             was made from another file.
     """
 
@@ -107,11 +107,11 @@ class PackStore(Store):
             raise ValueError(f"{data_file(path)}: must hold the {needed} bytes that its index tells of, got {size}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the mapping, which a loader process makes anew."""
+        """Leave out the mapping, which a loader process makes anew."""
         return {name: value for name, value in self.__dict__.items() if name != "_data"}
 
     def where(self, name: str) -> str:
-        """What messages call a picture."""
+        """Name of a picture in messages."""
         return f"{self.path}: {name}"
 
     def read(self, kind: Kind, name: str) -> Picture:
@@ -138,7 +138,7 @@ class PackStore(Store):
         """Check that pictures are in the pack.
 
         Raises:
-            ValueError: One is not.
+            ValueError: A picture is missing.
         """
         absent = [name for name in names if (kind, name) not in self._index]
         if absent:
@@ -173,5 +173,5 @@ class PackStore(Store):
             )
 
     def _is_upright(self, kind: Kind, name: str) -> bool:
-        """Whether the file of a picture is there and needs no turning."""
+        """Whether the file of a picture exists and is stored upright."""
         return (self.root / name).is_file() and FileStore(self.root).read(kind, name).orientation == 1

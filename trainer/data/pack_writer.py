@@ -21,7 +21,7 @@ __all__ = ["write_pack"]
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_BYTES_PER_COMMIT = 256 << 20  # what a killed writer loses at most; a commit waits for the disk
+_BYTES_PER_COMMIT = 256 << 20  # the most that a killed writer can lose; a commit waits for the disk
 
 
 def write_pack(
@@ -32,15 +32,15 @@ def write_pack(
     num_threads: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Add pictures to a pack, which is made if there is none.
+    """Add pictures to a pack, which is created if it does not exist.
 
-    Pictures whose files have kept size and time since they were packed are passed over, so that a call that was cut
-    short, even by SIGKILL, is simply repeated. Where only the file has changed and not the picture, or nobody had
-    looked at its orientation, the array that is there serves again.
+    Pictures whose files have kept size and time since they were packed are skipped, so that a call that was cut short,
+    even by SIGKILL, is simply repeated. If the file has changed but not the picture, or if its orientation had not been
+    read, the existing array is used again.
 
     Args:
         path: Folder of the pack.
-        store: Where the pictures are.
+        store: Source of the pictures.
         pictures: Kind and name of each.
         num_threads: Files decoded at a time.
         progress: Called with (pictures done, pictures in all).
@@ -49,7 +49,7 @@ def write_pack(
         A line for each file that could not be packed.
 
     Raises:
-        ValueError: The folder holds something else, or another process is writing to the pack.
+        ValueError: The folder is not a pack, or another process is writing to it.
     """
     pictures = list(dict.fromkeys(pictures))
 
@@ -57,7 +57,7 @@ def write_pack(
         try:
             status = (store.root / name).stat()
         except OSError:
-            return -1, -1  # decoding says what is wrong
+            return -1, -1  # decoding reports the fault
         return status.st_size, status.st_mtime_ns
 
     def decode(picture: tuple[Kind, str]) -> Picture | str:
@@ -97,9 +97,10 @@ class _Writer:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator["_Writer"]:
-        """The writer of a pack, alone. Commits at the end, whatever happens.
+        """Open a pack for a single writer, and commit at the end, whatever happens.
 
-        What a killed writer left is cut off, and so are lines of the index whose arrays a file cut short has lost.
+        The remains of a killed writer are cut off, and so are lines of the index whose arrays were lost when the data
+        were cut short.
         """
         if path.exists() and not index_file(path).is_file() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: must be a pack, a new or an empty folder, got something else")
@@ -137,7 +138,7 @@ class _Writer:
     def append(
         self, picture: tuple[Kind, str], content: Picture, source: tuple[int, int], packed: Record | None
     ) -> None:
-        """Write an array, unless the one packed before is the same; its line of the index waits for the next commit."""
+        """Write an array, unless it equals the one packed before; its line of the index waits for the next commit."""
         kind, name = picture
         array, offset = content.pixels.contiguous().numpy(), self._data.tell()
         crc32 = zlib.crc32(array.data)
@@ -151,7 +152,7 @@ class _Writer:
             self.commit()
 
     def commit(self) -> None:
-        """Put the data on the disk, and only then the lines that tell of it."""
+        """Write the data to the disk, and only then the lines of the index."""
         self._data.flush()
         os.fsync(self._data.fileno())
         self._index.write(b"".join(self._lines))
@@ -168,7 +169,7 @@ def _line(content: dict[str, object]) -> bytes:
 def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
 ) -> Iterator[_Result]:
-    """Results in order, of which no more than ``ahead`` wait: the map of an executor would hold the whole data set."""
+    """Map in order with at most ``ahead`` results waiting; an executor's own map would hold the whole data set."""
     waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -1,4 +1,4 @@
-"""Which part of a training set is labelled when no list file says so: fixed by the images' names, and nested."""
+"""Choice of the labelled part of a training set without a list file: fixed by the images' names, and nested."""
 
 import hashlib
 from collections.abc import Mapping, Sequence, Set
@@ -7,25 +7,25 @@ __all__ = ["choose_labelled", "partition_size"]
 
 
 def partition_size(num_images: int, denominator: int) -> int:
-    """Images of the part 1 / denominator, rounded up as in the public lists (10 582 / 16 gives 662)."""
+    """Count the images of the part 1 / denominator, rounded up as in the public lists (10 582 / 16 gives 662)."""
     return -(-num_images // denominator)
 
 
 def choose_labelled(
     ids: Sequence[str], denominator: int, *, known: Mapping[int, Set[str]] | None = None, seed: int = 0
 ) -> set[str]:
-    """The ids of a labelled part 1 / denominator.
+    """Choose the ids of a labelled part 1 / denominator.
 
-    All ids stand in one ranking, of which the part is the beginning, so that smaller parts lie inside larger ones. An
-    id's place is decided by the SHA-256 of "<seed> <id>", whatever the order of the list, the machine or the library.
-    Parts that are known from list files come first in the ranking, smallest part first: what is chosen contains the
-    known smaller parts and lies inside the known larger ones, as far as these are nested themselves.
+    All ids are ranked, and the part is the beginning of the ranking, so that smaller parts lie inside larger ones. The
+    SHA-256 of "<seed> <id>" decides an id's rank, independently of the order of the list, the machine and the library.
+    Parts that are known from list files come first in the ranking, smallest part first: the choice contains the known
+    smaller parts and lies inside the known larger ones, as far as these are nested themselves.
 
     Args:
         ids: Names of all training images, without duplicates.
         denominator: 16 for 1/16.
         known: For each denominator with a list file, its labelled ids.
-        seed: Another seed is another choice.
+        seed: Seed of the choice.
 
     Example:
         >>> ids = [f"image_{number}" for number in range(10)]

@@ -1,4 +1,4 @@
-"""What the public data sets have in common: lists of public names, partitions, and files that follow a layout."""
+"""Common parts of the public data sets: lists of public names, partitions, and files that follow a layout."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ DENOMINATORS = (32, 16, 8, 4, 2)
 
 
 def name_others(root: Path) -> str:
-    """What to do about a missing list."""
+    """Give advice on a missing list."""
     return "; --data.root names the folder of the lists, --data.train, data.labelled and data.val name others"
 
 
 @dataclass(frozen=True, slots=True)
 class PublicDataset:
-    """The classes of a data set and where its users keep lists and files.
+    """The classes of a data set and the places of its lists and files.
 
     Attributes:
         class_names: In the order of the indices that labels hold.
@@ -28,12 +28,12 @@ class PublicDataset:
         train: List of all training images, relative to the root.
         val: List of the validation images.
         partitions: List of a part; the first {} stands for "labeled" or "unlabeled", the second for the denominator.
-        locate: From the root, the entries of a list and its name to paths below the root.
-        scan: From the root and the name of ``train`` or ``val`` to the entries that it would hold, where the files
-            alone tell; otherwise none.
+        locate: Maps the root, the entries of a list and its name to paths below the root.
+        scan: Maps the root and the name of ``train`` or ``val`` to the entries of this list, if the files alone
+            determine them; otherwise to none.
         class_of_stored: Class of each value that label files hold, None for no label; default the value itself.
-        where_missing: From a missing file to what the message about it adds.
-        where_no_list: From the root to what the message about a missing list adds.
+        where_missing: Maps a missing file to the text to append to its message.
+        where_no_list: Maps the root to the text to append to the message about a missing list.
     """
 
     class_names: tuple[str, ...]
@@ -49,7 +49,7 @@ class PublicDataset:
 
 
 def image_id(image: str) -> str:
-    """The name of an image, the same in every layout.
+    """Find the name of an image, which is the same in every layout.
 
     Example:
         >>> image_id("leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png")
@@ -61,14 +61,14 @@ def image_id(image: str) -> str:
 class PublicLists:
     """The parts of a public data set.
 
-    A list that exists is read as it is. Without the list of a part, its labelled images are chosen by name
-    (partition.py) from the training list, in harmony with the lists of other parts that exist, and without the list
-    of the unlabelled images they are all other training images.
+    A list that exists is read unchanged. Without the list of a part, its labelled images are chosen by name
+    (partition.py) from the training list, nested with the existing lists of other parts. Without the list of the
+    unlabelled images, they are all other training images.
 
     Args:
         public: The data set.
-        root: Where it lies.
-        train: List of all training images, default that of the data set.
+        root: Root of the data set.
+        train: List of all training images, by default the public one.
 
     Raises:
         ValueError: From the methods, where a list is missing or malformed.
@@ -78,7 +78,7 @@ class PublicLists:
         self.public, self.root, self._train = public, root, train
 
     def read(self, name: str) -> Split:
-        """The images of a list file; those of the whole training or validation list also without it."""
+        """Read the images of a list file; the whole training and validation lists may be missing if files suffice."""
         absent = name in (self.public.train, self.public.val) and not (self.root / name).is_file()
         scanned = self.public.scan(self.root, name) if absent else []
         pairs = scanned or read_list(self.root / name, self.root, where_missing=self.public.where_no_list(self.root))
@@ -86,7 +86,7 @@ class PublicLists:
         return Split(tuple(pairs), f"all {PurePosixPath(name).stem} images, sorted" if scanned else name)
 
     def train(self) -> Split:
-        """All training images: of their list, or of a labelled and an unlabelled list that share them out."""
+        """Read all training images, from their list or from a labelled and an unlabelled list that share them out."""
         name = self._train or self.public.train
         for denominator in DENOMINATORS if self._train is None and not (self.root / name).is_file() else ():
             names = [self.public.partitions.format(kind, denominator) for kind in ("labeled", "unlabeled")]
@@ -96,7 +96,7 @@ class PublicLists:
         return self.read(name)
 
     def labelled(self, denominator: int, seed: int) -> Split:
-        """The labelled part 1 / denominator."""
+        """Read or choose the labelled part 1 / denominator."""
         known = {
             other: self.read(name)
             for other in DENOMINATORS
@@ -117,7 +117,7 @@ class PublicLists:
         return Split(tuple(pairs), f"1/{denominator} of the training images, chosen by name from {pool}, seed {seed}")
 
     def unlabelled(self, denominator: int, labelled: Split) -> Split:
-        """The list that belongs to a listed part 1 / denominator; otherwise all that ``labelled`` leaves."""
+        """Read the unlabelled list of a listed part 1 / denominator; otherwise take all images not in ``labelled``."""
         names = [self.public.partitions.format(kind, denominator) for kind in ("labeled", "unlabeled")]
         if labelled.origin == names[0] and (self.root / names[1]).is_file():
             return self.read(names[1])

@@ -1,4 +1,4 @@
-"""What a data set yields, and the names and colours that go with it."""
+"""Samples of a data set, and the names and colours of its classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Sample:
 
 
 class ClassTable(NamedTuple):
-    """What the indices of a data set mean, known without its files."""
+    """Names and colours of the classes of a data set, known without its files."""
 
     names: tuple[str, ...]
     palette: Palette
@@ -43,7 +43,7 @@ class SegmentationDataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def name(self, index: int) -> str:
-        """What the image is called, without folder and suffix: names the file of its prediction."""
+        """Name of the image, without folder and suffix; the file of its prediction has this name."""
         ...
 
 
@@ -52,23 +52,23 @@ _OUTSIDE_COLORS = np.array([(128, 128, 128), (255, 255, 255), (0, 0, 0), (224, 2
 
 
 def outside_color(palette: np.ndarray) -> np.ndarray:
-    """Colour for pixels without a class, (3,) uint8: of a few quiet ones, the farthest from all of a palette (C, 3)."""
+    """Choose a colour for pixels without a class, (3,) uint8: the quiet one farthest from a palette (C, 3)."""
     apart = np.abs(_OUTSIDE_COLORS[:, None].astype(int) - palette.astype(int)).sum(-1).min(1)
     return _OUTSIDE_COLORS[apart.argmax()]
 
 
 def color_table(palette: np.ndarray) -> np.ndarray:
-    """Colours of all values of an index map, (256, 3) uint8: of the classes (C, 3), then the ``outside_color``."""
+    """Make the colours of all values of an index map, (256, 3) uint8: the classes (C, 3), then ``outside_color``."""
     table = np.tile(outside_color(palette), (256, 1))
     table[: len(palette)] = palette[:256]
     return table
 
 
 def index_palette(num_classes: int) -> Palette:
-    """RGB colours of class indices by the rule of PASCAL VOC: bits of the index, in threes, from the top bit down.
+    """Make RGB colours of class indices by the rule of PASCAL VOC: bits of the index, in threes, from the top bit down.
 
     Args:
-        num_classes: How many colours, at most 256.
+        num_classes: Number of colours, at most 256.
 
     Example:
         >>> index_palette(3)
@@ -82,7 +82,7 @@ def index_palette(num_classes: int) -> Palette:
 
 
 def value_ranges(values: Sequence[int], limit: int | None = None) -> str:
-    """Ascending numbers in short.
+    """Abbreviate ascending numbers as ranges.
 
     Args:
         values: The numbers.

@@ -1,8 +1,8 @@
-"""A street drawn in perspective: the ground, what stands along it and who moves on it.
+"""A street drawn in perspective: the ground, the objects along it, and the people and cars on it.
 
 Coordinates are metres: ``x`` to the right of the camera's path, ``z`` up from the ground. Depth is given as pixels a
 metre, ``ppm``: a point lies ``x * ppm`` pixels from the vanishing column and ``(camera height - z) * ppm`` below the
-horizon. Each thing looks different every time and borrows the colours of others: shape and place must be learnt.
+horizon. Objects vary in appearance and share colours across classes, so that a network must learn shape and place.
 """
 
 import random
@@ -23,7 +23,7 @@ class Street:
 
     Args:
         size: Height and width in pixels.
-        rng: Source of all that varies.
+        rng: Source of all random choices.
     """
 
     def __init__(self, size: tuple[int, int], rng: random.Random) -> None:
@@ -41,7 +41,7 @@ class Street:
         self._mark = ImageDraw.Draw(self.label)
 
     def color(self, *choices: Color, spread: int = 14) -> Color:
-        """One of ``choices``, varied."""
+        """Draw one of ``choices`` and vary it."""
         pick = self.rng.random
         shade = spread * (2 * pick() - 1)
         red, green, blue = self.rng.choice(choices)
@@ -52,7 +52,7 @@ class Street:
         )
 
     def polygon(self, ppm: float, points: Sequence[Point], color: Color | None, label: int | None) -> None:
-        """Fill a polygon that stands at one depth; without a color or a label the other alone is drawn."""
+        """Fill a polygon at one depth, in the picture if ``color`` is given, in the label if ``label`` is given."""
         self._fill([self._pixel(ppm, point) for point in points], color, label)
 
     def box(self, ppm: float, low: Point, high: Point, color: Color | None, label: int | None) -> None:
@@ -91,13 +91,13 @@ class Street:
 
 
 def depths(first: float, last: float, num: int) -> list[float]:
-    """``num`` depths in geometric progression, both ends included: about evenly spaced to the eye."""
+    """Compute ``num`` depths in geometric progression, both ends included; they look about evenly spaced."""
     ratio = (last / first) ** (1 / (num - 1))
     return [first * ratio**step for step in range(num)]
 
 
 def draw_ground(street: Street) -> None:
-    """Road, pavements and markings, up to the horizon."""
+    """Draw road, pavements and markings, up to the horizon."""
     rng, reach = street.rng, (1.2 * street.nearest, 0.0)
     street.ground((-60, 60), reach, street.color((128, 124, 112), (110, 118, 84), (150, 140, 128)), PAVEMENT)
     asphalt = street.color((96, 96, 100), (120, 118, 116), (80, 82, 90))
@@ -119,7 +119,7 @@ def draw_ground(street: Street) -> None:
 
 
 def draw_building(street: Street, side: int, near: float, far: float) -> None:
-    """A front along the street with windows, a shop and perhaps a sign board that is no traffic sign."""
+    """Draw a front along the street with windows, a shop and perhaps a sign board that is not a traffic sign."""
     rng = street.rng
     x, top = side * (street.verge + rng.uniform(0, 1.5)), rng.uniform(4, 18)
     wall = street.color((150, 96, 78), (176, 164, 142), (128, 128, 132), (196, 200, 204), (104, 112, 96))
@@ -140,7 +140,7 @@ def draw_building(street: Street, side: int, near: float, far: float) -> None:
 
 
 def draw_fence(street: Street, side: int, near: float, far: float) -> None:
-    """Rails and pickets, or boards; what shows through is fence as well."""
+    """Draw rails and pickets, or boards; gaps between them are labelled as fence, too."""
     rng = street.rng
     x, top = side * (street.verge - rng.uniform(0.1, 0.6)), rng.uniform(0.9, 1.8)
     color = street.color((120, 112, 104), (84, 72, 60), (160, 164, 166), (70, 92, 66))
@@ -155,7 +155,7 @@ def draw_fence(street: Street, side: int, near: float, far: float) -> None:
 
 
 def draw_tree(street: Street, x: float, ppm: float) -> None:
-    """A trunk under a crown of leaves, or a bush."""
+    """Draw a trunk under a crown of leaves, or a bush."""
     rng = street.rng
     leaves = ((64, 92, 48), (86, 108, 56), (48, 70, 44), (132, 104, 52), (110, 116, 96))
     radius, foot = rng.uniform(0.9, 2.2), 0.0
@@ -172,7 +172,7 @@ def draw_tree(street: Street, x: float, ppm: float) -> None:
 
 
 def draw_pole(street: Street, x: float, ppm: float) -> None:
-    """A post with a lamp, or with traffic signs."""
+    """Draw a post with a lamp, or with traffic signs."""
     rng = street.rng
     signs = rng.choice((0, 0, 1, 1, 2))
     top = rng.uniform(2.6, 3.4) if signs else rng.uniform(4.5, 7.0)
@@ -198,7 +198,7 @@ def draw_pole(street: Street, x: float, ppm: float) -> None:
 
 
 def draw_car(street: Street, x: float, ppm: float) -> None:
-    """A car or a van, seen from behind or from its side."""
+    """Draw a car or a van, seen from behind or from its side."""
     rng = street.rng
     body = street.color((150, 30, 34), (30, 44, 90), (210, 212, 214), (44, 46, 50), (110, 112, 116), (160, 150, 120))
     glass, tyre = street.color((40, 50, 60), (130, 150, 166)), street.color((24, 24, 26), spread=6)
@@ -226,7 +226,7 @@ def draw_car(street: Street, x: float, ppm: float) -> None:
 
 
 def draw_person(street: Street, x: float, ppm: float, label: int = PERSON, foot: float = 0.0) -> None:
-    """Legs, body and head; ``foot`` lifts a rider off the ground."""
+    """Draw legs, body and head of a person; ``foot`` lifts a rider off the ground."""
     rng = street.rng
     size = rng.uniform(0.9, 1.08) * (0.75 if rng.random() < 0.12 else 1.0)
     trousers = street.color((40, 44, 62), (84, 76, 66), (110, 112, 116), (30, 30, 32))
@@ -242,7 +242,7 @@ def draw_person(street: Street, x: float, ppm: float, label: int = PERSON, foot:
 
 
 def draw_cyclist(street: Street, x: float, ppm: float) -> None:
-    """A person on two wheels, seen from the side or from behind."""
+    """Draw a person on two wheels, seen from the side or from behind."""
     rng = street.rng
     frame = street.color((30, 30, 34), (150, 40, 40), (60, 110, 140))
     side_view = rng.random() < 0.6

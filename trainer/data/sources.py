@@ -1,4 +1,4 @@
-"""From the configuration of a data set in files to the parts of it, and what its labels mean."""
+"""Building the parts of a data set in files from its configuration, and the classes of its labels."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +21,7 @@ __all__ = ["class_table", "file_store", "labelled_split", "make_dataset", "unlab
 
 
 def labelled_split(data: FileData) -> Split:
-    """The images trained on with their labels.
+    """Read the list of images trained on with their labels.
 
     Raises:
         ValueError: A list breaks its rule; as for the other parts.
@@ -34,7 +34,7 @@ def labelled_split(data: FileData) -> Split:
 
 
 def unlabelled_split(data: FileData) -> Split:
-    """The images trained on without labels."""
+    """Read the list of images trained on without labels."""
     if isinstance(data, PublicData):
         lists, labelled = _lists(data), labelled_split(data)
         if data.unlabelled:
@@ -45,7 +45,7 @@ def unlabelled_split(data: FileData) -> Split:
 
 
 def val_split(data: FileData) -> Split:
-    """The images evaluated on."""
+    """Read the list of validation images."""
     if isinstance(data, PublicData):
         return _lists(data).read(data.val or _public(data).val)
     assert isinstance(data, FolderData)
@@ -53,7 +53,7 @@ def val_split(data: FileData) -> Split:
 
 
 def class_table(data: FileData) -> ClassTable:
-    """Names and colours of the classes; none of the files need be there."""
+    """Names and colours of the classes; no file need exist."""
     if isinstance(data, FolderData):
         return ClassTable(data.class_names or tuple(map(str, range(data.num_classes))), index_palette(data.num_classes))
     assert isinstance(data, PublicData)
@@ -62,7 +62,7 @@ def class_table(data: FileData) -> ClassTable:
 
 
 def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> FolderDataset:
-    """The samples of a part.
+    """Build the data set of a part.
 
     Args:
         data: The configuration that the part came from.
@@ -89,10 +89,10 @@ def make_dataset(data: FileData, split: Split, *, labelled: bool = True) -> Fold
 
 
 def _class_of_stored(data: FileData, num_classes: int) -> Mapping[int, int | None] | None:
-    """What label values stand for where that is not the value itself.
+    """Map stored label values to classes; None where each value is its own class.
 
-    A value that ``data.label_map`` does not name keeps its meaning unless the map gives its class to another value:
-    classes are merged, or an unlabelled 0 joined to the class that was 1, only where the map says so.
+    A value that ``data.label_map`` does not name keeps its meaning, unless the map gives its class to another value.
+    Classes are merged, or an unlabelled 0 joined to the class that was 1, only if the map says so.
     """
     label_map = read_label_map(data.label_map)
     if not label_map:
@@ -112,7 +112,7 @@ def _label_ignore(data: FileData) -> tuple[int, ...]:
 
 
 def file_store(data: FileData) -> FileStore:
-    """The pictures of a data set in their files."""
+    """Open the pictures of a data set as files."""
     if isinstance(data, PublicData):
         where_missing = _public(data).where_missing
     else:

@@ -1,4 +1,4 @@
-"""Where decoded pictures come from: files (files.py) or a pack (pack.py)."""
+"""Interface to the sources of decoded pictures: files (files.py) or a pack (pack.py)."""
 
 from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple
@@ -27,28 +27,28 @@ class Store(ABC):
 
     @abstractmethod
     def where(self, name: str) -> str:
-        """What messages call a picture."""
+        """Name of a picture in messages."""
 
     @abstractmethod
     def read(self, kind: Kind, name: str) -> Picture:
         """Decode a picture.
 
         Raises:
-            ValueError: It is missing, unreadable, or not as its kind must be.
+            ValueError: It is missing or unreadable, or breaks a rule of its kind.
         """
 
     @abstractmethod
     def size(self, name: str) -> int:
-        """Bytes of an image as it is kept; equal for equal contents. -1 if it cannot be read."""
+        """Bytes of an image as it is stored; equal for equal contents. -1 if it cannot be read."""
 
     @abstractmethod
     def checksum(self, name: str) -> str:
-        """Digest of an image as it is kept."""
+        """Digest of an image as it is stored."""
 
     def image(self, name: str) -> Tensor:
-        """(3, H, W) uint8, RGB."""
+        """Read an image, (3, H, W) uint8, RGB."""
         return self.read("image", name).pixels
 
     def label(self, name: str) -> Tensor:
-        """(H, W) uint8, the indices as they are stored."""
+        """Read a label, (H, W) uint8, the indices as they are stored."""
         return self.read("label", name).pixels

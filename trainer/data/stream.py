@@ -1,4 +1,4 @@
-"""Endless streams of augmented samples in which the position alone decides what is drawn.
+"""Endless streams of augmented samples, each determined by its position alone.
 
 A step is a range of positions, so that a run resumes bit for bit at any step, whatever the number of workers.
 """
@@ -19,24 +19,24 @@ from fpl_fast.trainer.data.transforms import Augmentation
 
 
 class SampleStream(Dataset[dict[str, Any]]):
-    """The sample at any position >= 0 of an endless, shuffled, augmented pass over a data set.
+    """Endless, shuffled, augmented pass over a data set, with a sample at every position >= 0.
 
-    Position p belongs to epoch p // epoch_length. An epoch holds ``epoch_length`` entries: the first ones of a data
-    set that is longer, otherwise all of it as often as it fits plus distinct random ones (Chen et al. 2021), in an
-    order fixed by (order_seed, epoch). The augmentation is fixed by (augment_seed, p).
+    Position p belongs to epoch p // epoch_length. An epoch has ``epoch_length`` entries. If the data set is longer,
+    they are its first images; otherwise the whole data set as often as it fits, plus distinct random images (Chen et
+    al. 2021). Their order is fixed by (order_seed, epoch), the augmentation by (augment_seed, p).
 
-    Two unlabelled streams with one order seed, ``reshuffle=False`` and different augmentation seeds deliver two views
-    of the same image: the CutMix partner of the published CPS code. Different order seeds deliver different images,
-    as its authors intended.
+    Two unlabelled streams with the same order seed, ``reshuffle=False`` and different augmentation seeds give two views
+    of the same image: the CutMix partner of the published CPS code. Different order seeds give different images, as its
+    authors intended.
 
     Args:
-        dataset: Where images come from.
+        dataset: Source of the images.
         augmentation: Flip, scale and crop.
         epoch_length: Samples an epoch, default one pass over ``dataset``.
-        order_seed: Of the permutations.
-        augment_seed: Of the augmentation.
-        reshuffle: Whether each epoch has an order of its own; otherwise all have that of epoch 0.
-        blank: Share of the positions that hold no image: nothing is read, nothing is valid, no pixel is labelled.
+        order_seed: Seed of the permutations.
+        augment_seed: Seed of the augmentation.
+        reshuffle: Whether each epoch has an order of its own; otherwise all have the order of epoch 0.
+        blank: Share of the positions without an image: nothing is read, no pixel is valid or labelled.
 
     Raises:
         ValueError: If the data set is empty or epoch_length < 1.
@@ -66,15 +66,15 @@ class SampleStream(Dataset[dict[str, Any]]):
         self.blank = blank
 
     def index_at(self, position: int) -> int:
-        """The index into the data set at a position."""
+        """Index into the data set at a position."""
         epoch, place = divmod(position, self.epoch_length)
         order = _epoch_order(len(self.dataset), self.epoch_length, self.order_seed, epoch if self.reshuffle else 0)
         return int(order[place])
 
     def __getitem__(self, position: int | tuple[int, Donor]) -> dict[str, Any]:
-        """``image``, ``valid``, ``index`` and, for a labelled image, ``label``.
+        """Read ``image``, ``valid``, ``index`` and, for a labelled image, ``label``.
 
-        A pair of position and donor names an image that need not be the one of the stream's own order, and adds
+        A pair of position and donor selects the donor's image instead of the one in the stream's own order, and adds
         ``wanted``, the class to paste from it.
         """
         if isinstance(position, tuple):
@@ -102,7 +102,7 @@ class SampleStream(Dataset[dict[str, Any]]):
 
 @lru_cache(maxsize=8)
 def _epoch_order(num_images: int, epoch_length: int, order_seed: int, epoch: int) -> np.ndarray:
-    """The data set's indices in the order of one epoch."""
+    """Indices of the data set in the order of one epoch."""
     rng = np.random.default_rng([order_seed, epoch])
     repeats, rest = divmod(epoch_length, num_images)
     if repeats == 0:
@@ -113,7 +113,7 @@ def _epoch_order(num_images: int, epoch_length: int, order_seed: int, epoch: int
 
 
 class _StepPositions(Sampler[list[Any]]):
-    """The positions that one process reads in each step, each with its donor where those are chosen."""
+    """Positions that one process reads in each step, with their donors if a method chooses them."""
 
     def __init__(
         self, batch_size: int, steps: range, rank: int, world_size: int, donors: DonorQueue | None = None
@@ -144,21 +144,21 @@ def make_loader(
     pin_memory: bool = False,
     donors: DonorQueue | None = None,
 ) -> DataLoader[dict[str, Tensor]]:
-    """Batches of a stream for steps start_step ... start_step + num_steps - 1.
+    """Make a loader of the batches of a stream for steps start_step ... start_step + num_steps - 1.
 
     Args:
-        stream: What to read.
+        stream: Samples to read.
         batch_size: Images a step **on this process**; step s covers positions s B W ... (s + 1) B W - 1 over all W
             processes.
         start_step: Step of the first batch.
         num_steps: Number of batches.
-        rank: Of this process.
+        rank: Rank of this process.
         world_size: Number of processes W.
-        num_workers: Loader processes, 0 to load in this one. Does not change what is delivered.
+        num_workers: Loader processes, 0 to load in this one. Does not change the batches.
         pin_memory: Whether batches lie in page-locked memory, for asynchronous copies to a GPU.
         donors: Chooses the images instead of the stream's order.
 
-    Loader processes live as long as the iterator, which a run has one of, and each holds two batches ready.
+    Loader processes live as long as the iterator, of which a run has one, and each holds two batches ready.
 
     Returns:
         Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data

@@ -19,22 +19,22 @@ PALETTE: Palette = (
     (190, 153, 153), (0, 0, 142), (220, 20, 60), (119, 11, 32),
 )  # fmt: skip
 
-# How strongly each class is mottled (low frequency) and grained (per pixel), in parts of its brightness.
+# Strength of each class's mottle (low frequency) and grain (per pixel), relative to its brightness.
 _MOTTLE = np.array([0.03, 0.09, 0.05, 0.06, 0.12, 0.30, 0.04, 0.12, 0.05, 0.10, 0.10], dtype=np.float32)
 _GRAIN = np.array([0.01, 0.05, 0.03, 0.06, 0.09, 0.16, 0.02, 0.10, 0.02, 0.04, 0.04], dtype=np.float32)
 
 
 class SyntheticScenes:
-    """A street with eleven classes in every light: the embedded data set.
+    """Synthetic streets with eleven classes under varying light: the built-in data set.
 
-    Classes are those of CamVid and as long-tailed: road, building and sky fill most of an image, signs, cyclists and
+    The classes and their long tail follow CamVid: road, building and sky fill most of an image, signs, cyclists and
     poles well under one per cent each. Colours overlap between classes, light, haze, blur and noise vary, and some
     edges are void, so that a few labelled images do not suffice to learn the classes well.
 
     Args:
         num_images: Length of the data set.
         size: Height and width in pixels, at least 32 each.
-        seed: With the index, decides everything about an image.
+        seed: Together with the index, determines an image.
         first: Index of the first image: disjoint ranges of one seed are disjoint sets.
         labelled: Whether samples carry labels.
 
@@ -73,7 +73,7 @@ class SyntheticScenes:
         return self.num_images
 
     def name(self, index: int) -> str:
-        """The number of the scene, in six digits."""
+        """Number of the scene, in six digits."""
         return f"{self.first + index:06d}"
 
     def __getitem__(self, index: int) -> Sample:
@@ -132,7 +132,7 @@ def _draw(size: tuple[int, int], rng: np.random.Generator) -> scenery.Street:
 
 
 def _draw_front(street: scenery.Street, side: int) -> None:
-    """Buildings, trees and gaps along one side, far to near, with fences before some of them."""
+    """Draw buildings, trees and gaps along one side, far to near, with fences before some of them."""
     pick = street.rng
     edges = scenery.depths(1.2, 1.6 * street.nearest, pick.randint(5, 8))
     for far, near in itertools.pairwise(edges):
@@ -147,7 +147,7 @@ def _draw_front(street: scenery.Street, side: int) -> None:
 
 
 def _sky(street: scenery.Street, rng: np.random.Generator) -> Image.Image:
-    """A vertical gradient with clouds."""
+    """Draw the sky, a vertical gradient with clouds."""
     top = np.array(street.color((96, 140, 200), (150, 166, 186), (186, 188, 190), (120, 110, 130)), dtype=np.float32)
     low = np.array(street.color((200, 214, 226), (216, 216, 214), (230, 196, 160)), dtype=np.float32)
     fade = np.linspace(0, 1, street.height, dtype=np.float32)[:, None, None]
@@ -158,7 +158,7 @@ def _sky(street: scenery.Street, rng: np.random.Generator) -> Image.Image:
 
 
 def _photograph(street: scenery.Street, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The drawing with texture, shadow, light, blur and noise: (3, H, W) uint8."""
+    """Turn the drawing into a photograph with texture, shadow, light, blur and noise, (3, H, W) uint8."""
     height, width = label.shape
     picture = street.picture.resize((width, height), Image.Resampling.BOX)
     if rng.random() < 0.5:
@@ -184,7 +184,7 @@ def _photograph(street: scenery.Street, label: np.ndarray, rng: np.random.Genera
 
 
 def _blur_annotation(label: np.ndarray, rng: np.random.Generator) -> None:
-    """Make about a third of the edges void, in place, as annotators leave them."""
+    """Make about a third of the edges void, in place, like the edges that annotators leave out."""
     edge = np.zeros(label.shape, dtype=bool)
     edge[:, 1:] |= label[:, 1:] != label[:, :-1]
     edge[1:] |= label[1:] != label[:-1]
@@ -192,7 +192,7 @@ def _blur_annotation(label: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def _mottle(size: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of unit variance at its nodes, with about ``cells`` nodes across."""
+    """Draw smooth noise of unit variance at its nodes, with about ``cells`` nodes across."""
     height, width = size
     nodes = rng.standard_normal((max(2, cells * height // width), max(2, cells)), dtype=np.float32)
     return np.asarray(Image.fromarray(nodes).resize((width, height), Image.Resampling.BICUBIC))

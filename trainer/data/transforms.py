@@ -39,13 +39,13 @@ class Augmentation:
     The scaled size is rounded down; the image is resized bilinearly without anti-aliasing, the label by nearest
     neighbour. With ``scale_range`` the flip follows the resizing, as in the code of Hu et al. (2021): the order decides
     which of two neighbours a label takes. The crop offset is uniform on 0 ... size - crop, both ends included. (The
-    published code draws up to size - crop + 1, which cuts a crop short by one pixel now and then; that is not
-    reproduced.) What is smaller than the crop is padded around its centre, the odd pixel at the bottom and right.
+    published code draws up to size - crop + 1, which sometimes cuts a crop short by one pixel; that is not reproduced.)
+    An image smaller than the crop is padded around its centre, the odd pixel at the bottom and right.
 
     Args:
         crop_size: Height and width of the result in pixels.
-        scales: The set a scale is drawn from, uniformly.
-        flip_probability: Of a left-right flip.
+        scales: The set that a scale is drawn from, uniformly.
+        flip_probability: Probability of a left-right flip.
         pad_label: Label of padding.
         scale_range: Replaces ``scales``: with equal chances uniform below 1 or above it (Hu et al. 2021).
 
@@ -68,17 +68,17 @@ class Augmentation:
             raise ValueError(f"flip_probability must be in [0, 1], got {self.flip_probability}")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> View:
-        """Draw flip, scale and offsets (in this order) from ``rng`` and cut the view out."""
+        """Draw flip, scale and offsets (in this order) from ``rng`` and cut out the view."""
         image, label = sample.image, sample.label
         flip = rng.random() < self.flip_probability
         scale = self._draw_scale(rng)
         size = [max(1, math.floor(side * scale)) for side in image.shape[-2:]]
         offset = [int(rng.integers(max(side - crop, 0) + 1)) for side, crop in zip(size, self.crop_size, strict=True)]
 
-        # Only what the crop shows is resized: 3 ms instead of 17 on average, for 800 x 800 of 1024 x 2048 (one thread).
+        # Only the part in the crop is resized: 3 ms instead of 17 on average for 800 x 800 of 1024 x 2048 (one thread).
         spans = [_span(*args) for args in zip(image.shape[-2:], size, offset, self.crop_size, strict=True)]
         rows, columns = (span.source for span in spans)
-        # Nearest neighbours depend on the order, of which either code has its own.
+        # Nearest neighbours depend on the order, which differs between the two public codes.
         first, last = (flip, False) if self.scale_range is None else (False, flip)
         if first:
             columns = slice(image.shape[-1] - columns.stop, image.shape[-1] - columns.start)
@@ -97,7 +97,7 @@ class Augmentation:
         return rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high)
 
     def _cut(self, plane: Tensor, offset: Sequence[int], flip: bool, fill: float) -> Tensor:
-        """The crop at ``offset``, flipped and padded. Offsets are uniform, so that cutting last would be the same."""
+        """Cut the crop at ``offset``, flip and pad it. As offsets are uniform, cutting last would be equivalent."""
         (top, left), (height, width) = offset, self.crop_size
         plane = plane[..., top : top + height, left : left + width]
         missing = [height - plane.shape[-2], width - plane.shape[-1]]
@@ -111,7 +111,7 @@ def _mirror(plane: Tensor, flip: bool) -> Tensor:
 
 
 def _resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, without anti-aliasing; (3, H, W) uint8."""
+    """Resize (3, H, W) uint8 bilinearly without anti-aliasing."""
     if max(size) > 1:
         return tv.resize(image, list(size), InterpolationMode.BILINEAR, antialias=False)
     # PyTorch's uint8 kernel stops at an internal assertion where the result is a single pixel.
@@ -127,10 +127,11 @@ class _Span(NamedTuple):
 
 
 def _span(length: int, size: int, offset: int, crop: int) -> _Span:
-    """The part of a side that the crop of the side, resized from ``length`` to ``size``, is made from.
+    """Find the part of a side that its crop, after resizing the side from ``length`` to ``size``, depends on.
 
-    With g = gcd(length, size), length / g pixels become size / g, again and again. A part that begins and ends between
-    such periods is resized as in the whole; one more on either side has the neighbours that interpolation looks at.
+    With g = gcd(length, size), resizing is periodic: every length / g pixels become size / g. A part that begins and
+    ends between periods is resized exactly as in the whole; one more period on either side holds the neighbours that
+    interpolation reads.
     """
     periods = math.gcd(length, size)
     before, after = length // periods, size // periods
@@ -145,13 +146,13 @@ def normalize(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Tensor:
-    """(image / 255 - mean) / std, and exactly 0 (the mean colour) where not valid; meant to run on the device.
+    """Compute (image / 255 - mean) / std, exactly 0 (the mean colour) where not valid; meant to run on the device.
 
     Args:
         image: (..., 3, H, W) uint8.
-        valid: (..., H, W) bool, or None if every pixel is.
-        mean: Of the three channels, in units of full scale.
-        std: Likewise.
+        valid: (..., H, W) bool, or None if every pixel is valid.
+        mean: Mean of the three channels, in units of full scale.
+        std: Standard deviation of the three channels, in units of full scale.
 
     Returns:
         float32 of the image's shape and memory format.

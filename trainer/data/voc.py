@@ -20,7 +20,7 @@ _OWN, _SBD = "SegmentationClass", "SegmentationClassAug"  # its labels, of 2 913
 
 
 def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
-    """Ids lie in the folders of the official download, or in one that the list's name tells (Chen et al. 2021)."""
+    """Locate ids in the folders of the official download, or in the folder of the list's name (Chen et al. 2021)."""
     if (root / _OFFICIAL).is_dir():
         images, labels = _OFFICIAL, _SBD if (root / _SBD).is_dir() else _OWN
     else:
@@ -34,7 +34,7 @@ def _locate(root: Path, pairs: Sequence[Pair], list_name: str) -> list[Pair]:
 
 
 def _where_no_list(root: Path) -> str:
-    """What to do with the official download, which has neither the list nor the labels of SBD."""
+    """Give advice on the official download, which has neither the list nor the labels of SBD."""
     if not (root / _OFFICIAL).is_dir():
         return name_others(root)
     sbd = "" if (root / _SBD).is_dir() else f" with SBD's labels, the folder {_SBD}"
@@ -45,7 +45,7 @@ def _where_no_list(root: Path) -> str:
 
 
 def _where_missing(file: Path) -> str:
-    """What to do where the official download has no label of an image."""
+    """Give advice where the official download has no label of an image."""
     if file.parent.name != _OWN or file.suffix != ".png":
         return ""
     return (
@@ -61,7 +61,7 @@ VOC = PublicDataset(
     val="val.txt",
     partitions="subset_train_aug/train_aug_{}_1-{}.txt",
     locate=_locate,
-    scan=lambda root, list_name: [],  # its folders hold more images than its lists
+    scan=lambda root, list_name: [],  # its folders contain more images than its lists
     where_missing=_where_missing,
     where_no_list=_where_no_list,
 )

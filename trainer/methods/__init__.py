@@ -38,7 +38,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def build_method(config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int = 255) -> Method:
-    """The method that ``config.name`` names, with freshly made networks.
+    """Build the method that ``config.name`` names, with new networks.
 
     Args:
         config: Method and its numbers.

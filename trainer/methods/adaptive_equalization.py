@@ -1,4 +1,4 @@
-"""Adaptive Equalization Learning: an average teacher, and everything tilted towards the classes that do badly.
+"""Adaptive Equalization Learning: an average teacher, with sampling and pasting in favour of badly learnt classes.
 
 Source: Hu et al., "Semi-Supervised Semantic Segmentation via Adaptive Equalization Learning" (NeurIPS 2021) and its
 public code, with Fuzzy Positive Learning (CVPR 2023) as an option of the loss.
@@ -43,13 +43,14 @@ class AelConfig(PseudoLabelConfig, EmaPart, ConfidencePart, CutMixPart, PastePar
     """Classes drawn a step to be pasted; 3 on Cityscapes, 1 on PASCAL VOC."""
     paste_exclude: tuple[int, ...] = ()
     """Classes that are never pasted. The public code excludes 0, 1, 2, 8 and 10: on Cityscapes road, sidewalk,
-    building, vegetation and sky; on PASCAL VOC, where background (0) alone is argued for, four arbitrary objects."""
+    building, vegetation and sky; on PASCAL VOC, background (0) and, without justification, four objects."""
     component_area: float = 0.005
-    """Share of the image that a component pasted by CutMix exceeds; 0.005 on Cityscapes, 0.03 on PASCAL VOC."""
+    """Share of the image that a component must exceed for CutMix to paste it; 0.005 on Cityscapes, 0.03 on PASCAL
+    VOC."""
     bank_area: float = 0.01
-    """Share of an image from which a class counts as held by it; 0.01 on Cityscapes, 0.03 on PASCAL VOC."""
+    """Share of an image from which a class counts as present in it; 0.01 on Cityscapes, 0.03 on PASCAL VOC."""
     donor_lead: int = 24
-    """Steps between the choice of a CutMix donor and its use, in which loaders read it."""
+    """Steps between the choice of a CutMix donor and its use; loaders read it in between."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,17 +78,18 @@ class AdaptiveEqualizationLearning(EmaMethod):
     - Copy-Paste pastes pixels of classes drawn by softmax(sqrt(1 - b)) into the labelled images;
     - CutMix pastes the bounding box of a large component of a class drawn by softmax(1 - b), out of an image that the
       CutMix bank knows to hold it; where the teacher finds no such component, a random box of half the area;
-    - a pixel that the student takes for class c enters L with probability ((1 - b_c) / max(1 - b)) ** equalize_power;
-    - and with the weight conf ** confidence_power of the teacher's confidence, divided by the sum of these weights over
-      the batch, those below confidence_threshold included, whose loss is left out.
+    - a pixel that the student predicts as class c enters L with probability ((1 - b_c) / max(1 - b)) ** equalize_power;
+    - its weight is conf ** confidence_power, with the teacher's confidence conf, over the sum of these weights in the
+      batch. Pixels below confidence_threshold count in this sum, but their loss is left out.
 
-    The teacher averages parameters only, in train mode with dropout; its first steps copy. It is evaluated.
+    The teacher averages parameters only, and runs in train mode with dropout. Its first steps use a smaller decay
+    (``ema_decay``): it starts as a copy. It is the network that is evaluated.
 
-    What differs from the public code:
+    Differences from the public code:
 
     - Banks (banks.py) and the sum of the confidence weights see the images of all processes; the bank of confidences
       moves after the step instead of within it.
-    - Components and shares of classes are those of predictions at the resolution of the logits.
+    - Components and shares of classes are taken from predictions at the resolution of the logits.
     - Donors are chosen ``donor_lead`` steps before they are used.
     - Each image has one field of random numbers for the equalisation, instead of one per class for all images.
 
@@ -105,7 +107,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
 
     @property
     def num_unlabelled_views(self) -> int:
-        """The loader's image and its donor."""
+        """Two: the loader's image and its donor."""
         return 2
 
     @property
@@ -115,14 +117,14 @@ class AdaptiveEqualizationLearning(EmaMethod):
 
     @property
     def reads_paste_sources(self) -> bool:
-        """Batches hold labelled images to paste from."""
+        """Whether batches hold labelled images to paste from."""
         return self.config.paste_probability > 0
 
     def prepare(self, data: TrainingSet) -> None:
         """Make the banks and choose the first donors.
 
         Raises:
-            ValueError: ``paste_exclude`` names what is no class, or leaves no class to paste.
+            ValueError: ``paste_exclude`` names an index that is not a class, or leaves no class to paste.
         """
         config, num_classes = self.config, data.num_classes
         unknown = [c for c in config.paste_exclude if not 0 <= c < num_classes]
@@ -138,7 +140,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
         self.queue = DonorQueue(self._choose_donors((config.donor_lead, data.batch_unlabelled)))
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """``loss_sup``, ``loss_labelled`` and ``loss_unsup``; telemetry of the losses and of what is adaptive."""
+        """Compute ``loss_sup``, ``loss_labelled`` and ``loss_unsup``, with telemetry of losses and adaptive parts."""
         x, (u, donor) = batch.labelled, batch.unlabelled
         self._random = random = StepRandom(batch.seed, x.image.device)
         if batch.paste is not None:
@@ -179,7 +181,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
         return Losses(terms, telemetry)
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
-        """None: Copy-Paste decides on the labels and the networks on the weights, so that ``losses`` sees to it."""
+        """Return no denominators: they depend on Copy-Paste and on predictions, and ``losses`` takes care of them."""
         return {}
 
     def after_step(self, step: int) -> None:
@@ -189,22 +191,25 @@ class AdaptiveEqualizationLearning(EmaMethod):
         self.queue.push(self._choose_donors((self.queue.batch_size,), self._random.generator))
 
     def _choose_donors(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-        """Images to paste from and the class wanted from each, (*shape, 2)."""
+        """Draw images to paste from and the class wanted from each, (*shape, 2)."""
         wanted = draw(self.bank.deficit.exp().expand(*shape, -1), generator)
         return torch.stack([self.cutmix_bank.draw_images(wanted, generator), wanted], dim=-1)
 
     def _component_mask(self, donor_logits: Tensor, wanted: Tensor, random_box: Tensor) -> tuple[Tensor, Tensor]:
-        """Where to paste, (N, H, W) bool: around a component of the wanted class, else the random box; and which."""
+        """Choose the mask to paste, (N, H, W) bool: a box around a component of the wanted class, or the random box.
+
+        Also returns, (N,) bool, whether there was such a component.
+        """
         label = donor_logits.argmax(1)
         lot = self._random.rows(len(label), label[0].numel() + 1)
         box, found = random_component_box(label == wanted.view(-1, 1, 1), self.config.component_area, lot)
-        for dim in (1, 2):  # each pixel takes from the nearest logit, whose corners are aligned with the pixels'
+        for dim in (1, 2):  # each pixel takes the nearest logit, with aligned corners
             nearest = torch.linspace(0, box.shape[dim] - 1, random_box.shape[dim], device=box.device).round().long()
             box = box.index_select(dim, nearest)
         return torch.where(found.view(-1, 1, 1), box, random_box), found
 
     def _consistency(self, logits: Tensor, target: Target, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """L of one input, and its telemetry."""
+        """Compute L of one input, and its telemetry."""
         config, size = self.config, pixel_size(valid)
         with torch.no_grad():
             keep_rate = (self.bank.deficit / self.bank.deficit.amax()) ** config.equalize_power

@@ -1,7 +1,7 @@
-"""What Adaptive Equalization Learning remembers: how sure the student is of each class, and which image holds which.
+"""Memory banks of Adaptive Equalization Learning: the student's confidence in each class, and the classes per image.
 
-Both are buffers, so that checkpoints hold them, and both see the whole batch of all processes, so that they are the
-same in each. (The public code keeps a bank per GPU, filled from its own two images; an average over the whole batch
+Both are buffers, so that checkpoints hold them. Both see the whole batch of all processes, so that they are equal in
+every process. (The public code keeps a bank per GPU, filled from its own two images; an average over the whole batch
 estimates the same confidence with less noise, and does not change with the number of GPUs.)
 """
 
@@ -36,7 +36,7 @@ class ConfidenceBank(nn.Module):
         self._seen: Tensor | None = None  # no buffer: each process has its own
 
     def observe(self, total: Tensor, count: Tensor) -> None:
-        """Add a batch, or a part of one, to what this step has seen.
+        """Add a batch, or a part of one, to the sums of this step.
 
         Args:
             total: (C,) sum of the true class's probability over this process's pixels.
@@ -46,7 +46,7 @@ class ConfidenceBank(nn.Module):
         self._seen = seen if self._seen is None else self._seen + seen
 
     def step(self) -> None:
-        """End a step: average in what all processes have seen."""
+        """End a step: average the sums of all processes into the bank."""
         assert self._seen is not None
         if distributed.is_initialized():
             distributed.all_reduce(self._seen)
@@ -56,12 +56,12 @@ class ConfidenceBank(nn.Module):
 
     @property
     def deficit(self) -> Tensor:
-        """1 - b, (C,): what the class still lacks; kept above zero."""
+        """Deficit 1 - b of each class, (C,), at least 1e-6."""
         return (1 - self.confidence).clamp(min=1e-6)
 
 
 class CutMixBank(nn.Module):
-    """Which unlabelled image was last predicted to hold which class.
+    """Table of the classes that each unlabelled image was last predicted to hold.
 
     Args:
         num_classes: C.
@@ -76,7 +76,7 @@ class CutMixBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, label: Tensor, min_area: float) -> None:
-        """Remember what images hold; where one occurs twice the later entry counts.
+        """Record the classes in images; for an image that occurs twice the later entry counts.
 
         Args:
             index: (N,) int64, the images.
@@ -90,13 +90,13 @@ class CutMixBank(nn.Module):
         self.holds[:, index] = present[later.amax(1)].T
 
     def draw_images(self, wanted: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """For each class wanted (...,), an image drawn from those that hold it, or from all where none does."""
+        """Draw an image for each wanted class (...,), among the images that hold it, or among all if none does."""
         held = self.holds[wanted]
         return draw((held | ~held.any(-1, keepdim=True)).float(), generator)
 
 
 def _gather(x: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks."""
+    """Gather the rows of all processes, in the order of their ranks."""
     if not distributed.is_initialized():
         return x
     parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]

@@ -1,6 +1,6 @@
-"""What a training method is: networks, the losses of a batch, and little else.
+"""Interface of a training method: networks, the losses of a batch, and little else.
 
-The loop knows nothing more: a method is one module, so that DDP wraps it whole and sees one forward pass a step.
+The loop uses nothing else. A method is one module, so that DDP wraps it as a whole and sees one forward pass a step.
 Shapes: N images, C classes, (H, W) pixels of a crop, (h, w) pixels of a network's logits.
 """
 
@@ -27,33 +27,33 @@ class View(NamedTuple):
     image: Tensor  # (N, 3, H, W) float32, normalised
     valid: Tensor  # (N, H, W) bool, False on padding
     label: Tensor | None = None  # (N, H, W) int64, only with labelled images
-    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index; (N,) int64, which image of its data set each is
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index; (N,) int64, indices into the data set
     wanted: Tensor | None = None  # (N,) int64, the class to paste from each, where the method chose the images
 
 
 class Batch(NamedTuple):
-    """What one step trains on."""
+    """Images of one step."""
 
     labelled: View
     unlabelled: tuple[View, ...] = ()  # as many as the method's num_unlabelled_views
     mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
     paste: View | None = None  # labelled images to paste from, for a method that reads_paste_sources
-    seed: int = 0  # of what the method draws; the same in all processes
+    seed: int = 0  # of the method's random draws; the same in all processes
 
     def split(self, num: int) -> list["Batch"]:
-        """``num`` batches of consecutive images and seeds; each view's images are a multiple of it."""
+        """Split into ``num`` batches of consecutive images and seeds; ``num`` divides the images of each view."""
         parts = [apply_to_collection(self, Tensor, lambda x, i=i: x.chunk(num)[i]) for i in range(num)]
         return [part._replace(seed=self.seed + i) for i, part in enumerate(parts)]
 
 
 def mix_views(view: View, partner: View, mix_mask: Tensor) -> View:
-    """CutMix: images and validity of the partner where ``mix_mask`` (N, H, W) is True."""
+    """Mix two views (CutMix): image and validity of the partner where ``mix_mask`` (N, H, W) is True."""
     image = torch.where(mix_mask.unsqueeze(1), partner.image, view.image)
     return View(image, torch.where(mix_mask, partner.valid, view.valid))
 
 
 def label_engine(config: MethodConfig) -> LabelEngine:
-    """The engine of losses with labels, of which "compiled" has none."""
+    """Engine of the losses with labels; "compiled" does not implement them and becomes "auto"."""
     return "auto" if config.engine == "compiled" else config.engine
 
 
@@ -61,23 +61,23 @@ class WithAuxHead(Protocol):
     """A network with an auxiliary head."""
 
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) to main and auxiliary logits."""
+        """Compute main and auxiliary logits from (N, 3, H, W)."""
         ...
 
 
 class Losses(NamedTuple):
-    """What one step computes."""
+    """Losses and telemetry of one step."""
 
     terms: dict[str, Tensor]  # 0-d; their sum is minimised
     telemetry: dict[str, Tensor]  # 0-d, detached, for the log; on the device like the terms
 
 
 class TrainingSet(NamedTuple):
-    """What banks are as large as."""
+    """Sizes that a method's memory banks depend on."""
 
     num_classes: int
     num_unlabelled: int  # unlabelled images
-    batch_unlabelled: int  # of them in a batch, over all processes
+    batch_unlabelled: int  # unlabelled images in a batch, over all processes
 
 
 class Method(nn.Module, ABC):
@@ -102,12 +102,12 @@ class Method(nn.Module, ABC):
 
     @property
     def num_unlabelled_views(self) -> int:
-        """How many views of unlabelled images a step reads: 0, 1, or 2 to mix."""
+        """Number of views of unlabelled images in a step: 0, 1, or 2 to mix."""
         return 0
 
     @property
     def donors(self) -> DonorQueue | None:
-        """The images of the second unlabelled view, where the method chooses them; None for a random order."""
+        """Images of the second unlabelled view, where the method chooses them; None for a random order."""
         return None
 
     @property
@@ -116,7 +116,7 @@ class Method(nn.Module, ABC):
         return False
 
     def prepare(self, data: TrainingSet) -> None:
-        """Precedes training, and only that: make what is as large as the data set."""
+        """Create the buffers whose size depends on the data set; called before training only."""
 
     @property
     def eval_network(self) -> nn.Module:
@@ -133,14 +133,15 @@ class Method(nn.Module, ABC):
         """
 
     def forward(self, batch: Batch, progress: float) -> Losses:
-        """``losses``, under the name that wrappers such as DDP call."""
+        """Call ``losses``; wrappers such as DDP need this name."""
         return self.losses(batch, progress)
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
-        """Of each term that is a mean over a number of pixels which differs from batch to batch: that number, 0-d.
+        """Count the pixels, 0-d, of each term that is a mean over a number of pixels that differs between batches.
 
-        Known before the networks run, so that micro-batches and processes count by their pixels (accumulate.py). The
-        other terms are means over as many images or pixels in each of them, or normalised by what the networks say.
+        The numbers are known before the networks run, so that micro-batches and processes are weighted by their pixels
+        (accumulate.py). The other terms are means over equally many images or pixels in every micro-batch, or are
+        normalised by the networks' outputs.
         """
         counts = {}
         if self.config.sup_loss == "ce":  # "ohem" is a mean over groups of images
@@ -149,13 +150,13 @@ class Method(nn.Module, ABC):
         return counts
 
     def after_step(self, step: int) -> None:
-        """Follows each optimiser step, counted from 0, for example to move an average of the weights."""
+        """Called after each optimiser step, counted from 0, for example to move an average of the weights."""
 
     def param_groups(self, config: OptimConfig) -> list[dict[str, Any]]:
-        """Parameters for the optimiser, by learning rate and weight decay.
+        """Group the parameters by learning rate and weight decay, for the optimiser.
 
         Tensors of two or more dimensions decay, others (biases, normalisation) only with ``decay_all``. ``lr_scale`` of
-        a group is its factor of the learning rate: ``head_lr_scale`` for all that is not in a network's ``backbone``.
+        a group is its factor of the learning rate: ``head_lr_scale`` for parameters outside a network's ``backbone``.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
@@ -169,7 +170,7 @@ class Method(nn.Module, ABC):
         ]
 
     def supervised(self, network: nn.Module, view: View) -> tuple[Tensor, Tensor]:
-        """A network's logits of labelled images and the supervised loss.
+        """Compute a network's logits of labelled images and the supervised loss.
 
         A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
         ``aux_weight``.
@@ -183,7 +184,7 @@ class Method(nn.Module, ABC):
         return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Cross entropy with labels, plain or on hard pixels, at the size of the labels.
+        """Compute the cross entropy with labels, plain or on hard pixels, at the size of the labels.
 
         Args:
             logits: (N, C, h, w).
@@ -211,11 +212,11 @@ class PseudoLabelMethod(Method):
     config: PseudoLabelConfig
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of the supervised loss and, where padding is left out of its mean, of the unsupervised one."""
+        """Count pixels of the supervised loss and, if it leaves out padding, of the unsupervised loss."""
         counts = super().denominators(batch)
         divided_by_all = isinstance(self.config, ConsistencyConfig) and self.config.divide_by_all
         if self.config.ignore_padding and not divided_by_all and batch.unlabelled:
-            if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images as they are
+            if batch.mix_mask is not None:  # the student sees the mixture, otherwise all images unmixed
                 u, partner = batch.unlabelled
                 valid = mix_views(u, partner, batch.mix_mask).valid
             else:

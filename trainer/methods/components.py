@@ -6,16 +6,16 @@ from torch.nn import functional as F
 
 __all__ = ["connected_components", "random_component_box"]
 
-_ROUNDS = 12  # spirals and meanders of 512 x 512 need 9, those of 193 x 193 need 7, noise at most 6
+_ROUNDS = 12  # spirals and meanders need 9 at 512 x 512 and 7 at 193 x 193; noise needs at most 6
 
 
 def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
-    """Components under 8-neighbourhood.
+    """Label the connected components of masks under 8-neighbourhood.
 
     Every pixel points at a pixel of its component, at first itself. A round lets each root point at the highest root
-    that a neighbour of its tree points at, then halves all paths twice (Shiloach and Vishkin; FastSV). Trees merge in
-    a number of rounds that is logarithmic in practice, whatever the shapes, so that a fixed number suffices and the
-    host never waits to ask. Too few rounds would split a component, never join two.
+    that a neighbour of its tree points at, then halves all paths twice (Shiloach and Vishkin; FastSV). In practice the
+    number of rounds until all trees are merged is logarithmic for all shapes. A fixed number therefore suffices, and
+    the host never has to wait for the device. Too few rounds would split a component, never join two.
 
     Args:
         mask: (N, h, w) bool, h * w below 2^24 (positions pass through float32).
@@ -41,7 +41,7 @@ def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
 
 
 def random_component_box(mask: Tensor, min_area: float, lot: Tensor) -> tuple[Tensor, Tensor]:
-    """The bounding box of a component drawn at random among the large ones of each mask.
+    """Draw the bounding box of a component at random among the large ones of each mask.
 
     Args:
         mask: (N, h, w) bool.
@@ -66,6 +66,6 @@ def random_component_box(mask: Tensor, min_area: float, lot: Tensor) -> tuple[Te
 
 
 def _span(hit: Tensor) -> Tensor:
-    """(N, L) bool: True from the first to the last True of each row."""
+    """Fill each row of (N, L) bool from its first to its last True."""
     count = hit.cumsum(1)
     return (count > 0) & (count - hit.long() < count[:, -1:])

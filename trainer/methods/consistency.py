@@ -1,7 +1,7 @@
-"""What a student is to match, and how the pixels are compared.
+"""Targets of a student, and the losses that compare it with them.
 
-Targets travel as whole distributions (logits): the losses upsample, CutMix and read them, so that the fuzzy positive
-loss can stand wherever the pseudo-label cross entropy does.
+Targets are passed on as whole distributions (logits). The losses upsample, mix and read them, so that the fuzzy
+positive loss can replace the pseudo-label cross entropy everywhere.
 """
 
 from functools import reduce
@@ -27,10 +27,10 @@ __all__ = [
 
 
 class Target(NamedTuple):
-    """What a teacher believes of the images: logits, and where mix_mask is True the partner's."""
+    """A teacher's logits of the images and, where mix_mask is True, of their partners."""
 
     teacher_logits: Tensor  # (N, C, h, w), without gradient
-    partner_logits: Tensor | None = None  # likewise
+    partner_logits: Tensor | None = None  # (N, C, h, w), without gradient
     mix_mask: Tensor | None = None  # (N, H, W) bool
 
 
@@ -42,14 +42,14 @@ def pseudo_label_loss(
     size: tuple[int, int],
     **keywords: Any,
 ) -> tuple[Tensor, LossStats]:
-    """The loss that ``config.loss`` names, "ce" or "fpl", by the engine that ``config.engine`` names; not balanced.
+    """Compute the loss that ``config.loss`` names, "ce" or "fpl", by the engine ``config.engine``; not balanced.
 
     Args:
         config: Loss, engine and the numbers of the fuzzy positive loss.
         student_logits: (N, C, h, w).
-        target: What the student is to match.
+        target: The teacher's logits.
         size: (H, W) of the pixels that are compared.
-        keywords: Further ones of ``fpl_fast.pseudo_label_cross_entropy``: masks, weights, reduction.
+        keywords: Further keywords of ``fpl_fast.pseudo_label_cross_entropy``: masks, weights, reduction.
 
     Returns:
         The loss, 0-d, and its statistics on the device.
@@ -71,15 +71,15 @@ def pseudo_label_loss(
 
 
 def balance_factor(config: PseudoLabelConfig, *stats: LossStats) -> Tensor | float:
-    """What brings the fuzzy positive losses of a step, taken together, to the value of the plain cross entropy.
+    """Factor that rescales the fuzzy positive losses of a step, taken together, to the value of the cross entropy.
 
-    sum(cross entropy) / sum(w * L) over the valid pixels of all processes, bounded as ``fpl_fast.balance_factor`` says,
-    0-d without gradient: the ``balance`` of ``fpl_fast.fuzzy_positive_loss`` for one loss on one process. 1 where
-    ``config`` asks for none.
+    It is sum(cross entropy) / sum(w * L) over the valid pixels of all processes, bounded as in
+    ``fpl_fast.balance_factor``, 0-d without gradient. For one loss on one process it equals ``balance`` of
+    ``fpl_fast.fuzzy_positive_loss``. It is 1 where ``config`` asks for no balance.
 
     Args:
         config: Loss and balance.
-        stats: Of each loss, on the device.
+        stats: Statistics of each loss, on the device.
     """
     if config.loss != "fpl" or not config.balance:
         return 1.0
@@ -91,13 +91,13 @@ def balance_factor(config: PseudoLabelConfig, *stats: LossStats) -> Tensor | flo
 def consistency_loss(
     config: ConsistencyConfig, student_logits: Tensor, target: Target, valid: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
+    """Compute the loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
 
     Args:
-        config: The method's numbers; ``ignore_padding`` decides which pixels count, ``divide_by_all`` by how many the
-            sum is divided.
+        config: The method's settings; ``ignore_padding`` decides which pixels count, ``divide_by_all`` whether the sum
+            is still divided by all pixels.
         student_logits: (N, C, h, w).
-        target: What the student is to match.
+        target: The teacher's logits.
         valid: (N, H, W) bool, False on padding.
     """
     size, valid_mask = pixel_size(valid), valid if config.ignore_padding else None
@@ -109,7 +109,7 @@ def consistency_loss(
 
 
 def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:
-    """What is logged of one or more such losses, taken together."""
+    """Telemetry of one or more pseudo-label losses, taken together."""
     cross_entropy = reduce(torch.add, [s.cross_entropy for s in stats])
     return {
         "mean_positives": reduce(torch.add, [s.mean_positives for s in stats]) / len(stats),

@@ -16,7 +16,7 @@ def query_classes(deficit: Tensor, targets: Tensor, num_draws: int, generator: t
         deficit: 1 - b, (C,).
         targets: (C,) bool, the classes that may be drawn.
         num_draws: Draws; classes drawn twice count once.
-        generator: On the device, alike in all processes.
+        generator: On the device, with the same state in all processes.
 
     Returns:
         (C,) bool.

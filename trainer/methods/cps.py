@@ -1,4 +1,4 @@
-"""Cross pseudo supervision: two networks, each learning from what the other believes.
+"""Cross pseudo supervision: two networks, each trained on the predictions of the other.
 
 Source: "Semi-Supervised Semantic Segmentation with Cross Pseudo Supervision" (CVPR 2021), with Fuzzy Positive Learning
 (CVPR 2023) as an option of the loss.
@@ -26,7 +26,7 @@ class CpsConfig(PseudoLabelConfig, PairedCutMixPart):
     name: Literal["cps"] = "cps"
     """Training method; fixed by the recipe."""
     cutmix: bool = True
-    """Whether the unsupervised loss is taken on CutMixed unlabelled images, instead of on all images as they are."""
+    """Whether the unsupervised loss is computed on CutMixed unlabelled images, instead of on all images unmixed."""
 
 
 class CrossPseudoSupervision(PseudoLabelMethod):
@@ -34,10 +34,11 @@ class CrossPseudoSupervision(PseudoLabelMethod):
 
     loss = sup_1 + sup_2 + unsup_weight * (L(s_1, t_2) + L(s_2, t_1))
 
-    Without CutMix the students s and the targets t are the same passes over labelled and unlabelled images; with it
-    t are separate passes over two unlabelled views and s passes over their mixture. All passes are in train mode:
-    those for targets use the batch's statistics and move the running ones, in the order first view, second view,
-    mixture, labelled images for each network. Labelled and unlabelled images never share a normalisation batch.
+    Without CutMix the students s and the targets t come from the same passes over labelled and unlabelled images.
+    With CutMix, t come from separate passes over two unlabelled views and s from passes over their mixture. All passes
+    are in train mode: passes for targets, too, use the batch's statistics and move the running ones, in the order first
+    view, second view, mixture, labelled images for each network. Labelled and unlabelled images never share a
+    normalisation batch.
     """
 
     Config = CpsConfig
@@ -46,11 +47,11 @@ class CrossPseudoSupervision(PseudoLabelMethod):
 
     @property
     def num_unlabelled_views(self) -> int:
-        """Two to mix, or one."""
+        """Number of unlabelled views: two to mix, or one."""
         return 2 if self.config.cutmix else 1
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """``loss_sup`` and ``loss_unsup``; telemetry ``mean_positives`` and ``fpl_ce_ratio``."""
+        """Compute ``loss_sup`` and ``loss_unsup``; telemetry ``mean_positives`` and ``fpl_ce_ratio``."""
         x = batch.labelled
         if self.config.cutmix:
             students, targets, valid = self._mixed(batch)
@@ -68,7 +69,7 @@ class CrossPseudoSupervision(PseudoLabelMethod):
         return Losses({"loss_sup": loss_sup, "loss_unsup": self.config.unsup_weight * loss_unsup}, telemetry)
 
     def _mixed(self, batch: Batch) -> tuple[list[Tensor], list[Target], Tensor]:
-        """Students on the mixed images, targets from the unmixed ones, validity of the mixture."""
+        """Compute logits of the mixed images, targets from the unmixed images, and the validity of the mixture."""
         u, partner = batch.unlabelled
         mask = batch.mix_mask
         assert mask is not None
@@ -79,7 +80,7 @@ class CrossPseudoSupervision(PseudoLabelMethod):
         return students, targets, mixed.valid
 
     def _cross(self, students: list[Tensor], targets: list[Target], valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of both directions and what is logged of it."""
+        """Compute the loss of both directions and its telemetry."""
         config = self.config
         results = [
             pseudo_label_loss(

@@ -28,16 +28,16 @@ class CutMixSegConfig(ConsistencyConfig, EmaPart, ConfidencePart, PairedCutMixPa
 
 
 class CutMixSeg(EmaMethod):
-    """One student that sees a CutMix of two unlabelled images, and its average that sees them unmixed.
+    """One student that sees a CutMix of two unlabelled images, and a teacher, its average, that sees them unmixed.
 
     loss = sup + unsup_weight * c * L(student on the mixture, mixed teacher)
 
     L is the squared difference of probabilities, summed over classes, a mean over pixels ("mse"), or the pseudo-label
     cross entropy or the fuzzy positive loss in its place. c is one number: the share of the batch's mixed pixels that
     the teacher is sure of (confidence_threshold, 0.97 in the public code); no pixel is gated. With ignore_padding both
-    are means over the pixels inside of images; with divide_by_all, too, as in the public code, padding is left out of
-    the sum of L alone. The student sees the labelled images before the mixture. The decay is constant, over
-    parameters and running statistics; the teacher is evaluated.
+    are means over the pixels inside images. If divide_by_all is also set, as in the public code, padding is left out
+    of the sum of L alone. The student sees the labelled images before the mixture. The decay is constant and applies
+    to parameters and running statistics. The teacher is evaluated.
 
     The public code further jitters the student's colours and freezes the encoder's batch normalisation, in a recipe of
     its own (Adam, crop 321). The rows of the tables were re-run in the recipe of CPS, which does neither.
@@ -49,11 +49,11 @@ class CutMixSeg(EmaMethod):
 
     @property
     def num_unlabelled_views(self) -> int:
-        """Two to mix."""
+        """Number of unlabelled views: two to mix."""
         return 2
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """``loss_sup`` and ``loss_unsup``; telemetry ``sure``, that is c, and that of the pseudo-label losses."""
+        """Compute ``loss_sup`` and ``loss_unsup``; telemetry ``sure``, which is c, and of the pseudo-label losses."""
         config, (u, partner), mask = self.config, batch.unlabelled, batch.mix_mask
         assert mask is not None
         _, loss_sup = self.supervised(self.student, batch.labelled)  # first: passes move the running statistics

@@ -13,7 +13,7 @@ __all__ = ["EmaMethod", "ema_decay", "ema_update"]
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """min(1 - 1 / (step + 1), decay) for steps counted from 0: at first a copy, then a plain mean, then the decay."""
+    """Compute min(1 - 1 / (step + 1), decay), steps counted from 0: at first a copy, then a plain mean, then decay."""
     return min(1 - 1 / (step + 1), decay)
 
 
@@ -22,8 +22,8 @@ def ema_update(teacher: nn.Module, student: nn.Module, decay: float, *, buffers:
     """Average the student into the teacher: decay * teacher + (1 - decay) * student, in a few kernels.
 
     Args:
-        teacher: Moves.
-        student: A module of the same kind.
+        teacher: Module to update.
+        student: Module of the same class.
         decay: In [0, 1]; 0 copies.
         buffers: Whether floating-point buffers (the running statistics of batch normalisation) are averaged with the
             parameters. Otherwise the teacher keeps its own, which its passes in train mode move.
@@ -40,15 +40,15 @@ class EmaMethod(PseudoLabelMethod):
     """A method whose first network is trained and whose second is its exponential moving average.
 
     The teacher starts as a copy of the student and moves after each optimiser step. It stays in train mode: its passes
-    use the batch's statistics and its dropout, as the public codes of Mean Teacher and AEL have it.
+    use the batch's statistics and its dropout, as in the public code of Mean Teacher and AEL.
     """
 
     ema_warmup: bool = False
-    """Whether the first steps average less (``ema_decay``)."""
+    """Whether the first steps use a smaller decay (``ema_decay``)."""
     ema_buffers: bool = False
     """Whether running statistics are averaged too."""
     evaluates_teacher: bool = True
-    """Which of the two networks is evaluated and used."""
+    """Whether the teacher, and not the student, is evaluated and used."""
 
     def __init__(self, config: MethodConfig, make_network: Callable[[], nn.Module], *, ignore_index: int) -> None:
         super().__init__(config, make_network, ignore_index=ignore_index)
@@ -56,17 +56,17 @@ class EmaMethod(PseudoLabelMethod):
 
     @property
     def student(self) -> nn.Module:
-        """The network that learns by gradient."""
+        """Network that is trained by gradient."""
         return self.networks[0]
 
     @property
     def teacher(self) -> nn.Module:
-        """Its moving average."""
+        """Moving average of the student."""
         return self.networks[1]
 
     @property
     def eval_network(self) -> nn.Module:
-        """Teacher or student, as the method's authors evaluate it."""
+        """Teacher or student, whichever the method's authors evaluate."""
         return self.teacher if self.evaluates_teacher else self.student
 
     def after_step(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Mean Teacher: a student that matches the average of its own past on the same pixels.
+"""Mean Teacher: a student that matches the moving average of its own weights on the same pixels.
 
 Source: Tarvainen and Valpola (NeurIPS 2017), as the public code of Cross Pseudo Supervision re-implements it for its
 tables.
@@ -26,13 +26,14 @@ class MeanTeacherConfig(ConsistencyConfig, EmaPart):
 
 
 class MeanTeacher(EmaMethod):
-    """One student and its average, with the loss taken on labelled and unlabelled images as they are.
+    """One student and its average, with the loss computed on labelled and unlabelled images, unmixed.
 
     loss = sup + unsup_weight * L(student, teacher)
 
     L is the squared difference of probabilities, a mean over pixels and classes ("mse", weight 100 in the public code),
-    or the pseudo-label cross entropy or the fuzzy positive loss in its place. The decay is constant, parameters only;
-    the student is evaluated. The public code moves the teacher before the step instead of after it: the same sequence.
+    or the pseudo-label cross entropy or the fuzzy positive loss in its place. The decay is constant and applies to
+    parameters only. The student is evaluated. The public code moves the teacher before the step instead of after it,
+    which gives the same sequence.
     """
 
     Config = MeanTeacherConfig
@@ -41,11 +42,11 @@ class MeanTeacher(EmaMethod):
 
     @property
     def num_unlabelled_views(self) -> int:
-        """One, unmixed."""
+        """Number of unlabelled views: one, unmixed."""
         return 1
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """``loss_sup`` and ``loss_unsup``; telemetry of the pseudo-label losses."""
+        """Compute ``loss_sup`` and ``loss_unsup``; telemetry of the pseudo-label losses."""
         config, x, (u,) = self.config, batch.labelled, batch.unlabelled
         with torch.no_grad():
             target = Target(torch.cat([self.teacher(view.image) for view in (x, u)]))

@@ -1,4 +1,4 @@
-"""What networks predict at full resolution, read without gradient and image by image, so that memory stays bounded."""
+"""Predictions at full resolution, computed without gradient and image by image, so that memory stays bounded."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ __all__ = ["Prediction", "class_confidence", "confidence_map", "predict"]
 
 
 class Prediction(NamedTuple):
-    """The most probable class of each pixel."""
+    """Most probable class of each pixel."""
 
     confidence: Tensor  # (N, H, W) float32, its probability
     label: Tensor  # (N, H, W) int64
@@ -22,7 +22,7 @@ class Prediction(NamedTuple):
 
 @torch.no_grad()
 def predict(logits: Tensor, size: tuple[int, int]) -> Prediction:
-    """The prediction after bilinear upsampling (align_corners) to (H, W) of logits (N, C, h, w)."""
+    """Predict from logits (N, C, h, w) after bilinear upsampling (align_corners) to (H, W)."""
     parts = []
     for image in logits.float().split(1):
         upsampled = upsample(image, size)
@@ -32,7 +32,7 @@ def predict(logits: Tensor, size: tuple[int, int]) -> Prediction:
 
 
 def confidence_map(target: Target, size: tuple[int, int]) -> Tensor:
-    """(N, H, W) float32: the highest probability of each pixel of a target, mixed as the target is."""
+    """Highest probability of each pixel of a target, (N, H, W) float32, mixed like the target."""
     confidence = predict(target.teacher_logits, size).confidence
     if target.partner_logits is None or target.mix_mask is None:
         return confidence
@@ -43,17 +43,17 @@ def confidence_map(target: Target, size: tuple[int, int]) -> Tensor:
 def class_confidence(
     logits: Tensor, label: Tensor, *, ignore_index: int = 255, engine: LabelEngine = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """How sure a network is of the true class, class by class.
+    """Sum a network's probabilities of the true class, class by class.
 
     Args:
         logits: (N, C, h, w), upsampled to the labels' size bilinearly with align_corners.
         label: (N, H, W) int64.
         ignore_index: Label of pixels that do not count.
-        engine: Of the cross entropy that tells the true class's probability.
+        engine: Engine of the cross entropy that gives the true class's probability.
 
     Returns:
-        Sum of the true class's probability, and number of pixels, each (C,) float32. Sums over masks instead of a
-        scatter: deterministic on a GPU.
+        Sum of the true class's probability, and number of pixels, each (C,) float32. They are sums over masks instead
+        of a scatter, and therefore deterministic on a GPU.
     """
     probability = cross_entropy(
         logits, label, ignore_index=ignore_index, size=pixel_size(label), reduction="none", engine=engine

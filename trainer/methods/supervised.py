@@ -23,6 +23,6 @@ class Supervised(Method):
     Config = SupervisedConfig
 
     def losses(self, batch: Batch, progress: float) -> Losses:
-        """``loss_sup`` of the labelled view."""
+        """Compute ``loss_sup`` of the labelled view."""
         _, loss = self.supervised(self.networks[0], batch.labelled)
         return Losses({"loss_sup": loss}, {})

@@ -33,13 +33,13 @@ class PyramidPooling(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, 5 * channels, h, w): image mean, 1 x 1, then the rates in order."""
-        mean = self.pool(x).expand(-1, -1, *x.shape[-2:])  # what upsampling a single pixel gives
+        """Map (N, in_channels, h, w) to (N, 5 * channels, h, w): image mean, 1 x 1, then the rates in order."""
+        mean = self.pool(x).expand(-1, -1, *x.shape[-2:])  # equals upsampling a single pixel
         return torch.cat([mean, *(branch(x) for branch in self.branches)], dim=1)
 
 
 class AELHead(nn.Module):
-    """Pyramid pooling on the last features, refined with the fine ones.
+    """Pyramid pooling on the last features, refined with the fine features.
 
     Args:
         in_channels: Channels of the fine and the last features.
@@ -58,7 +58,7 @@ class AELHead(nn.Module):
         )
 
     def forward(self, features: Features) -> Tensor:
-        """Features to (N, channels, h, w) of the fine ones."""
+        """Map features to (N, channels, h, w), with the size of the fine features."""
         low = self.low(features.low)
         high = upsample(self.high(self.aspp(features.high)), low.shape[-2:])
         return self.refine(torch.cat([low, high], dim=1))
@@ -68,8 +68,8 @@ class AuxiliaryHead(nn.Sequential):
     """Logits from the features before the last (layer3 of a ResNet), for a second supervised loss.
 
     Args:
-        in_channels: Of those features.
-        channels: Of the layer between.
+        in_channels: Channels of these features.
+        channels: Channels of the hidden layer.
         num_classes: Channels of the logits.
     """
 

@@ -1,4 +1,4 @@
-"""Encoders from timm, with three feature maps tapped: a fine one at stride 4 and the last two."""
+"""Encoders from timm that return three feature maps: a fine one at stride 4 and the last two."""
 
 import difflib
 import logging
@@ -38,8 +38,8 @@ class Backbone(nn.Module):
     ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers: dilations 2, 4, 8 in layer4 at
     output stride 16 (Chen et al. 2021); 1 then 2 in layer3 and 4, 8, 16 in layer4 at output stride 8 (Hu et al. 2021);
     without ImageNet weights, convolutions are Kaiming-normal over fan-out and the last batch norm of a block starts at
-    0. Any other name goes to timm as it is; a tag reaches timm's own ResNets, too (``resnet50.a1_in1k``). Encoders made
-    for one image size, as timm's transformers are, need that size.
+    0. Any other name goes to timm unchanged; with a tag, timm's own ResNets are available, too (``resnet50.a1_in1k``).
+    Encoders made for one image size, such as timm's transformers, need that size.
 
     Args:
         name: Name of the encoder.
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
             load_weights(self.encoder, weights_file)
 
     def forward(self, image: Tensor) -> Features:
-        """(N, 3, H, W) normalised images to features."""
+        """Map normalised images (N, 3, H, W) to features."""
         maps = self.encoder(image)
         if self._channels_last:
             maps = [features.movedim(-1, 1) for features in maps]
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
 
 
 def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
-    """The timm encoder that returns the features at stride 4 and the last two."""
+    """Create the timm encoder that returns the features at stride 4 and the last two."""
     probe = _features_only(name)
     strides = probe.feature_info.reduction()
     if _FINE_STRIDE not in strides[:-1]:
@@ -116,7 +116,7 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
 
 
 def pretrained_name(name: str) -> str | None:
-    """The name, with its tag, of timm's ImageNet weights of a backbone; None where there are none."""
+    """Name, with its tag, of timm's ImageNet weights of a backbone; None where there are none."""
     name = _DEEP_STEM.get(name, name)
     found = timm.get_pretrained_cfg(name)
     if found is None or not found.has_weights:
@@ -125,10 +125,10 @@ def pretrained_name(name: str) -> str | None:
 
 
 def _with_weights(name: str, pretrained: bool, **options: Any) -> Any:
-    """The feature extractor of a timm model, with its ImageNet weights if they are asked for.
+    """Create the feature extractor of a timm model, with its ImageNet weights if they are asked for.
 
     Raises:
-        ValueError: If the model offers no feature maps, or its weights cannot be had.
+        ValueError: If the model offers no feature maps, or its weights cannot be loaded.
     """
     if not pretrained:
         return _features_only(name, **options)
@@ -136,12 +136,12 @@ def _with_weights(name: str, pretrained: bool, **options: Any) -> Any:
         raise ValueError(f"pretrained must be false for the backbone {name!r}: timm has no weights of it{_REMEDY}")
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
-    hub.setLevel(logging.ERROR)  # it would tell of each try
+    hub.setLevel(logging.ERROR)  # otherwise it reports every attempt
     try:
         return _features_only(name, pretrained=True, **options)
     except (AssertionError, NotImplementedError, TypeError):  # the options are wrong, not the way to the weights
         raise
-    except Exception as error:  # of the hub, of HTTP, of files: as many as there are layers
+    except Exception as error:  # the hub, HTTP and the file system all raise errors of their own
         reason = " ".join((str(error) or type(error).__name__).split())
         raise ValueError(f"timm's weights {pretrained_name(name)} could not be fetched{_REMEDY} ({reason})") from None
     finally:
@@ -149,7 +149,7 @@ def _with_weights(name: str, pretrained: bool, **options: Any) -> Any:
 
 
 def _features_only(name: str, **options: Any) -> Any:
-    """The feature extractor of a timm model.
+    """Create the feature extractor of a timm model.
 
     Raises:
         ValueError: If the model offers no feature maps.

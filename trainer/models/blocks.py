@@ -12,7 +12,7 @@ def conv_norm_relu(
     bias: bool = False,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """A convolution that keeps height and width, batch norm, ReLU, and dropout of whole channels where asked for."""
+    """Build a convolution that keeps height and width, batch norm, ReLU, and optional dropout of whole channels."""
     padding = dilation * (kernel_size // 2)
     layers = [
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias),

@@ -40,19 +40,19 @@ class ASPP(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, h, w) to (N, channels, h, w)."""
+        """Map (N, in_channels, h, w) to (N, channels, h, w)."""
         branches = torch.cat([branch(x) for branch in self.branches], dim=1)
         branches = self.reduce(F.leaky_relu(self.branches_norm(branches)))
         return F.leaky_relu(self.norm(branches + self.pool(x)))
 
 
 class DeepLabV3PlusHead(nn.Module):
-    """ASPP on the last features, refined with the fine ones.
+    """ASPP on the last features, refined with the fine features.
 
     Args:
         in_channels: Channels of the fine and the last features.
         channels: Of the ASPP and of the output.
-        low_channels: The fine features are reduced to this many.
+        low_channels: Channels that the fine features are reduced to.
     """
 
     def __init__(self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48) -> None:
@@ -66,7 +66,7 @@ class DeepLabV3PlusHead(nn.Module):
         )
 
     def forward(self, features: Features) -> Tensor:
-        """Features to (N, channels, H / 4, W / 4)."""
+        """Map features to (N, channels, H / 4, W / 4)."""
         low = self.low(features.low)
         high = upsample(self.aspp(features.high), low.shape[-2:])
         return self.refine(torch.cat([high, low], dim=1))

@@ -15,9 +15,9 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         backbone: The encoder.
-        head: Features to a feature map (N, head_channels, h, w).
-        classifier: That feature map to logits.
-        aux_head: Features before the last to auxiliary logits, or None.
+        head: Maps features to a feature map (N, head_channels, h, w).
+        classifier: Maps that feature map to logits.
+        aux_head: Maps the features before the last to auxiliary logits, or None.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class SegmentationNetwork(nn.Module):
         self.aux_head = aux_head
 
     def encode(self, image: Tensor) -> Features:
-        """(N, 3, H, W) normalised images to features."""
+        """Map normalised images (N, 3, H, W) to features."""
         return self.backbone(image)
 
     def decode(self, features: Features) -> Tensor:
-        """Features to the decoder's feature map (N, head_channels, h, w), of the fine features' size."""
+        """Map features to the decoder's feature map (N, head_channels, h, w), with the size of the fine features."""
         return self.head(features)
 
     def classify(self, decoded: Tensor) -> Tensor:
-        """Decoder features to logits of the same height and width."""
+        """Map decoder features to logits of the same height and width."""
         return self.classifier(decoded)
 
     def forward(self, image: Tensor, *, with_aux: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, 3, H, W) normalised images to logits (N, num_classes, h, w) at stride 4.
+        """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
         With ``with_aux`` also the auxiliary logits, at the stride of the features before the last.
         """
@@ -54,7 +54,7 @@ class SegmentationNetwork(nn.Module):
         return logits, self.aux_head(features.middle)
 
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Main and auxiliary logits in one pass, where ``aux_head`` is not None; compiled whenever ``forward`` is."""
+        """Compute main and auxiliary logits in one pass; needs ``aux_head``, and is compiled if ``forward`` is."""
         return self(image, with_aux=True)
 
 
@@ -69,10 +69,10 @@ def build_network(
     pretrained: bool = False,
     weights_file: str | PathLike[str] | None = None,
 ) -> SegmentationNetwork:
-    """A segmentation network by name.
+    """Build a segmentation network by name.
 
-    Everything but pretrained weights is drawn from torch's global generator, so that two calls give the two branches
-    of CPS their only difference.
+    Everything but pretrained weights is drawn from torch's global generator. Two calls therefore give the two branches
+    of CPS different weights, which is their only difference.
 
     Args:
         backbone: ``resnet50`` or ``resnet101`` (deep stem, as in the papers) or any timm encoder with features at

@@ -1,4 +1,4 @@
-"""Weights of an encoder from a file, whatever its keys are called and wrapped in, and a word on what did not fit."""
+"""Loading the weights of an encoder from a file, under several namings of its keys, with a log of unused tensors."""
 
 import logging
 from os import PathLike
@@ -14,8 +14,8 @@ __all__ = ["load_weights"]
 
 _LOGGER = logging.getLogger(__name__)
 
-# The three convolutions of a deep stem and their norms have one name in timm and in the weights of CPS and AEL, and
-# others elsewhere: {a key by which a naming is known: {its prefixes: ours}}.
+# The three convolutions of a deep stem and their norms have the same names in timm and in the weights of CPS and AEL,
+# and others elsewhere: {a key that identifies a naming: {its prefixes: ours}}.
 _STEMS = {
     "conv3.weight": {
         "conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1",
@@ -28,14 +28,14 @@ _STEMS = {
 
 
 def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
-    """Load a state dict as far as its names fit, and log how far that was.
+    """Load the tensors of a state dict whose names fit, and log the others.
 
     The dict may lie under "state_dict" or "model" and its names may start with "module." (data parallel). A deep stem
     (three 3 x 3 convolutions with 64, 64, 128 channels) may be called conv1.0, conv1.3, conv1.6 and bn1, as in the
     public ``resnet50_v1c`` files of CPS and in timm; conv1, conv2, conv3 and bn1, bn2, bn3; or stem.0 to stem.7.
 
     Args:
-        module: Gets the weights.
+        module: Module to load the weights into.
         path: A file of ``torch.save``, loaded without running code from it, or a ``.safetensors`` file.
 
     Raises:
@@ -53,7 +53,7 @@ def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
             )
     missing, unexpected = module.load_state_dict(state, strict=False)
     _LOGGER.info("%s: loaded %d of %d tensors", Path(path).name, len(fitting), len(own))
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # files older than that counter
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # files may predate this counter
     if missing:
         _LOGGER.warning("%s lacks %s", Path(path).name, ", ".join(missing))
     if unexpected:
@@ -61,7 +61,7 @@ def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name."""
+    """Read the tensors of a file, by name."""
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # unpickling fails in too many ways to list
@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _rename_stem(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """The state with timm's names of a deep stem, where the module has one."""
+    """Rename a deep stem's tensors to timm's names, if the module has such a stem."""
     if "conv1.6.weight" not in module.state_dict():
         return state
     prefixes = next((names for key, names in _STEMS.items() if key in state), {})

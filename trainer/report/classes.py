@@ -11,12 +11,12 @@ from fpl_fast.trainer.report.text import css_color, delta, missing, percent
 
 __all__ = ["classes", "confusion"]
 
-# Beyond this, cells are too small for numbers and names; pointing at a cell still tells both.
+# Beyond this, cells are too small for numbers and names; hovering over a cell still shows both.
 _MAX_LABELLED_CLASSES = 32
 
 
 def classes(run: Run, others: Sequence[Run]) -> str:
-    """Intersection over union of every class, beside the first compared run."""
+    """Render the intersection over union of every class, beside the first compared run."""
     evaluation = run.evaluation
     if evaluation is None:
         text = missing("No evaluation yet: evaluate the run, then write the report again.")
@@ -59,7 +59,7 @@ def classes(run: Run, others: Sequence[Run]) -> str:
 
 
 def confusion(run: Run) -> str:
-    """Confusion matrix as a heat map of row shares, and the largest confusions in words."""
+    """Render the confusion matrix as a heat map of row shares, and the largest confusions in words."""
     evaluation = run.evaluation
     if evaluation is None:
         return ""
@@ -84,7 +84,7 @@ def confusion(run: Run) -> str:
 
 
 def _matrix_svg(names: Sequence[str], shares: np.ndarray) -> str:
-    """Cells under half a per cent are left out, which keeps 150 classes small."""
+    """Draw the heat map without cells under half a per cent, which keeps the file small for 150 classes."""
     count = len(names)
     labelled = count <= _MAX_LABELLED_CLASSES
     cell, margin = 34, (7 * max(len(name) for name in names) + 12 if labelled else 8)

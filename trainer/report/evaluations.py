@@ -7,11 +7,11 @@ from fpl_fast.trainer.report.text import percent
 
 __all__ = ["other_evaluations"]
 
-_LONG = {"root": "other folder", "list": "other list", "labels": "other labels"}  # paths and digests say less
+_LONG = {"root": "other folder", "list": "other list", "labels": "other labels"}  # instead of paths and digests
 
 
 def other_evaluations(run: Run) -> str:
-    """A table of scores beside the settings in which they differ from the run's own result; nothing without any."""
+    """Tabulate scores beside the settings in which they differ from the run's own result; empty without any."""
     if not run.other_evaluations:
         return ""
     rows = []

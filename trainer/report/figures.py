@@ -1,4 +1,4 @@
-"""Curves as SVG and arrays as pictures, both ready to stand inside an HTML page."""
+"""Curves as SVG and arrays as pictures, both ready to be embedded in an HTML page."""
 
 import base64
 import html
@@ -43,12 +43,12 @@ def curves_svg(title: str, curves: Sequence[Curve], *, unit: str = "") -> str:
     A curve with many points is drawn faintly, with its running mean (over a fortieth of the points) on top.
 
     Args:
-        title: read out to those who cannot see the picture; the heading itself belongs to the page.
-        curves: at least one, each with at least one point.
-        unit: of the values.
+        title: Text for screen readers; the heading itself belongs to the page.
+        curves: At least one, each with at least one point.
+        unit: Unit of the values.
     """
     settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif", "font.size": 9}
-    with rc_context(cast("Any", settings)):  # matplotlib lists the names it knows
+    with rc_context(cast("Any", settings)):  # matplotlib's type is a literal of all known names
         figure = Figure(figsize=(4.2, 2.3), layout="constrained")
         axes = figure.add_subplot()
         for curve in curves:

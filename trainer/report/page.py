@@ -1,4 +1,4 @@
-"""Puts the sections of the report together in one file."""
+"""Assembles the sections of the report in one file."""
 
 import html
 import os
@@ -22,7 +22,8 @@ __all__ = ["write_report"]
 def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Path:
     """Write ``report.html`` into a run folder: curves, per-class scores, confusion matrix, pictures, configuration.
 
-    The page is one file without scripts and without requests. What the run has not produced yet is named as missing.
+    The page is one file without scripts and without requests. Parts that the run has not produced yet are named as
+    missing.
 
     Args:
         run_dir: a run folder as training writes it.
@@ -64,14 +65,14 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write through a temporary file, so that a reader or a kill never meets half a page."""
+    """Write through a temporary file, so that a reader never sees half a page, even after a kill."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def _details(run: Run) -> str:
-    """How to run it again, on what it ran, and the whole configuration."""
+    """Render the command to repeat the run, its environment, and the whole configuration."""
     folder = run.path.relative_to(Path.cwd()) if run.path.is_relative_to(Path.cwd()) else run.path
     command = shlex.join(["fpl-fast", "train", f"{folder}/config.yaml", "--out", f"{folder}-again"])
     environment = "".join(

@@ -13,7 +13,7 @@ __all__ = ["pictures"]
 
 
 def pictures(run: Run) -> str:
-    """Image, truth, prediction and the map of K, with the legends of both colour scales."""
+    """Render image, truth, prediction and the map of K, with the legends of both colour scales."""
     if not run.samples or run.palette is None:
         text = "No pictures yet: they are saved with the first evaluation."
         return f"<section><h2>Pictures</h2>{missing(text)}</section>"
@@ -34,7 +34,7 @@ def pictures(run: Run) -> str:
 
 
 def _scale(maps: Sequence[np.ndarray], largest: int) -> str:
-    """Colours of K with the share of the pixels that have it."""
+    """Render the colours of K with the share of the pixels that have each K."""
     counts = np.bincount(np.concatenate([one.ravel() for one in maps]), minlength=largest + 1)
     items = [
         (css_color(color), f"K = {value}: {100 * counts[value] / counts.sum():.1f} %")

@@ -16,7 +16,7 @@ __all__ = ["ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "r
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """The last evaluation of a run; scores are fractions, NaN for a class without pixels."""
+    """The last evaluation of a run; scores are in [0, 1], NaN for a class without pixels."""
 
     protocol: str
     split: str
@@ -29,9 +29,9 @@ class Evaluation:
     confusion: np.ndarray
     """Pixels by (truth, prediction), (C, C) int64."""
     name: str
-    """Its folder; "evaluations/NAME" where it is not the run's own result."""
+    """Name of the run folder; "evaluations/NAME" where it is not the run's own result."""
     differs: Mapping[str, Any]
-    """Settings that are not the run's; empty for its own result."""
+    """Settings that differ from the run's; empty for its own result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A run folder in memory; what the run has not written yet is empty or None."""
+    """A run folder in memory; fields that the run has not written yet are empty or None."""
 
     path: Path
     config: Mapping[str, Any]
@@ -58,7 +58,7 @@ class Run:
     environment: Mapping[str, str]
     evaluation: Evaluation | None
     other_evaluations: tuple[Evaluation, ...]
-    """Of other data, weights or protocols, in order of their names."""
+    """Evaluations on other data, of other weights or by other protocols, in order of their names."""
     samples: tuple[Sample, ...]
     palette: np.ndarray | None
     """Colour of each class, (C, 3) uint8 RGB."""
@@ -80,40 +80,40 @@ class Run:
 
     @property
     def best_miou(self) -> tuple[float, int] | None:
-        """Highest logged mIoU (a fraction) and its step."""
+        """Highest logged mIoU, in [0, 1], and its step."""
         steps, values = self.series("miou")
         return max(zip(values, steps, strict=True), default=None)
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and finite values of one scalar, in order of the steps."""
+        """Read the steps and finite values of one scalar, in order of the steps."""
         points = sorted((row["step"], row[key]) for row in self.metrics if _is_number(row.get(key)))
         return [step for step, _ in points], [value for _, value in points]
 
     def scalar_names(self) -> list[str]:
-        """Every scalar that the run has logged, in order of appearance."""
+        """List every scalar that the run has logged, in order of appearance."""
         return list(dict.fromkeys(key for row in self.metrics for key, value in row.items() if _is_number(value)))
 
 
 class ComparisonRow(NamedTuple):
-    """One line of a table that sets runs side by side; scores are fractions, None where not known."""
+    """One line of a table that compares runs; scores are in [0, 1], None where not known."""
 
     name: str
     step: int | None
     miou: float | None
     delta: float | None
-    """mIoU minus that of the first run."""
+    """mIoU minus the mIoU of the first run."""
     pixel_accuracy: float | None
     elapsed_s: float | None
 
 
 def comparison_rows(runs: Iterable[Run | Path | str]) -> list[ComparisonRow]:
-    """Set the last evaluations of runs side by side; the first run is the one to compare with.
+    """Compare the last evaluations of runs with the first run.
 
     Args:
         runs: run folders, or runs already read.
 
     Raises:
-        ValueError: if a folder is no run.
+        ValueError: if a folder is not a run.
 
     Example:
         >>> for row in comparison_rows(["runs/supervised", "runs/fpl_cps_cutmix"]):  # doctest: +SKIP
@@ -144,7 +144,7 @@ def read_run(path: Path | str) -> Run:
             ``samples.npz`` are read where present.
 
     Raises:
-        ValueError: if the folder is no run, or a file in it cannot be understood.
+        ValueError: if the folder is not a run, or a file in it cannot be understood.
     """
     path = Path(path).resolve()
     if not (path / "config.yaml").is_file():
@@ -260,7 +260,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _score(value: float | None) -> float:
-    """A score; null, written where no pixel is labelled, becomes NaN."""
+    """Read a score; null, written where no pixel is labelled, becomes NaN."""
     return math.nan if value is None else float(value)
 
 

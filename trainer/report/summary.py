@@ -1,4 +1,4 @@
-"""The top of the report: the numbers to see first, the compared runs, the curves."""
+"""The top of the report: the main numbers, the compared runs, the curves."""
 
 import html
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ _NUM_NETWORKS = {"cps": 2}
 
 
 def header(run: Run) -> str:
-    """Name, where and when, and the numbers to see first."""
+    """Render the name, the setup, the place and the main numbers of a run."""
     evaluation, best = run.evaluation, run.best_miou
     tiles = []
     if evaluation:
@@ -74,7 +74,7 @@ def header(run: Run) -> str:
 
 
 def _setup(run: Run) -> list[str]:
-    """What was trained, from the configuration as far as it says so."""
+    """List the main settings of the run that its configuration holds."""
     config = run.config
     model, augment, train = (config.get(part) or {} for part in ("model", "augment", "train"))
     parts = [config.get("recipe"), model.get("backbone")]
@@ -86,7 +86,7 @@ def _setup(run: Run) -> list[str]:
 
 
 def _place(run: Run) -> list[str]:
-    """Where it was trained, and with which versions."""
+    """List the device of training and the versions of the software."""
     environment = run.environment
     on_gpu = environment.get("device", "CPU") != "CPU"
     versions = [f"{key} {environment[key]}" for key in ("torch", "fpl_fast", "commit") if key in environment]
@@ -94,7 +94,7 @@ def _place(run: Run) -> list[str]:
 
 
 def comparison(run: Run, others: Sequence[Run]) -> str:
-    """Scores of the compared runs and of this one in one table."""
+    """Render the scores of this run and of the compared runs in one table."""
     if not others:
         return ""
     rows = "".join(
@@ -113,12 +113,12 @@ def comparison(run: Run, others: Sequence[Run]) -> str:
 
 
 def num_networks(run: Run) -> int:
-    """Networks that a run trains side by side and sums the losses of."""
+    """Number of networks that a run trains together and whose losses it sums."""
     return _NUM_NETWORKS.get((run.config.get("method") or {}).get("name", ""), 1)
 
 
 def curves(run: Run, others: Sequence[Run]) -> str:
-    """One small plot a scalar, all runs in it."""
+    """Render one small plot for each scalar, with all runs in it."""
     runs = [run, *others]
     logged = dict.fromkeys(key for one in runs for key in one.scalar_names() if key not in _NOT_DRAWN)
     plots = []

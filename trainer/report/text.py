@@ -1,4 +1,4 @@
-"""Numbers and short texts as HTML; nothing unescaped leaves this file."""
+"""Numbers and short texts as escaped HTML."""
 
 import html
 import math
@@ -25,7 +25,7 @@ def delta(fraction: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds with the two largest units, between which alone a line may break."""
+    """Format seconds with the two largest units; a line may break only between them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def missing(text: str) -> str:
-    """Say what a run has not produced yet."""
+    """Render a note on a part that a run has not produced yet."""
     return f"<p class=missing>{html.escape(text)}</p>"
 
 
