@@ -10,6 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,9 @@ class Setting(NamedTuple):
     def environment(self) -> dict[str, str]:
         """The variables that PyTorch, oneDNN and OpenMP read."""
         onednn = {} if self.onednn is None else {"ONEDNN_MAX_CPU_ISA": self.onednn}
-        return {"ATEN_CPU_CAPABILITY": self.aten, "OMP_NUM_THREADS": str(self.threads), **onednn}
+        # Inductor does not tell apart what it has compiled for one instruction set and for another.
+        cache = {"TORCHINDUCTOR_CACHE_DIR": str(Path(tempfile.gettempdir(), f"fpl_fast-everywhere-{self.aten}"))}
+        return {"ATEN_CPU_CAPABILITY": self.aten, "OMP_NUM_THREADS": str(self.threads), **onednn, **cache}
 
 
 SETTINGS = [Setting(*values) for values in itertools.product(("default", "avx2", "avx512"), (None, "AVX2"), (1, 2))]
@@ -53,7 +56,8 @@ def run_suite(setting: Setting, seed: int, tests: list[str]) -> tuple[bool, str,
     """Run tests in a process of their own; returns whether they passed, pytest's last line, and its whole output."""
     # A core for each thread: threads that wait for each other take many times as long.
     workers = max(1, (os.cpu_count() or 1) // setting.threads)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), f"--randomly-seed={seed}", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), f"--randomly-seed={seed}"]
+    command += ["--tb=short", "--show-capture=no", *tests]
     inherited = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
     done = subprocess.run(command, capture_output=True, text=True, env=inherited | setting.environment)
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
