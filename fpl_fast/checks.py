@@ -77,9 +77,11 @@ def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) 
     """Check logits that must have the shape and the device of other logits."""
     check_logits(name, logits)
     if logits.shape != other.shape:
+        remedy = "both must come from the same images and have the same classes"
+        if logits.shape[:2] == other.shape[:2]:
+            remedy = "torch.nn.functional.interpolate brings both to one"
         raise ValueError(
-            f"{name} must have the shape of {other_name} {tuple(other.shape)}, got {tuple(logits.shape)}; "
-            "torch.nn.functional.interpolate brings both to one"
+            f"{name} must have the shape of {other_name} {tuple(other.shape)}, got {tuple(logits.shape)}; {remedy}"
         )
     if logits.device != other.device:
         raise ValueError(
@@ -175,7 +177,9 @@ def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -
     if not _is_tensor(target):
         raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
     if tuple(target.shape) != shape:
-        remedy = "target.squeeze(1) drops the dimension of channels" if target.ndim == 4 else "give its size as size"
+        remedy = "where a function takes size, give it the size of the labels"
+        if target.ndim == 4:
+            remedy = "target.squeeze(1) drops the dimension of channels"
         raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}; {remedy}")
     if target.dtype not in (torch.uint8, torch.int32, torch.int64):
         raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}; target.long() is")

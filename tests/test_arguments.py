@@ -71,7 +71,7 @@ TENSORS = [
     ({"mix_mask": FLAG}, "must be given together, got no partner_logits; give both or neither"),
 ]
 LABELS = [
-    ({"target": torch.zeros(2, 3, 4)}, r"\(N, H, W\) = \(1, 2, 2\), got \(2, 3, 4\); give its size as size"),
+    ({"target": torch.zeros(2, 3, 4)}, r"\(N, H, W\) = \(1, 2, 2\), got \(2, 3, 4\); where a function takes size"),
     ({"target": TARGET[:, None]}, r"got \(1, 1, 2, 2\); target.squeeze\(1\) drops the dimension of channels"),
     ({"target": TARGET.float()}, r"target must be uint8, int32 or int64, got torch.float32; target.long\(\) is"),
     (

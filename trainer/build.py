@@ -6,6 +6,7 @@ import math
 import os
 from functools import partial
 
+import timm
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -137,7 +138,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     Raises:
         ValueError: See ``make_network``.
     """
-    if config.model.pretrained and config.model.weights_file is None:
+    if config.model.pretrained and config.model.weights_file is None and timm.is_model(config.model.backbone):
         _LOGGER.info("timm's weights %s are fetched unless they are at hand", pretrained_name(config.model.backbone))
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index

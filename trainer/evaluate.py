@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
 from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
+from fpl_fast.trainer.interrupt import leave_signals_to_the_run
 from fpl_fast.trainer.protocol import Protocol, predict_logits
 
 __all__ = ["EvaluationResult", "evaluate"]
@@ -89,7 +90,13 @@ def evaluate(
     if len(indices) == 0:
         raise ValueError("dataset must hold at least one image to evaluate on, got 0")
     part = Subset(cast("Dataset[Sample]", dataset), indices)
-    samples = DataLoader[Any](part, batch_size=None, collate_fn=cast("Any", _as_is), num_workers=num_workers)
+    samples = DataLoader[Any](
+        part,
+        batch_size=None,
+        collate_fn=cast("Any", _as_is),
+        num_workers=num_workers,
+        worker_init_fn=leave_signals_to_the_run,
+    )
     confusion = MulticlassConfusionMatrix(
         num_classes, ignore_index=ignore_index, validate_args=False, sync_on_compute=False
     ).to(device)

@@ -1,10 +1,13 @@
 """Ctrl-C and SIGTERM as a request that the loop reads between two steps."""
 
+import logging
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["StopRequest"]
+__all__ = ["StopRequest", "leave_signals_to_the_run"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class StopRequest:
@@ -33,7 +36,21 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._restore()
+        _LOGGER.info("stopping after this step; once more stops at once")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Let a loader process outlive signals that a launcher sends to all processes of a run.
+
+    Terminals and schedulers signal whole groups. The run saves and ends its loaders itself, or they notice that it is
+    gone; loaders that died at once would keep it from finishing its step.
+
+    Args:
+        worker: Number of the loader process, as DataLoader's ``worker_init_fn`` is given it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

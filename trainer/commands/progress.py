@@ -49,7 +49,7 @@ def _make_bar(console: Console) -> Progress:
         MofNCompleteColumn(table_column=whole),
         TimeElapsedColumn(table_column=whole),
         TextColumn("left", table_column=whole),
-        TimeRemainingColumn(elapsed_when_finished=True, table_column=whole),
+        TimeRemainingColumn(table_column=whole),
         console=console,
         disable=not console.is_terminal,
         redirect_stderr=sys.stderr.isatty(),  # a log that goes to a file must still go there

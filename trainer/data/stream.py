@@ -16,6 +16,7 @@ from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import Augmentation
+from fpl_fast.trainer.interrupt import leave_signals_to_the_run
 
 
 class SampleStream(Dataset[dict[str, Any]]):
@@ -180,4 +181,5 @@ def make_loader(
         num_workers=num_workers,
         prefetch_factor=BATCHES_AHEAD if num_workers else None,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_run,
     )
