@@ -57,7 +57,12 @@ def as_number(name: str, value: object, rule: str) -> float:
 def check_logits(name: str, logits: Tensor) -> None:
     """Check logits: (N, C, H, W), floating point, at least two classes."""
     if not _is_tensor(logits):
-        raise ValueError(f"{name} must be a tensor, got {shown(logits)}; torch.as_tensor({name}) makes one")
+        remedy = (
+            f"torch.as_tensor({name}) makes one"
+            if isinstance(logits, list) or hasattr(logits, "__array__")
+            else "take the logits out of it"
+        )
+        raise ValueError(f"{name} must be a tensor, got {shown(logits)}; {remedy}")
     if logits.ndim != 4:
         remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
         raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")

@@ -100,8 +100,12 @@ def label_module(engine: str) -> ModuleType:
 def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:
     if student_logits.is_cuda:
         return "triton" if _refusal("triton", student_logits, float64) is None else "eager"
-    large = student_logits.shape[1] * math.prod(pixels) >= COMPILED_MIN_LOGITS
-    return "compiled" if large and _refusal("compiled", student_logits, float64) is None else "eager"
+    if student_logits.shape[1] * math.prod(pixels) < COMPILED_MIN_LOGITS:
+        return "eager"
+    reason = _refusal("compiled", student_logits, float64)
+    if reason is not None and reason == packages.unavailable_reason():
+        _warn_once(reason)
+    return "compiled" if reason is None else "eager"
 
 
 def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:

@@ -1,6 +1,6 @@
 """The losses as modules: options are fixed and checked at construction, tensors are given with every call.
 
-Options are attributes. An option that follows a schedule may be set between steps, compiled or not.
+Options are attributes. A float option that follows a schedule may be set between steps, compiled or not.
 """
 
 import inspect

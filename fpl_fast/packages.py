@@ -160,7 +160,10 @@ def _build(specialisation: "Specialisation", package: Path) -> None:
 def _compiler() -> list[str] | None:
     """The command of the C++ compiler, which may have a launcher such as ccache before it; None without one."""
     for command in [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]:
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError:  # a quotation that is not closed
+            continue
         if words and all(shutil.which(word) for word in words if not word.startswith("-")):
             return words
     return None

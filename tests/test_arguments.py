@@ -58,7 +58,10 @@ OPTIONS = [
     ({"return_stats": 2}, "return_stats must be True or False, got 2"),
 ]
 TENSORS = [
-    ({"student_logits": torch.randn(1, 4, 2, 2)}, r"of student_logits \(1, 4, 2, 2\), got \(1, 5, 2, 2\); torch.nn"),
+    (
+        {"student_logits": torch.randn(1, 4, 2, 2)},
+        r"of student_logits \(1, 4, 2, 2\), got \(1, 5, 2, 2\); both must come from the same images",
+    ),
     ({"student_logits": STUDENT.to("meta")}, r"of student_logits \(meta\), got cpu; move it with .*\.to\('meta'\)"),
     ({"valid_mask": [1]}, r"valid_mask must be a tensor, got \[1\]; torch.as_tensor\(valid_mask\) makes one"),
     ({"valid_mask": torch.ones(1, 2, 2)}, r"valid_mask must be bool, got torch.float32; valid_mask.bool\(\) is"),

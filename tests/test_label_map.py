@@ -1,6 +1,9 @@
 import pytest
 
+from fpl_fast.trainer.config import FolderData, RunConfig
 from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
+from fpl_fast.trainer.config_io import override_config
+from fpl_fast.trainer.methods.cps import CpsConfig
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,9 @@ def test_wrong_maps(label_map, message):
 
 def test_it_is_shown_as_it_is_typed():
     assert show_label_map({0: None, "1-150": "0-149", 200: 3}) == "{0: null, 1-150: 0-149, 200: 3}"
+
+
+@pytest.mark.parametrize("text", ["{4:3}", "{1:0,2:1}", "{1:30: 2}", "{010: 1}", "{1_0: 3}", "{0: 1, 0: 2}"])
+def test_what_yaml_would_read_as_another_number_is_refused(text):
+    with pytest.raises(ValueError, match=r"data\.label_map"):
+        override_config(RunConfig(method=CpsConfig(), data=FolderData()), ["--data.label_map", text])

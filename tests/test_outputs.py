@@ -97,3 +97,23 @@ def test_the_folder_must_be_one(tmp_path):
     (tmp_path / "a.png").write_bytes(b"years of work")
     with pytest.raises(ValueError, match=r"--out must be a folder, got the file .*a\.png': choose another one"):
         Outputs(tmp_path / "a.png", [Path("b.png")], option="--out")
+
+
+def test_a_way_through_missing_folders_leads_where_it_says(tmp_path):
+    """Made on the way, they would lead the path to files that nobody had looked at."""
+    mine = tmp_path / "mine" / "a.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    for folder in (tmp_path / "new" / ".." / "mine", tmp_path / "new" / "er" / ".." / ".." / "mine"):
+        with pytest.raises(ValueError, match="must not write over what fpl-fast did not write"):
+            Outputs(folder, [Path("a.png")], option="--out")
+    assert mine.read_bytes() == b"mine" and not (tmp_path / "new").exists()
+
+
+def test_a_linked_folder_inside_is_ours_again(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to("../elsewhere")
+    for content in (b"first", b"second"):
+        Outputs(tmp_path / "out", [Path("sub/a.png")], option="--out").write(Path("sub/a.png"), content)
+    assert (tmp_path / "elsewhere" / "a.png").read_bytes() == b"second"

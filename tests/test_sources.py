@@ -256,7 +256,7 @@ def test_a_missing_label_whose_list_has_suffixes(tmp_path):
 
 @pytest.mark.parametrize("part", ["labelled", "unlabelled", "val"])
 def test_a_missing_list_is_named_with_its_option(tmp_path, part):
-    message = rf"{part}\.txt: the list file must exist, but is missing; --data\.{part} names another$"
+    message = rf"{part}\.txt: the list file must exist, but is missing; --data\.{part}, or --split .* below data\.root$"
     with pytest.raises(ValueError, match=message):
         {"labelled": labelled_split, "unlabelled": unlabelled_split, "val": val_split}[part](
             FolderData(root=str(tmp_path))

@@ -18,6 +18,7 @@ from fpl_fast.trainer.config.data import DATA_KINDS
 from fpl_fast.trainer.config_words import explain
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.nearest import nearest
+from fpl_fast.trainer.plain_yaml import load_yaml
 from fpl_fast.trainer.replacing import replacing
 
 __all__ = [
@@ -38,11 +39,8 @@ _LOAD = get_loader("yaml")
 
 
 def _load_value(text: str) -> Any:
-    """Parse the value of an option; jsonargparse by itself fails on a single number as a key, as in {11: null}."""
-    try:
-        return _LOAD(text)
-    except TypeError:
-        return yaml.safe_load(text)
+    """Parse the value of an option; maps by ``load_yaml``, as jsonargparse fails on a single number as a key."""
+    return load_yaml(text) if text.lstrip().startswith("{") else _LOAD(text)
 
 
 set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
@@ -89,7 +87,7 @@ def load_config(path: str | Path) -> RunConfig:
         ValueError: The file is missing, no YAML, or no valid configuration.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = load_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}): name a YAML file or one of fpl-fast recipes"

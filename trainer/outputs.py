@@ -24,8 +24,8 @@ class WrittenFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._record = folder / _RECORD
+        self.folder = folder.resolve()
+        self._record = self.folder / _RECORD
         self._digests: dict[str, set[str]] = {}
         for line in self._record.read_text(encoding="utf-8").splitlines() if self._record.is_file() else []:
             try:
@@ -39,16 +39,19 @@ class WrittenFiles:
         assert isinstance(file, Path)
         if not self._digests or file.is_symlink() or not file.is_file():
             return False
-        place = os.path.relpath(file.resolve(), self.folder.resolve())
+        place = self._place(file)
         return place in self._digests and _sha256(file.read_bytes()) in self._digests[place]
 
-    def add(self, place: Path, content: bytes) -> None:
+    def _place(self, file: Path) -> str:
+        return os.path.relpath(file.resolve(), self.folder)
+
+    def add(self, file: Path, content: bytes) -> None:
         """Record a file before it is written: after a kill in between, it must still be recognised as ours."""
-        name, digest = os.fspath(place), _sha256(content)
+        name, digest = self._place(file), _sha256(content)
         if digest not in self._digests.setdefault(name, set()):
             self._digests[name].add(digest)
-            with self._record.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"file": name, "sha256": digest}) + "\n")
+            with self._record.open("a", encoding="utf-8") as record:
+                record.write(json.dumps({"file": name, "sha256": digest}) + "\n")
 
 
 class Outputs:
@@ -70,11 +73,12 @@ class Outputs:
     def __init__(self, folder: Path, places: Iterable[Path], *, reads: Iterable[Path] = (), option: str) -> None:
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{option} must be a folder, got the file {os.fspath(folder)!r}: choose another one")
-        self.folder, self._option = folder, option
+        # Resolved now: where the path leads through folders that are missing, making them would lead it elsewhere.
+        self.folder, self._option = folder.resolve(), option
         self.written = WrittenFiles(folder)
         self._reads = {identity for file in reads if (identity := _identity(file))}
         for place in places:
-            self._require_ours(folder / place)
+            self._require_ours(self.folder / place)
 
     def write(self, place: Path, content: bytes) -> None:
         """Write one of the files, whole or not at all.
@@ -84,9 +88,9 @@ class Outputs:
             OSError: It could not be written.
         """
         path = self.folder / place
-        self._require_ours(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.written.add(place, content)
+        self._require_ours(path)
+        self.written.add(path, content)
         with replacing(path) as file:
             file.write(content)
 

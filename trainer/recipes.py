@@ -229,7 +229,8 @@ def make_recipe(name: str, *, partition: str | None = None) -> RunConfig:
     """
     data, _, method = name.partition("/")
     if data not in _DATA or method not in _METHODS:
-        raise ValueError(f"recipe: no such recipe {name!r}{nearest(name, recipe_names())}")
+        remedy = nearest(name, recipe_names()) or ": fpl-fast recipes lists them"
+        raise ValueError(f"recipe: no such recipe {name!r}{remedy}")
     how, settings = _METHODS[method], _DATA[data].settings
     setting = how.setting if how.setting in settings else next(iter(settings))
     config = settings[setting](dataclasses.replace(how.method, **how.numbers.get(data, {})))

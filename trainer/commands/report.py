@@ -1,7 +1,5 @@
 """``fpl-fast report``."""
 
-from pathlib import Path
-
 from fpl_fast.trainer.commands.console import Parser, out_console
 
 __all__ = ["main"]
@@ -16,8 +14,5 @@ def main(arguments: list[str]) -> int:
 
     from fpl_fast.trainer.report import write_report
 
-    page = Path(options.run) / "report.html"
-    if page.is_file() and b"fpl-fast</title>" not in page.read_bytes():
-        raise ValueError(f"{page}: must be a report that fpl-fast wrote, got another page: move it elsewhere")
     out_console().print(str(write_report(options.run, compare=options.compare)))
     return 0

@@ -55,9 +55,12 @@ def show_label_map(label_map: Mapping[int | str, int | str | None]) -> str:
 
 def _numbers(text: int | str, entry: str) -> range:
     """Parse the numbers of ``7``, ``"7"`` or ``"7-9"``."""
-    found = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", str(text).strip())
+    found = re.fullmatch(r"(0|[1-9]\d*)(?:\s*-\s*(0|[1-9]\d*))?", str(text).strip())
     if found is None or isinstance(text, bool):
-        raise ValueError(f"data.label_map must hold numbers, ranges such as 1-150, and null for no label, got {entry}")
+        remedy = "; write a blank after the colon" if ":" in str(text) else ""
+        raise ValueError(
+            f"data.label_map must hold numbers, ranges such as 1-150, and null for no label, got {entry}{remedy}"
+        )
     first, last = int(found[1]), int(found[2] or found[1])
     require(first <= last, "data.label_map", "made of ascending ranges", entry)
     require(last <= 255, "data.label_map", "made of numbers 0 ... 255 (labels are 8-bit)", entry)

@@ -7,12 +7,25 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 
 from fpl_fast.trainer.data.store import Kind, Picture, Store
 
 __all__ = ["FileStore"]
+
+
+# Turn that undoes each EXIF orientation. PIL.ImageOps.exif_transpose writes EXIF anew, too, and fails if it is damaged.
+_TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class FileStore(Store):
@@ -43,10 +56,10 @@ class FileStore(Store):
         try:
             with Image.open(path) as picture:
                 (_require_8_bits if kind == "image" else _require_indices)(picture)
-                orientation = _turn_upright(picture)
+                upright, orientation = _turn_upright(picture)
                 if kind == "label":
-                    return Picture(torch.from_numpy(np.array(picture)), orientation)
-                pixels = torch.from_numpy(np.array(picture.convert("RGB")))
+                    return Picture(torch.from_numpy(np.array(upright)), orientation)
+                pixels = torch.from_numpy(np.array(upright.convert("RGB")))
                 return Picture(pixels.permute(2, 0, 1).contiguous(), orientation)
         except FileNotFoundError:
             advice = "" if self._where_missing is None else self._where_missing(path)
@@ -92,11 +105,20 @@ def _require_indices(picture: Image.Image) -> None:
         )
 
 
-def _turn_upright(picture: Image.Image) -> int:
-    """Decode, undo the rotation or reflection that the EXIF orientation records, and return that orientation."""
+def _turn_upright(picture: Image.Image) -> tuple[Image.Image, int]:
+    """Decode, undo the rotation or reflection that the EXIF orientation records, and return that orientation, too."""
+    orientation = _orientation(picture)
+    picture.load()
+    turn = _TURNS.get(_orientation(picture))  # TIFF files are turned and lose the record when they are decoded
+    return picture if turn is None else picture.transpose(turn), orientation
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation of a picture, 1 ... 8; 1 without a sound one."""
     try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)  # TIFF files lose it when they are decoded
-    except (SyntaxError, ValueError):  # damaged EXIF, which says nothing about the pixels
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF fails in many ways, and says nothing about the pixels
         return 1
-    ImageOps.exif_transpose(picture, in_place=True)
-    return orientation if orientation in range(1, 9) else 1
+    return found if found in _TURNS else 1

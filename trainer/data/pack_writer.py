@@ -102,6 +102,7 @@ class _Writer:
         The remains of a killed writer are cut off, and so are lines of the index whose arrays were lost when the data
         were cut short.
         """
+        path = path.resolve()  # before missing folders on the way are made, which would lead it elsewhere
         if path.exists() and not index_file(path).is_file() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: must be a pack, a new or an empty folder, got something else")
         path.mkdir(parents=True, exist_ok=True)

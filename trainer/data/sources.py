@@ -147,5 +147,9 @@ def _denominator(data: PublicData) -> int:
 
 def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Split:
     name = getattr(data, part)
-    pairs = read_list(Path(data.root) / name, Path(data.root), where_missing=f"; --data.{part} names another")
+    pairs = read_list(
+        Path(data.root) / name,
+        Path(data.root),
+        where_missing=f"; --data.{part}, or --split of fpl-fast eval, names one below data.root",
+    )
     return Split(tuple(fill_templates(pairs, images, labels)), name)

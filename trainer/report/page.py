@@ -60,6 +60,8 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
     path = run.path / "report.html"
+    if path.is_file() and b"fpl-fast</title>" not in path.read_bytes():
+        raise ValueError(f"{path}: must be a report that fpl-fast wrote, got another page: move it elsewhere")
     _replace(path, page)
     return path
 
