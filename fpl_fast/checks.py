@@ -23,8 +23,9 @@ def shown(value: object) -> str:
     """Format a value for a message, in one short line."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
-        return f"an array of shape {tuple(value.shape)}"
+    shape = getattr(value, "shape", ())
+    if shape and hasattr(value, "dtype"):
+        return f"an array of shape {tuple(shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 

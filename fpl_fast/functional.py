@@ -214,7 +214,7 @@ def fuzzy_positive_loss(
         scale = _mean_scale(valid_mask, pixels, student.device, dtype) if reduction == "mean" else None
         with_grad = student.requires_grad and torch.is_grad_enabled()
         loss, sums, _ = ops.fuzzy_positive_sums(*arguments, scale, with_grad, with_stats)
-    named = dict(zip(SUMS, sums.detach().unbind(), strict=True))
+    named: dict[str, Tensor] = dict(zip(SUMS, sums.detach().unbind(), strict=True))
     if reduction == "weighted_mean":
         loss = loss * _ratio(torch.ones_like(named["weight"]), named["weight"])
     if balance:

@@ -125,7 +125,7 @@ def _open(package: Path) -> Graph | None:
                 return None
         # The C++ loader itself: torch._inductor.aoti_load_package around it imports all of Inductor and starts a
         # compiler to find out the processor's instruction sets.
-        loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+        loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)  # pyright: ignore
     except (OSError, RuntimeError, zipfile.BadZipFile):
         return None
     run: Callable[[list[Tensor]], list[Tensor]] = loader.boxed_run

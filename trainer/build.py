@@ -5,6 +5,7 @@ import logging
 import math
 import os
 from functools import partial
+from typing import cast
 
 import timm
 import torch
@@ -144,7 +145,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
     if _synchronised(config.train):
-        method = convert_sync_batchnorm(method)
+        method = cast("Method", convert_sync_batchnorm(method))
     if config.train.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if config.train.compile:

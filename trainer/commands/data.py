@@ -64,7 +64,7 @@ def _pack(config: RunConfig) -> int:
         raise ValueError("data.packed must name the folder to pack into, got null")
     path = Path(config.data.packed)
     pictures: list[tuple[Kind, str]] = [("image", pair.image) for split in splits.values() for pair in split.pairs]
-    pictures += [("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs]
+    pictures.extend(("label", pair.label) for part in ("labelled", "val") for pair in splits[part].pairs)
     with counting() as progress:
         problems = write_pack(path, file_store(config.data), pictures, progress=progress("pictures"))
     total = len(set(pictures))

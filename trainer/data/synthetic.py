@@ -47,10 +47,10 @@ class SyntheticScenes:
         (torch.Size([3, 128, 192]), torch.Size([128, 192]))
     """
 
-    num_classes = len(CLASS_NAMES)
-    ignore_index = SyntheticData.ignore_index
+    num_classes: int = len(CLASS_NAMES)
+    ignore_index: int = SyntheticData.ignore_index
     class_names: tuple[str, ...] = CLASS_NAMES
-    palette = PALETTE
+    palette: Palette = PALETTE
 
     def __init__(
         self,
