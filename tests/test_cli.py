@@ -13,17 +13,14 @@ from pathlib import Path
 import fresh
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from rich.table import Table
 from trainer_runs import HANGS, STEPS, Quiet, tiny_run
 
-import fpl_fast
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.config_io import load_config, save_config
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.out_of_memory import explain_out_of_memory
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid
 from fpl_fast.trainer.run_folder import RunFolder
 
@@ -69,94 +66,6 @@ def test_help_of_commands(capsys, command):
         main([command, "--help"])
     assert left.value.code == 0
     assert f"usage: fpl-fast {command}" in capsys.readouterr().out
-
-
-ALONE = """
-import sys
-for name in {blocked!r}:
-    sys.modules[name] = None  # as if it were not installed
-from fpl_fast.trainer.cli import main
-code = main({arguments!r})
-loaded = {{name for name, module in sys.modules.items() if module}}
-print(sorted({{"torch", "rich", "jsonargparse", "numpy", "yaml", "lightning"}} & loaded))
-sys.exit(code)
-"""
-
-
-def alone(arguments, blocked=()):
-    """A command in a process of its own."""
-    program = ALONE.format(blocked=list(blocked), arguments=arguments)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
-
-
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
-def test_help_and_version_need_nothing(arguments):
-    done = alone(arguments, blocked=["rich", "jsonargparse"])
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "[]"
-    if arguments == ["--version"]:
-        assert done.stdout.startswith(f"fpl-fast {fpl_fast.__version__}\n")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "missing"),
-    [
-        (["train", "synthetic/cps"], "jsonargparse"),
-        (["recipes"], "rich"),
-        (["eval", "run"], "rich"),
-        (["bench", "report"], "rich"),
-        (["train", "synthetic/cps", "--dry-run"], "timm"),
-    ],
-)
-def test_without_the_extras_one_line_says_what_to_install(arguments, missing):
-    done = alone(arguments, blocked=[missing])
-    assert done.returncode == 2
-    expected = f'fpl-fast {arguments[0]} needs {missing}, which is not installed: pip install "fpl-fast[train]"'
-    assert done.stderr == f"error: {expected}\n"
-
-
-def test_our_own_missing_modules_are_no_missing_extras(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fpl_fast.trainer.commands.recipes", None)
-    with pytest.raises(ModuleNotFoundError):
-        main(["recipes"])
-
-
-MEMORY = "memory is used up{}: lower --train.batch_labelled"
-
-
-@pytest.mark.parametrize(
-    ("error", "size"),
-    [
-        (MemoryError(), ""),
-        (
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.25 GiB. GPU 0 has"),
-            " (2.25 GiB more were wanted)",
-        ),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), ""),
-        (OSError(12, "Cannot allocate memory"), ""),
-    ],
-)
-def test_no_memory_is_one_line(monkeypatch, capsys, error, size):
-    def fail(_):
-        raise error
-
-    monkeypatch.setattr("fpl_fast.trainer.commands.recipes.main", fail)
-    assert MEMORY.format(size) in error_of(capsys, "recipes")
-
-
-def test_torchs_own_word_for_no_memory_is_known():
-    with pytest.raises(RuntimeError) as error:
-        torch.zeros(1 << 50, dtype=torch.uint8)
-    assert MEMORY.format(f" ({1 << 50} bytes more were wanted)") in explain_out_of_memory(error.value)
-
-
-def test_other_errors_are_not_hidden(monkeypatch):
-    def fail(_):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr("fpl_fast.trainer.commands.recipes.main", fail)
-    with pytest.raises(RuntimeError, match="a bug"):
-        main(["recipes"])
 
 
 def test_a_run_without_an_evaluation(tmp_path, capsys):
