@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import time
 
 import fresh
 import numpy as np
@@ -89,15 +90,17 @@ def test_log_drops_what_will_be_repeated(tmp_path, rest):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4, 6]
 
 
-def test_events_of_a_run_that_begins_anew_are_dropped(tmp_path):
-    """It was killed before its first checkpoint."""
-    for value in (1.0, 2.0):
+@pytest.mark.parametrize("tick", [0.0, 1.0, -1.0])  # as fast as it can; a second later; the clock was set back
+def test_events_of_a_run_that_begins_anew_are_dropped(tmp_path, monkeypatch, tick):
+    """It was killed before its first checkpoint, again and again."""
+    for start in range(12):
+        monkeypatch.setattr(time, "time", lambda now=1_000 + start * tick: now)
         log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard")
-        for step in range(1, 4 - int(value)):
-            log.write(step, "train", {"loss": value})
+        for step in range(1, 13 - start):
+            log.write(step, "train", {"loss": float(start)})
         log.close()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.0)]
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 11.0)]
 
 
 def test_a_kill_while_the_log_is_shortened_loses_nothing(tmp_path, monkeypatch):

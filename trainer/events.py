@@ -1,5 +1,6 @@
 """TensorBoard: the scalars of a run, its configuration, IoU by class, and pictures."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["Events"]
 
 _PICTURES = 3
 _PIXELS = 384  # of the longer side: pictures are shown small, and every evaluation adds some
+_PREFIX = "events.out.tfevents."  # TensorBoard's; the seconds, host, process and number of the writer follow
 
 
 class Events:
@@ -26,6 +28,7 @@ class Events:
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
+        _put_before_now(folder)
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -68,3 +71,14 @@ class Events:
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
+
+
+def _put_before_now(folder: Path) -> None:
+    """Rename earlier files if a new one would not be the last by name, the order in which TensorBoard reads them.
+
+    It would not be within the same second, or where the clock was set back.
+    """
+    earlier = sorted(folder.glob(f"{_PREFIX}*"))
+    if earlier and earlier[-1].name >= f"{_PREFIX}{int(time.time()):010d}":
+        for place, path in enumerate(earlier):
+            path.rename(path.with_name(f"{_PREFIX}{place:010d}.{path.name.removeprefix(_PREFIX).partition('.')[2]}"))
