@@ -13,8 +13,8 @@ from fpl_fast.trainer.build import (
     make_network,
 )
 from fpl_fast.trainer.config import ModelConfig, TrainConfig
-from fpl_fast.trainer.datasets import build_train_datasets
-from fpl_fast.trainer.inputs import read_batches
+from fpl_fast.trainer.data.datasets import build_train_datasets
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.methods import TrainingSet
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import fpl_fast
+from fpl_fast.trainer.config.nearest import nearest
 from fpl_fast.trainer.data.one_line import loader_fault
-from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.out_of_memory import explain_out_of_memory
 
 __all__ = ["StderrHandler", "main"]

@@ -22,13 +22,13 @@ from fpl_fast.trainer.build import (
     make_fabric,
     without_pretraining,
 )
-from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import RunConfig, TrainConfig
+from fpl_fast.trainer.data.datasets import TrainDatasets, class_table
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.sample import ClassTable, Sample
-from fpl_fast.trainer.datasets import TrainDatasets, class_table
-from fpl_fast.trainer.inputs import read_batches
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
 from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import train_step
 
 __all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]

@@ -17,24 +17,24 @@ from fpl_fast.trainer.build import (
     make_fabric,
     without_pretraining,
 )
-from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import FileData, RunConfig
-from fpl_fast.trainer.config_io import config_to_dict, flatten
+from fpl_fast.trainer.config.io import config_to_dict, flatten
+from fpl_fast.trainer.data.check import require_no_leaks
+from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.lists import Split
-from fpl_fast.trainer.data_check import require_no_leaks
-from fpl_fast.trainer.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
-from fpl_fast.trainer.inputs import read_batches
-from fpl_fast.trainer.interrupt import StopRequest
+from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
 from fpl_fast.trainer.methods import TrainingSet
-from fpl_fast.trainer.metrics import MetricsLog
-from fpl_fast.trainer.monitor import Monitor
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
-from fpl_fast.trainer.run_folder import RunFolder
-from fpl_fast.trainer.run_lock import RunLock
-from fpl_fast.trainer.state import TrainState
+from fpl_fast.trainer.run.clock import Clock, peak_memory_mb, reset_peak_memory
+from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.run.interrupt import StopRequest
+from fpl_fast.trainer.run.lock import RunLock
+from fpl_fast.trainer.run.metrics import MetricsLog
+from fpl_fast.trainer.run.monitor import Monitor
+from fpl_fast.trainer.run.state import TrainState
 from fpl_fast.trainer.step import train_step
-from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
 __all__ = ["Outcome", "train"]
 

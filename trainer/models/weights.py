@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fpl_fast.trainer.checkpoint import why_unreadable
+from fpl_fast.trainer.run.checkpoint import why_unreadable
 
 __all__ = ["load_weights"]
 
