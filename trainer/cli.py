@@ -17,6 +17,7 @@ __all__ = ["StderrHandler", "main"]
 # seconds.
 _COMMANDS = {
     "train": "train a recipe or a configuration file, or continue a run",
+    "study": "train a grid of runs to the end, and tabulate it: the paper's tables, or your own",
     "eval": "evaluate a run",
     "predict": "segment images with a run",
     "report": "write the HTML report of a run",

@@ -77,6 +77,7 @@ class DryRun(NamedTuple):
     num_unlabelled_views: int
     parameters: int  # of one network
     trained: int  # parameters that the optimiser moves, of all networks
+    checkpoint_bytes: int  # weights, buffers and momentum
     predicted: Prediction
     first_step_s: float  # with compilation and allocation
     step_s: float
@@ -140,6 +141,8 @@ def dry_run(config: RunConfig) -> DryRun:
         num_unlabelled_views=method.num_unlabelled_views,
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        checkpoint_bytes=sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
+        + sum(p.nbytes for p in method.parameters() if p.requires_grad),
         predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],
