@@ -123,7 +123,7 @@ class _Queue:
 
     def _fill(self) -> None:
         """Submit runs as long as there is room. A run that another process still trains is waited for."""
-        for trial in sorted(self._open(), key=lambda trial: self.attempts[trial.name]):
+        for trial in sorted(self._open(), key=self._order):
             devices = self.launcher.devices if self.share_gpus else 0
             if len(self.running) >= self.jobs or len(self.free_gpus) < devices:
                 return
@@ -133,6 +133,11 @@ class _Queue:
             self.attempts[trial.name] += 1
             self.running[trial.name] = (self._submit(trial, gpus), gpus)
             self.events.append(f"{trial.name}: started")
+
+    def _order(self, trial: Trial) -> tuple[int, int]:
+        """Failed runs last, and the first seed of every cell before any second one: pairs are complete early."""
+        seeds = [other.seed for other in self.study.trials if other.cell == trial.cell]
+        return self.attempts[trial.name], seeds.index(trial.seed)
 
     def _submit(self, trial: Trial, gpus: tuple[int, ...]) -> submitit.Job[int]:
         config = self.folder.config(trial)
