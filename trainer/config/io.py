@@ -5,6 +5,7 @@ under each field from them.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     kind = _chosen(values, "data", "kind", "synthetic", DATA_KINDS, source)
     name = _chosen(values, "method", "name", "cps", METHODS, source)
     values = _without_foreign_settings(values, name)
-    defaults = RunConfig(data=_section(DATA_KINDS[kind]), method=_section(METHODS[name].Config))
-    parser = _parser(defaults)
+    defaults, parser = _defaults(DATA_KINDS[kind], METHODS[name].Config)
     keys = _keys(parser)
     for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
@@ -129,6 +129,13 @@ def override_config(
         return _to_config(parser.parse_args(list(arguments)).as_dict(), config)
     except (ArgumentError, ValueError) as error:
         raise ValueError(explain(str(error), _kinds(config), _given(arguments))) from None
+
+
+@functools.cache
+def _defaults(data: type, method: type) -> tuple[RunConfig, ArgumentParser]:
+    """Build the defaults of a kind of data and a method, and their parser; a study reads hundreds of configurations."""
+    config = RunConfig(data=_section(data), method=_section(method))
+    return config, _parser(config)
 
 
 def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") -> ArgumentParser:

@@ -59,9 +59,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f"<tr><th>{html.escape(first)}</th>{''.join(f'<td>{html.escape(text)}</td>' for text in rest)}</tr>"
         for first, *rest in rows
     )
-    return (
-        f"<div class='card scroll'><table><thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    body = f"<thead><tr>{titles}</tr></thead><tbody>{''.join(lines)}</tbody>"
+    return f"<div class='card scroll'><table>{body}</table></div>"
 
 
 def _curves(study: Study, snapshot: Snapshot, results: Sequence[CellResult]) -> str:
@@ -84,9 +83,8 @@ def _curves(study: Study, snapshot: Snapshot, results: Sequence[CellResult]) -> 
                 cards.append(f"<div class=card><h3>{html.escape(column)}</h3>{drawn}{legend(shown)}</div>")
     if not cards:
         return ""
-    return (
-        f"<section><h2>Curves</h2><p class=note>Mean over seeds.</p><div class=plots>{''.join(cards)}</div></section>"
-    )
+    plots = f"<div class=plots>{''.join(cards)}</div>"
+    return f"<section><h2>Curves</h2><p class=note>mIoU, mean over the seeds.</p>{plots}</section>"
 
 
 def _mean_curve(study: Study, snapshot: Snapshot, result: CellResult) -> dict[int, float]:
