@@ -67,7 +67,7 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     kind = _chosen(values, "data", "kind", "synthetic", DATA_KINDS, source)
     name = _chosen(values, "method", "name", "cps", METHODS, source)
     values = _without_foreign_settings(values, name)
-    defaults, parser = _defaults(DATA_KINDS[kind], METHODS[name].Config)
+    defaults, parser = _defaults(DATA_KINDS[kind], METHODS[name].Config)  # type: ignore[arg-type]  # classes, hashable
     keys = _keys(parser)
     for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
