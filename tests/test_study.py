@@ -1,13 +1,18 @@
 import math
+import sys
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
 from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.commands.study import main as study_command
 from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.recipes.published import Published
 from fpl_fast.trainer.study.grid import Cell, read_study
+from fpl_fast.trainer.study.launch import Launcher, TrialProcess
 from fpl_fast.trainer.study.queue import Snapshot, run_study
 from fpl_fast.trainer.study.results import markdown, write_results
 from fpl_fast.trainer.study.state import StudyFolder, TrialState
@@ -347,3 +352,45 @@ def test_dry_run_counts_what_is_left(tmp_path, capfd):
     assert main(["study", path, "--out", str(tmp_path / "out"), "--dry-run"]) == 0
     (row,) = (line for line in capfd.readouterr().out.splitlines() if "synthetic/supervised" in line)
     assert row.split()[1] == "3" and not (tmp_path / "out").exists()
+
+
+def test_no_cluster_here_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    path = write(tmp_path, recipes=["synthetic/supervised"])
+    assert main(["study", path, "--out", str(tmp_path / "out"), "--cluster", "slurm"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --cluster slurm with") and "srun" in line
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--jobs", "--devices"])
+def test_numbers_on_the_command_line(tmp_path, option):
+    with pytest.raises(ValueError, match=rf"{option} must be at least [01], got -1"):
+        study_command([write(tmp_path, recipes=["synthetic/supervised"]), option, "-1"])
+
+
+def test_several_gpus_go_through_torchrun(tmp_path):
+    launcher = Launcher(tmp_path, cluster="local", devices=4, options={})
+    command = launcher.command(tmp_path / "a.yaml", tmp_path / "run")
+    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    assert command[5:9] == ["4", "-m", "fpl_fast.trainer.cli", "train"] and command[-1] == "--auto-resume"
+
+
+def test_a_job_asks_its_run_to_save_once_and_is_submitted_again(tmp_path):
+    """As before a time limit: the run hears SIGTERM alone, and the new job has the same command."""
+    script = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), time.sleep(0.2), os._exit(0)))\n"
+        "print(signal.getsignal(signal.SIGUSR2) == signal.SIG_IGN, os.environ['COLOUR'], flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    log = tmp_path / "log.txt"
+    process = TrialProcess([sys.executable, "-c", script], log, {"COLOUR": "blue"})
+    with ThreadPoolExecutor() as pool:
+        code = pool.submit(process)
+        while not log.is_file() or "blue" not in log.read_text():
+            time.sleep(0.05)
+        again = process.checkpoint()
+        process.checkpoint()
+        assert code.result() == 0
+    assert log.read_text() == "True blue\nasked\n"
+    assert isinstance(again.function, TrialProcess) and again.function.command == process.command

@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 in place of the study's own")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time; default: one for each GPU (or "
                         "--devices of them), for every two cores, or all on a cluster")  # fmt: skip
-    parser.add_argument("--devices", type=int, metavar="N", default=1, help="GPUs of a run; several through torchrun")
+    parser.add_argument("--devices", type=int, metavar="N", default=1, help="GPUs of a run; several through torchrun, "
+                        "0 for a cluster without")  # fmt: skip
     parser.add_argument("--cluster", choices=["local", "slurm"], default="local", help="where to run")
     parser.add_argument(
         "--cluster-option", metavar="KEY=VALUE", action="append", default=[],
@@ -41,10 +42,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="predict hours, memory and disk from steps on noise")
     parser.add_argument("--results", action="store_true", help="write the results so far and train nothing")
     options, overrides = parser.parse_known_args(arguments)
-    for name in ("seeds", "jobs", "devices"):
+    for name, least in (("seeds", 1), ("jobs", 1), ("devices", 0)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
 
     from fpl_fast.trainer.study.grid import read_study
     from fpl_fast.trainer.study.state import StudyFolder
@@ -68,7 +69,7 @@ def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, c
     from fpl_fast.trainer.study.launch import Launcher
     from fpl_fast.trainer.study.queue import run_study
 
-    gpus = _gpus() if options.cluster == "local" else ()
+    gpus = _gpus() if options.cluster == "local" and options.devices else ()
     if gpus and options.devices > len(gpus):
         raise ValueError(f"--devices must be at most the number of GPUs here, {len(gpus)}, got {options.devices}")
     jobs = _jobs(options, len(gpus), len(study.trials))

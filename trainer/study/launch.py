@@ -76,14 +76,21 @@ class Launcher:
         cluster: "local" or "slurm".
         devices: GPUs of a run; with several, its processes are started by torchrun.
         options: Parameters of submitit, such as ``timeout_min`` and ``slurm_partition``.
+
+    Raises:
+        ValueError: There is no such cluster here, or it has no such parameter.
     """
 
     def __init__(self, folder: Path, *, cluster: Cluster, devices: int, options: Mapping[str, Any]) -> None:
         self.devices, self.is_remote = devices, cluster != "local"
-        self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        self._executor.update_parameters(
-            **{"timeout_min": _NO_LIMIT_MIN if cluster == "local" else 24 * 60, "gpus_per_node": devices, **options}
-        )
+        parameters = {"timeout_min": _NO_LIMIT_MIN if cluster == "local" else 24 * 60, "name": "fpl-fast", **options}
+        if devices:
+            parameters["gpus_per_node"] = devices
+        try:
+            self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+            self._executor.update_parameters(**parameters)
+        except (NameError, RuntimeError, TypeError) as error:
+            raise ValueError(f"--cluster {cluster} with {parameters}: {error}") from None
 
     def command(self, config: Path, out: Path) -> list[str]:
         """Command that trains a configuration, or goes on where it has stopped."""
@@ -92,7 +99,14 @@ class Launcher:
         return [sys.executable, *(launcher if self.devices > 1 else []), *train]
 
     def submit(self, process: TrialProcess, gpus: Sequence[int]) -> submitit.Job[int]:
-        """Submit a run; on this machine it sees the given GPUs alone."""
+        """Submit a run; on this machine it sees the given GPUs alone.
+
+        Raises:
+            ValueError: The cluster refuses it.
+        """
         if gpus:
             self._executor.update_parameters(visible_gpus=tuple(gpus))
-        return self._executor.submit(process)
+        try:
+            return self._executor.submit(process)
+        except submitit.core.utils.FailedJobError as error:
+            raise ValueError(f"the cluster must accept the job, but answers: {error} (--cluster-option)") from None
