@@ -27,6 +27,7 @@ from fpl_fast.trainer.inputs import read_batches
 from fpl_fast.trainer.interrupt import StopRequest
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.metrics import MetricsLog
+from fpl_fast.trainer.models.normalization import with_normalization
 from fpl_fast.trainer.monitor import Monitor
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
@@ -70,7 +71,7 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
         FloatingPointError: The loss is no longer finite.
     """
     with ExitStack() as at_exit:
-        trainer = _Trainer(config, folder, monitor, at_exit, resume=resume)
+        trainer = _Trainer(with_normalization(config), folder, monitor, at_exit, resume=resume)
         stop = at_exit.enter_context(StopRequest())
         try:
             return trainer.run(stop)
@@ -119,7 +120,7 @@ class _Trainer:
         if checkpoint:
             _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
         else:
-            _LOGGER.info(describe_start(config.model, len(self.method.networks)))
+            _LOGGER.info(describe_start(config, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         if self.log and self.state.step == 0:
             self.log.events.configuration(flatten(config_to_dict(config)))

@@ -21,13 +21,14 @@ __all__ = [
 class DataConfig:
     """Settings of every data set: the colours that normalise it."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue, in units of full scale (ImageNet's, as torchvision states them)."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of red, green and blue, in units of full scale."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, in units of full scale; null is the mean that the weights of the backbone were
+    trained with, or ImageNet's for random weights. A run stores its numbers."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, in units of full scale; null as for the mean."""
 
     def __post_init__(self) -> None:
-        require(min(self.std) > 0, "data.std", "> 0", self.std)
+        require(self.std is None or min(self.std) > 0, "data.std", "> 0", self.std)
 
 
 @config_class
