@@ -82,7 +82,11 @@ class FileData(DataConfig):
 
 @config_class
 class FolderData(FileData):
-    """Images, index-PNG labels and list files in a folder; unlabelled images need no label files."""
+    """Images, index-PNG labels and list files in a folder; unlabelled images need no label files.
+
+    A folder may stand in place of a list file, for all images in it: {} of the labels then stands for the path of an
+    image below that folder, without suffix.
+    """
 
     kind: Literal["folder"] = "folder"
     """Names the kind of data set; fixed by the recipe."""
@@ -91,15 +95,15 @@ class FolderData(FileData):
     labels: str = "labels/train/{}.png"
     """Path of a training label, an 8-bit index PNG of the image's size."""
     labelled: str = "lists/labelled.txt"
-    """List file of the images trained on with their labels."""
+    """List file, or folder, of the images trained on with their labels."""
     unlabelled: str = "lists/unlabelled.txt"
-    """List file of the images trained on without labels."""
+    """List file, or folder, of the images trained on without labels."""
     val_images: str = "images/val/{}.jpg"
     """Path of a validation image."""
     val_labels: str = "labels/val/{}.png"
     """Path of a validation label."""
     val: str = "lists/val.txt"
-    """List file of the validation images."""
+    """List file, or folder, of the validation images."""
     num_classes: int = 11
     """Number of classes; labels run from 0 to num_classes - 1."""
     label_ignore: tuple[int, ...] = ()
