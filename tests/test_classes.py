@@ -23,7 +23,7 @@ def settings(classes):
         # without names: 255 is no label, all others are classes
         ([0, 1, 2], None, (3, ("class_0", "class_1", "class_2"), (), None)),
         ([0, 2, 255], None, (3, ("class_0", "class_1", "class_2"), (), None)),  # class 1 may be in another mask
-        ([1, 255], None, (2, ("class_0", "class_1"), (), None)),
+        ([1, 2, 3], None, (3, ("class_0", "class_1", "class_2"), (), {1: 0, 2: 1, 3: 2})),
         ([0, 127, 254], None, (3, ("class_0", "class_1", "class_2"), (), {0: 0, 127: 1, 254: 2})),
         # masks of 0 and 255 are of two classes
         ([0, 255], None, (2, ("class_0", "class_1"), (), {255: 1})),
@@ -72,6 +72,7 @@ def test_public_data_sets_are_known_by_their_names():
             r"hold class indices, got 256 different values \(0-255\), which seem to be grey levels",
         ),
         ([0], "masks must hold two classes or more, got the values 0 alone"),
+        ([1, 255], "masks must hold two classes or more, got the values 1, 255 alone"),
         ([255], "masks must hold two classes or more, got the values 255 alone"),
     ],
 )
@@ -88,6 +89,7 @@ def test_what_cannot_be_classes_is_one_line(values, message):
         ("labels.txt", "\ufeff# classes\r\n0 sky\r\n1: road sign\r\n\r\n", {0: "sky", 1: "road sign"}),
         ("class_names.txt", "1,wall\n2,floor\n", {1: "wall", 2: "floor"}),
         ("labelmap.txt", "# label:color_rgb:parts:actions\nground:0,0,0::\ncat:1,2,3::\n", {0: "ground", 1: "cat"}),
+        ("_classes.csv", "Pixel Value, Class\n0, ground\n1, roof\n", {0: "ground", 1: "roof"}),
         ("classes.json", '["sky", "road"]', {0: "sky", 1: "road"}),
         ("labels.json", '{"0": "sky", "11": "void"}', {0: "sky", 11: "void"}),
         ("labels.json", '{"shapes": []}', None),
@@ -105,6 +107,12 @@ def test_names_in_files(tmp_path, file, text, expected):
     found = find_names(tmp_path, [file])
     assert (found and found.of_value) == expected
     assert found is None or found.origin == file
+
+
+def test_a_list_of_images_is_none_of_classes(tmp_path):
+    for text in ("a\nb\n", "labels/a.png\nlabels/b.png\n", "0 a\n1 b\n"):
+        (tmp_path / "labels.txt").write_text(text)
+        assert find_names(tmp_path, ["labels.txt", "images/a.jpg"]) is None
 
 
 def test_a_list_of_names_comes_before_a_readme(tmp_path):

@@ -15,7 +15,8 @@ from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config_io import load_config
 from fpl_fast.trainer.data_check import examine_data
 from fpl_fast.trainer.datasets import build_split, read_splits
-from fpl_fast.trainer.own_data import describe
+from fpl_fast.trainer.dry_run import Prediction, PreparedRun
+from fpl_fast.trainer.own_data import describe, settings
 from fpl_fast.trainer.own_data.pairing import place_of_mask
 from fpl_fast.trainer.own_data.settings import choose_settings
 from fpl_fast.trainer.recipes import make_recipe
@@ -270,6 +271,24 @@ def test_test_images_stay_unseen(here, capsys, quick):
     assert {Path(pair.image).parts[0] for pair in found["val"]} == {"val"}
 
 
+def test_voc_as_it_is_downloaded(here, capsys, quick):
+    """Lists of other tasks name images without masks, and objects are no classes."""
+    for index in range(8):
+        draw(here / f"DATA/JPEGImages/2007_{index}.jpg")
+    for index in range(4):
+        draw(here / f"DATA/SegmentationClass/2007_{index}.png", [0, 15, 255])
+        draw(here / f"DATA/SegmentationObject/2007_{index}.png", [0, 1, 2, 255])
+    for name, ids in (("Main/val", [2, 3, 4, 5]), ("Segmentation/train", [0, 1]), ("Segmentation/val", [2, 3])):
+        (here / f"DATA/ImageSets/{name}.txt").parent.mkdir(parents=True, exist_ok=True)
+        (here / f"DATA/ImageSets/{name}.txt").write_text("".join(f"2007_{index}\n" for index in ids))
+    (here / "DATA/ImageSets/Main/cat_val.txt").write_text("2007_2 -1\n2007_3  1\n")
+    assert "data.val: 2 images: ImageSets/Segmentation/val.txt" in lines_of(capsys, "DATA")
+    found = parts()
+    assert [pair.image[-5] for pair in found["labelled"]] == ["0", "1"]
+    assert [pair.image[-5] for pair in found["unlabelled"]] == ["4", "5", "6", "7"]
+    assert load_config("configs/DATA/config.yaml").data.class_names[15] == "person"
+
+
 def test_links_are_followed_once(here, capsys, quick):
     tree(here)
     (here / "DATA/images").rename(here / "elsewhere")
@@ -309,3 +328,26 @@ def test_settings_fit_the_images(monkeypatch, size, crop, scales, protocol):
     assert (config.augment.crop, config.augment.scales, config.eval.protocol) == (crop, scales, protocol)
     assert config.train.batch_labelled == config.train.batch_unlabelled
     assert f"{size[1]} x {size[0]} pixels" in why["augment.crop"]
+
+
+@pytest.mark.parametrize(("free", "images"), [(50, 8), (30, 4), (15, 2), (5, 2)])
+def test_settings_fit_a_gpu(monkeypatch, free, images):
+    """A step of 8 + 8 images needs 40 GB here."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "GPU X")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr(settings, "Backbone", lambda name, pretrained: None)
+
+    def prepare(config, *, alone):
+        need = Prediction(0, 5 * 10**9 * config.train.batch_labelled)
+        return PreparedRun(None, None, need, free * 10**9)
+
+    monkeypatch.setattr(settings, "prepare_run", prepare)
+    recipe = make_recipe("folder/fpl_cps_cutmix")
+    config, why = choose_settings(recipe.data, [(1024, 2048)])
+    assert (config.train.batch_labelled, config.train.batch_unlabelled) == (images, images)
+    assert (config.model.backbone, config.model.pretrained) == ("resnet50", True)
+    assert (config.augment.crop, config.train.precision) == ((512, 512), "bf16-mixed")
+    assert (config.train.steps, config.optim) == (recipe.train.steps, recipe.optim)
+    assert "GPU X" in why["train.batch_labelled"]
+    assert ("lower the crop" in why["train.batch_labelled"]) == (free == 5)

@@ -28,6 +28,9 @@ def pair(files, index=()):
         ("a.jpg", "a-label.png"),
         ("x/A.JPG", "x/a_gt.png"),
         ("rome/a.jpg", "rome/masks/a.png"),
+        ("train/1_sat.jpg", "train/1_mask.png"),
+        ("images/a.jpg", "annotations/trimaps/a.png"),
+        ("labeled/a.jpg", "labeled/a_mask.png"),
     ],
 )
 def test_usual_names(image, mask):

@@ -8,12 +8,15 @@ from pathlib import Path, PurePosixPath
 
 from fpl_fast.trainer.config.label_map import LabelMap
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
+from fpl_fast.trainer.data.pictures import IMAGE_SUFFIXES
 from fpl_fast.trainer.data.sample import value_ranges
 from fpl_fast.trainer.data.voc import VOC
 
 __all__ = ["Classes", "Names", "choose_classes", "find_names"]
 
-_NAME_FILES = re.compile(r"(?:class|label|category)(?:es|s|_?names|_?map|_?list)?|categories|names|obj", re.IGNORECASE)
+_NAME_FILES = re.compile(
+    r"_?(?:class|label|category)(?:es|s|_?names|_?map|_?list)?|categories|names|obj", re.IGNORECASE
+)
 _NO_LABEL = {
     "void", "ignore", "ignored", "unlabeled", "unlabelled", "unlabel", "unknown", "undefined", "nolabel", "none",
 }  # fmt: skip
@@ -44,13 +47,20 @@ def find_names(root: Path, files: Iterable[str]) -> Names | None:
     """Find names of the stored values in a file: a list of classes, otherwise a line of a README.
 
     ``classes.txt``, ``labels.txt`` and their like hold a name a line, with its value before it or not, or CVAT's
-    ``name:colour:...``; ``.json`` a list, or names by value. A README may have a line such as "0 sky, 1 building, ...".
+    ``name:colour:...``; ``.csv`` (Roboflow) values and names below a title; ``.json`` a list, or names by value. A
+    README may have a line such as "0 sky, 1 building, ...". A list that names an image is none of classes.
     """
-    texts = [file for file in files if PurePosixPath(file).suffix.lower() in (".txt", ".json", ".names", ".md", "")]
+    files = list(files)
+    images = {PurePosixPath(file).stem for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES}
+    texts = [
+        file for file in files if PurePosixPath(file).suffix.lower() in (".txt", ".csv", ".json", ".names", ".md", "")
+    ]
     texts.sort(key=lambda file: (file.count("/"), file))
     for file in texts:
         path = PurePosixPath(file)
-        if _NAME_FILES.fullmatch(path.stem) and path.suffix and (found := _read_names(_text(root / file), path.suffix)):
+        named = bool(path.suffix) and _NAME_FILES.fullmatch(path.stem)
+        found = _read_names(_text(root / file), path.suffix.lower()) if named else {}
+        if found and not images & {PurePosixPath(name).stem for name in found.values()}:
             return Names(found, file)
     for file in texts:
         if PurePosixPath(file).stem.lower() == "readme" and (found := _enumerated(_text(root / file))):
@@ -68,7 +78,7 @@ def _text(path: Path) -> str:
 
 def _read_names(text: str, suffix: str) -> dict[int, str]:
     """Read the file of names; empty where it is none."""
-    if suffix.lower() == ".json":
+    if suffix == ".json":
         try:
             content = json.loads(text)
         except ValueError:
@@ -78,6 +88,7 @@ def _read_names(text: str, suffix: str) -> dict[int, str]:
         entries = [(str(value), name) for value, name in content.items()] if isinstance(content, dict) else []
     else:
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+        lines = lines[suffix == ".csv" :]
         numbered = [re.fullmatch(r"(\d+)[\s:=,;\t]+(.+)", line) for line in lines]
         if lines and all(numbered):
             entries = [(found[1], found[2]) for found in numbered if found]
@@ -182,11 +193,11 @@ def _named(values: Sequence[int], known: Sequence[int], names: Names) -> Classes
 
 
 def _unnamed(values: Sequence[int], known: Sequence[int], note: str) -> Classes:
-    """Classes by their values alone: 255 is no label, gaps are closed where more than half would be empty."""
+    """Classes by their values alone, numbered through where 0 is missing or more than half would be empty."""
     highest = max(known, default=0)
     label_map: LabelMap | None = None
-    _require_two(known if known != [1] else [0, 1], values)
-    if 2 * len(known) > highest:
+    _require_two(known, values)
+    if 0 in known and 2 * len(known) > highest:
         number = highest + 1
         why = {"num_classes": f"the masks hold the values {value_ranges(known)}{note}"}
     else:

@@ -111,11 +111,11 @@ def _unusual(path: Path) -> str:
             if picture.format != "PNG":
                 return f"a {picture.format}, no PNG (save it as an 8-bit PNG of class indices)"
             if picture.mode in ("RGB", "RGBA"):
-                pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+                pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(np.int32)
                 if (pixels == pixels[:, :1]).all():
                     return "one channel stored three times, as RGB (save it as grey, 8-bit)"
-                colors = np.unique(pixels, axis=0)
-                shown = ", ".join(str(tuple(map(int, color))) for color in colors[:4])
+                colors = np.unique(pixels @ (1 << 16, 1 << 8, 1)).tolist()  # one number a colour sorts ten times faster
+                shown = ", ".join(str((color >> 16, color >> 8 & 255, color & 255)) for color in colors[:4])
                 return (
                     f"colour-coded ({len(colors)} colours: {shown}{', ...' if len(colors) > 4 else ''}; save the class "
                     "index of each colour, as most tools can export)"

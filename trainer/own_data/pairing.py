@@ -26,7 +26,7 @@ _MASK_ENDING = re.compile(
     r"segmentation|annotation|annot|groundtruth)$",
     re.IGNORECASE,
 )
-_IMAGE_ENDING = re.compile(r"[_\-. ](?:leftimg8bit|image|img|rgb|photo)$", re.IGNORECASE)
+_IMAGE_ENDING = re.compile(r"[_\-. ](?:leftimg8bit|image|img|rgb|photo|sat)$", re.IGNORECASE)
 _OTHER_ENDING = re.compile(
     r"[_\-. ](?:color|colour|instanceids|instance|panoptic|overlay|disparity|depth)$", re.IGNORECASE
 )
@@ -131,10 +131,10 @@ def _role(name: str) -> str:
 
 
 def _words(folder: str) -> set[str]:
-    """Words of a folder's name; ``trainannot`` and ``LabeledApproved`` are of two."""
+    """Words of a folder's name; those of CamVid's, ``trainannot`` and ``LabeledApproved``, are of two."""
     words = {word for word in re.split(r"[^a-z0-9]+", folder.lower()) if word}
     glued = {"annot" for word in words if re.fullmatch(r"(?:train|val|test)annot", word)}
-    return words | glued | {"label" for word in words if word.startswith("labeled")}
+    return words | glued | {"label" for word in words if word == "labeledapproved"}
 
 
 def _folder(name: str) -> str:
