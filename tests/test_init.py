@@ -251,8 +251,9 @@ def test_odd_names_reach_the_lists_or_are_told(here, capsys, quick):
     draw(here / "DATA/images/a.dir/x.png y.jpg")
     draw(here / "DATA/images/tab\there.jpg")
     draw(here / "DATA/images/back\\slash.jpg")
+    draw(here / "DATA/images" / os.fsdecode(b"latin-\xe9.jpg"))
     shown = "\n".join(lines_of(capsys, "DATA"))
-    assert "note: 2 names hold a TAB" in shown
+    assert "note: 3 names are no UTF-8 or hold a TAB" in shown
     found = parts()
     assert {pair.image for pair in (*found["labelled"], *found["val"])} == {f"images/{name}" for name in names}
     assert [pair.image for pair in found["unlabelled"]] == ["images/a.dir/x.png y.jpg"]

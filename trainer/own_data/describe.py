@@ -108,7 +108,8 @@ def describe_folder(
 
 
 def _cannot_be_listed(name: str) -> bool:
-    return any(character in name for character in "\t\r\n\\") or name != name.strip()
+    foreign = name != name.encode(errors="ignore").decode()  # bytes that are no UTF-8
+    return foreign or any(character in name for character in "\t\r\n\\") or name != name.strip()
 
 
 def _notes(pairing: Pairing, contents: Contents, odd: list[str]) -> list[str]:
@@ -127,7 +128,7 @@ def _notes(pairing: Pairing, contents: Contents, odd: list[str]) -> list[str]:
     for names, what in (
         (pairing.lonely, "masks have no image of their name"),
         (pairing.passed_over, "pictures are neither images nor their masks (instances, depth, colours, a second mask)"),
-        (odd, "names hold a TAB, a line end, a backslash or outer blanks, and are in no list"),
+        (odd, "names are no UTF-8 or hold a TAB, a line end, a backslash or outer blanks, and are in no list"),
     ):
         if names:
             notes.append(f"{len(names)} {what}: {names[0]!r}, ...")
