@@ -57,7 +57,7 @@ def test_help_lists_every_command(capsys):
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
-        for command in ("train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
+        for command in ("init", "train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
             assert re.search(rf"^  {command} ", shown, re.MULTILINE)
 
 

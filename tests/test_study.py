@@ -1,8 +1,7 @@
 import math
+import signal
 import sys
-import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -385,12 +384,21 @@ def test_a_job_asks_its_run_to_save_once_and_is_submitted_again(tmp_path):
     )
     log = tmp_path / "log.txt"
     process = TrialProcess([sys.executable, "-c", script], log, {"COLOUR": "blue"})
-    with ThreadPoolExecutor() as pool:
-        code = pool.submit(process)
-        while not log.is_file() or "blue" not in log.read_text():
-            time.sleep(0.05)
-        again = process.checkpoint()
-        process.checkpoint()
-        assert code.result() == 0
+    again = []
+
+    def before_the_limit(number, frame):
+        """Call it as submitit does: in the thread that waits for the run."""
+        if "blue" not in log.read_text():
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            return
+        again.append(process.checkpoint())
+        again.append(process.checkpoint())
+
+    previous = signal.signal(signal.SIGALRM, before_the_limit)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert process() == 0
+    finally:
+        signal.signal(signal.SIGALRM, previous)
     assert log.read_text() == "True blue\nasked\n"
-    assert isinstance(again.function, TrialProcess) and again.function.command == process.command
+    assert isinstance(again[0].function, TrialProcess) and again[0].function.command == process.command

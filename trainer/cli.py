@@ -16,6 +16,7 @@ __all__ = ["StderrHandler", "main"]
 # Modules of fpl_fast.trainer.commands, imported when needed: they need the extras, and most need torch, which takes
 # seconds.
 _COMMANDS = {
+    "init": "describe a folder of images and masks: lists and a configuration to train with",
     "train": "train a recipe or a configuration file, or continue a run",
     "study": "train a grid of runs to the end, and tabulate it: the paper's tables, or your own",
     "eval": "evaluate a run",

@@ -15,6 +15,7 @@ from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
+from fpl_fast.trainer.models.normalization import normalization
 
 __all__ = ["read_batches"]
 
@@ -169,4 +170,4 @@ def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.dev
         image = image.contiguous(memory_format=torch.channels_last)
     label = item["label"].to(device, non_blocking=True).long() if with_label else None
     index, wanted = (item[name].to(device, non_blocking=True) if name in item else None for name in ("index", "wanted"))
-    return View(normalize(image, valid, config.data.mean, config.data.std), valid, label, index, wanted)
+    return View(normalize(image, valid, *normalization(config)), valid, label, index, wanted)

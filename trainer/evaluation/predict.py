@@ -12,6 +12,7 @@ from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluation.protocol import Protocol, named_protocol, predict_logits
 from fpl_fast.trainer.evaluation.trained import TrainedRun
+from fpl_fast.trainer.models.normalization import normalization
 
 __all__ = ["find_images", "predict_image", "read_image"]
 
@@ -85,5 +86,5 @@ def predict_image(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
         protocol = Protocol()
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(run.fabric.device)
     with run.fabric.autocast():
-        logits = predict_logits(run.network, normalize(image, mean=config.data.mean, std=config.data.std), protocol)
+        logits = predict_logits(run.network, normalize(image, None, *normalization(config)), protocol)
     return logits.argmax(1)[0].to("cpu", torch.uint8).numpy()

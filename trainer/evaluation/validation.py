@@ -17,6 +17,7 @@ from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluation.evaluate import EvaluationResult, evaluate
 from fpl_fast.trainer.evaluation.protocol import named_protocol, predict_logits
+from fpl_fast.trainer.models.normalization import normalization
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.writing.replacing import replacing
 
@@ -42,8 +43,7 @@ def validate(
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
         protocol=named_protocol(config.eval.protocol, config.eval.window),
-        mean=config.data.mean,
-        std=config.data.std,
+        **normalization(config)._asdict(),
         device=fabric.device,
         autocast=fabric.autocast,
         indices=share,
@@ -127,7 +127,7 @@ def save_samples(
     for place in range(count):
         sample = dataset[place * len(dataset) // count]
         assert sample.label is not None
-        image = normalize(sample.image[None].to(fabric.device), mean=config.data.mean, std=config.data.std)
+        image = normalize(sample.image[None].to(fabric.device), None, *normalization(config))
         with fabric.autocast():
             logits = predict_logits(network, protocol.part(image), protocol)
         num_positives, _ = fuzzy_positive_assignment(logits, **assignment)

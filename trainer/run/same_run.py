@@ -2,6 +2,7 @@
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import config_to_dict, flatten
+from fpl_fast.trainer.models.normalization import with_normalization
 
 __all__ = ["require_same_run"]
 
@@ -27,7 +28,7 @@ def require_same_run(recorded: RunConfig, given: RunConfig, *, source: str, only
     Raises:
         ValueError: A setting differs that may not; all of them are listed.
     """
-    theirs, ours = (flatten(config_to_dict(config)) for config in (recorded, given))
+    theirs, ours = (flatten(config_to_dict(with_normalization(config))) for config in (recorded, given))
     different = [
         f"{key} {ours.get(key)!r} instead of {theirs.get(key)!r}"
         for key in sorted(theirs.keys() & ours.keys())  # with another method or kind of data, their names tell

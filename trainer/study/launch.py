@@ -1,5 +1,6 @@
 """Launching of runs as jobs of submitit, on this machine or on SLURM."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,7 +54,9 @@ class TrialProcess:
         """Save and submit again; submitit calls this shortly before a time limit."""
         self._stop()
         if self._process is not None:
-            self._process.wait()
+            # A signal handler runs within __call__, whose wait() holds the lock of the process: wait beside it.
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(TrialProcess(self.command, self.log, self.environment))
 
     def _stop(self) -> None:
