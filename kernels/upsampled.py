@@ -17,8 +17,8 @@ from torch import Tensor
 from fpl_fast.kernels.arguments import LabelInputs, LossInputs, LossOptions
 from fpl_fast.kernels.axis import Axis, axis
 from fpl_fast.kernels.configs import choose_upsampled_config
+from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
-from fpl_fast.kernels.device.upsampling import column_adjoint_kernel
 from fpl_fast.kernels.specialisation import has_libdevice, key_type, option_arguments
 from fpl_fast.kernels.strides import with_pixel_strides
 

@@ -69,7 +69,7 @@ def test_losses_with_labels_and_adjoints_compile():
         "from fpl_fast.bench.sources import specialise;"
         "from fpl_fast.kernels.device.cross_entropy import cross_entropy_kernel;"
         "from fpl_fast.kernels.device.upsampled import upsampled_kernel;"
-        "from fpl_fast.kernels.device.upsampling import column_adjoint_kernel;"
+        "from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel;"
         "from fpl_fast.kernels.device.scale import scale_kernel;"
         "floats = ('class_weight_ptr', 'pixel_weight_ptr', 'scale_ptr', 'sums_ptr', 'map_ptr', 'buffer_ptr',"
         "          'row_fraction_ptr', 'column_fraction_ptr', 'factor_ptr');"

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from tolerances import SINGLE
 
+from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.kernels.device.confidence import confidence_weight
 from fpl_fast.reference import Assignment
 from fpl_fast.reference import confidence_weight as reference_weight
@@ -32,6 +33,7 @@ def test_weights(kernel_device, weighting):
     inputs = torch.stack([k.double(), rejected * total, mass * total, total]).float()
     weight = torch.empty(64, device=kernel_device)
     weight_kernel[(1,)](inputs, weight, 4.0, P=64, WEIGHTING=weighting)
-    expected = reference_weight(Assignment(None, k, None, p[0], mass / (k + 1), rejected), weighting, 4.0)
+    options = LossOptions(0.9, 7, weighting, 4.0, "smooth")
+    expected = reference_weight(Assignment(None, k, None, p[0], mass / (k + 1), rejected), options)
     torch.testing.assert_close(weight.double(), expected, **SINGLE)
     assert weight.max() <= 1

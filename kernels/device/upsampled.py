@@ -1,9 +1,9 @@
 """The losses from low-resolution logits, interpolated in registers: no upsampled tensor is ever written.
 
 Shapes: logits (N, C, h, w) by strides, per-pixel tensors (N, P) by strides, P = H * W. A program owns BLOCK
-high-resolution columns of a strip of cell rows (see ``upsampling``) and marches down it. The gradient of a cell row's
-pixels is summed over the rows of each column, once plain and once weighted by the row's fraction. From these two sums
-follows the gradient of the rows above and below the cell. It goes to a buffer that is small, because it has
+high-resolution columns of a strip of cell rows (see ``interpolation``) and marches down it. The gradient of a cell
+row's pixels is summed over the rows of each column, once plain and once weighted by the row's fraction. From these two
+sums follows the gradient of the rows above and below the cell. It goes to a buffer that is small, because it has
 low-resolution rows, and that no two programs share.
 """
 
@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.classes import class_index, tile_mask, widen, zero_times_sum
+from fpl_fast.kernels.device.interpolation import add, add_scaled, interpolate, load_row, zeros_like
 from fpl_fast.kernels.device.labels import NUM_LABEL_SUMS, labelled_pixels, load_labels
 from fpl_fast.kernels.device.pixels import NUM_SUMS, fuzzy_positive_pixels
-from fpl_fast.kernels.device.upsampling import add, add_scaled, interpolate, load_row, zeros_like
 
 
 # Numbers that vary from launch to launch are not worth a compilation each.

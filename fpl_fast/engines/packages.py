@@ -28,13 +28,15 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fpl_fast.planes import Specialisation
+    from fpl_fast.engines.planes import Specialisation
 
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _LOGGER = logging.getLogger("fpl_fast")
 # sys.path first: the package may be importable in this process only because a script made it so.
-_BUILD = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast import build; build.main()"
+_BUILD = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast.engines import build; build.main()"
+)
 _LOCK = threading.Lock()
 
 
