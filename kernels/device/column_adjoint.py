@@ -7,9 +7,8 @@ import triton.language as tl
 @triton.jit
 def column_adjoint_kernel(
     buffer_ptr,  # (images, strips, strip_cells + 1, C, W) contiguous float32
-    grad_ptr,  # out (images, C, h, w) by strides
-    column_start_ptr,  # (cells + 1,) int32: first high-resolution column in or behind each cell
-    column_fraction_ptr,  # (W,) float32
+    grad,  # out Samples
+    columns,  # Axis of the columns
     low_height,  # h
     low_width,  # w
     width,  # W
@@ -17,10 +16,6 @@ def column_adjoint_kernel(
     strip_cells,  # cell rows of a strip
     column_cells,  # max(w - 1, 1)
     max_span,  # most high-resolution columns that touch one low-resolution column
-    grad_stride_n,
-    grad_stride_c,
-    grad_stride_h,
-    grad_stride_w,
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -38,9 +33,9 @@ def column_adjoint_kernel(
     column = first_column + tl.arange(0, BLOCK)
     exists = column < low_width
     # High-resolution columns of the cell to the left, [begin, middle), and of the cell to the right, [middle, end).
-    begin = tl.load(column_start_ptr + tl.maximum(column - 1, 0), mask=exists, other=0)
-    middle = tl.load(column_start_ptr + tl.minimum(column, column_cells), mask=exists, other=0)
-    end = tl.load(column_start_ptr + tl.minimum(column + 1, column_cells), mask=exists, other=0)
+    begin = tl.load(columns.start_ptr + tl.maximum(column - 1, 0), mask=exists, other=0)
+    middle = tl.load(columns.start_ptr + tl.minimum(column, column_cells), mask=exists, other=0)
+    end = tl.load(columns.start_ptr + tl.minimum(column + 1, column_cells), mask=exists, other=0)
 
     strip = tl.minimum(row // strip_cells, num_strips - 1)
     row_in_strip = row - strip * strip_cells
@@ -53,10 +48,11 @@ def column_adjoint_kernel(
     for i in range(0, max_span):
         x = begin + i
         touches = exists & (x < end)
-        fraction = tl.load(column_fraction_ptr + x, mask=touches, other=0.0)
+        fraction = tl.load(columns.fraction_ptr + x, mask=touches, other=0.0)
         weight = tl.where(x < middle, fraction, 1.0 - fraction)
         value = tl.load(buffer_ptr + buffer_row * width + x, mask=touches, other=0.0)
         value += tl.load(buffer_ptr + border_row * width + x, mask=touches & on_border, other=0.0)
         total += weight * value
-    grad_ptr += image * grad_stride_n + class_number.to(tl.int64) * grad_stride_c + row.to(tl.int64) * grad_stride_h
-    tl.store(grad_ptr + column.to(tl.int64) * grad_stride_w, total.to(grad_ptr.dtype.element_ty), mask=exists)
+    offset = image * grad.stride_n + class_number.to(tl.int64) * grad.stride_c + row.to(tl.int64) * grad.stride_h
+    out = grad.ptr + offset + column.to(tl.int64) * grad.stride_w
+    tl.store(out, total.to(grad.ptr.dtype.element_ty), mask=exists)
