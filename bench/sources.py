@@ -102,7 +102,7 @@ def _common(case: Case) -> dict[str, Any]:
     types: dict[str, Any] = dict.fromkeys(NUMBERS, "fp32") | {"max_positives": "i32"}
     key_dtype = torch.float32 if case.kernel == "upsampled" else _TORCH_DTYPES[case.dtype]
     return derived | {
-        "options": derived["options"]._replace(**types),
+        "loss_options": derived["loss_options"]._replace(**types),
         "mix_mask": MASK if case.cutmix else None,
         "pixel_weight": None,
         "valid_mask": None,

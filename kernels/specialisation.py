@@ -14,7 +14,7 @@ def option_arguments(options: LossOptions) -> dict[str, Any]:
     """The kernel arguments that follow from the options of the loss: the options, and what they leave out."""
     names: dict[str, Any] = {name: tl.constexpr(getattr(options, name)) for name in NAMES}
     return {
-        "options": options._replace(**names),
+        "loss_options": options._replace(**names),
         "CAPPED": options.max_positives if options.max_positives <= 3 else 0,
         "CONFIDENCE": options.uses_confidence,
     }

@@ -12,7 +12,7 @@ from fpl_fast.reference import confidence_weight as reference_weight
 
 
 @triton.jit
-def weight_kernel(in_ptr, out_ptr, options, P: tl.constexpr):
+def weight_kernel(in_ptr, out_ptr, loss_options, P: tl.constexpr):
     i = tl.arange(0, P)
     k, rejected, mass, total = (
         tl.load(in_ptr + i),
@@ -20,7 +20,7 @@ def weight_kernel(in_ptr, out_ptr, options, P: tl.constexpr):
         tl.load(in_ptr + 2 * P + i),
         tl.load(in_ptr + 3 * P + i),
     )
-    tl.store(out_ptr + i, confidence_weight(k, rejected, mass, total, options, False))
+    tl.store(out_ptr + i, confidence_weight(k, rejected, mass, total, loss_options, False))
 
 
 @pytest.mark.parametrize("weighting", ["none", "linear", "convex", "concave"])
@@ -34,7 +34,7 @@ def test_weights(kernel_device, weighting):
     inputs = torch.stack([k.double(), rejected * total, mass * total, total]).float()
     weight = torch.empty(64, device=kernel_device)
     options = LossOptions(0.9, 7, weighting, 4.0, "smooth")
-    weight_kernel[(1,)](inputs, weight, option_arguments(options)["options"], P=64)
+    weight_kernel[(1,)](inputs, weight, option_arguments(options)["loss_options"], P=64)
     expected = reference_weight(Assignment(None, k, None, p[0], mass / (k + 1), rejected), options)
     torch.testing.assert_close(weight.double(), expected, **SINGLE)
     assert weight.max() <= 1

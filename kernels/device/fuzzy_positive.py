@@ -25,7 +25,7 @@ def fuzzy_positive_kernel(
     map_ptr,  # out (N, P) contiguous float32: the first term, or None
     num_pixels,  # P
     blocks_per_image,  # cdiv(P, BLOCK)
-    options,  # LossOptions, their names constexpr
+    loss_options,  # LossOptions, their names constexpr
     C: tl.constexpr,  # classes
     G: tl.constexpr,  # classes in a group: 1 or a power of two
     BLOCK: tl.constexpr,  # pixels of a program
@@ -63,7 +63,7 @@ def fuzzy_positive_kernel(
         valid,
         weight,
         scale,
-        options,
+        loss_options,
         C,
         G,
         CAPPED,

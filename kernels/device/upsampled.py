@@ -54,7 +54,7 @@ def upsampled_kernel(
     row_cells,  # max(h - 1, 1)
     strip_cells,  # cell rows of a strip
     ignore_index,  # of the labels
-    options,  # LossOptions, their names constexpr; None for a loss with labels
+    loss_options,  # LossOptions, their names constexpr; None for a loss with labels
     C: tl.constexpr,  # classes
     G: tl.constexpr,  # classes in a group: 1 or a power of two
     BLOCK: tl.constexpr,  # columns of a program
@@ -137,7 +137,7 @@ def upsampled_kernel(
                             valid,
                             weight,
                             scale,
-                            options,
+                            loss_options,
                             C,
                             G,
                             CAPPED,
