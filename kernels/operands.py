@@ -2,12 +2,12 @@
 
 from typing import NamedTuple, overload
 
-import triton.language as tl
 from torch import Tensor
 
 from fpl_fast.kernels.axis import Axis
 from fpl_fast.kernels.configs import MAX_SINGLES
 from fpl_fast.kernels.device import operands
+from fpl_fast.kernels.specialisation import constant
 
 
 class Outputs(NamedTuple):
@@ -47,7 +47,7 @@ def classes(x: Tensor | None) -> operands.Classes | None:
     x = x if _collapses(x) else x.contiguous()
     num_classes, stride_p = x.shape[1], _pixel_stride(x)
     rows = num_classes <= MAX_SINGLES and x.stride(1) == 1 and stride_p == num_classes
-    return operands.Classes(x, x.stride(0), x.stride(1), stride_p, tl.constexpr(rows))
+    return operands.Classes(x, x.stride(0), x.stride(1), stride_p, constant(rows))
 
 
 def samples(x: Tensor) -> operands.Samples:

@@ -1,5 +1,6 @@
 """Properties other than shapes that the kernels are specialised on."""
 
+import functools
 from typing import Any
 
 import torch
@@ -10,9 +11,15 @@ from fpl_fast.kernels.arguments import NAMES, LossOptions
 from fpl_fast.kernels.configs import MAX_SINGLES
 
 
+@functools.cache
+def constant(value: str | bool) -> tl.constexpr:
+    """A field of an argument that is known when the kernel is compiled; one object, as Triton compares every launch."""
+    return tl.constexpr(value)
+
+
 def option_arguments(options: LossOptions) -> dict[str, Any]:
     """The kernel arguments that follow from the options of the loss: the options, and what they leave out."""
-    names: dict[str, Any] = {name: tl.constexpr(getattr(options, name)) for name in NAMES}
+    names: dict[str, Any] = {name: constant(getattr(options, name)) for name in NAMES}
     return {
         "loss_options": options._replace(**names),
         "CAPPED": options.max_positives if options.max_positives <= 3 else 0,
