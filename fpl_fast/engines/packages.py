@@ -182,7 +182,7 @@ def _key(specialisation: "Specialisation") -> str:
         platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
         _instruction_sets(),
-        repr(specialisation),
+        repr(specialisation),  # names the options in their order, which is that of the graph's numbers
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

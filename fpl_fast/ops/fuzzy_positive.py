@@ -79,12 +79,14 @@ def unpack(
 ) -> tuple[LossInputs, LossOptions]:
     """Inverse of :func:`pack`, the student detached: no engine or graph depends on whether it needs a gradient."""
     pair = None if size is None else (size[0], size[1])
-    inputs = LossInputs(*tensors)._replace(size=pair, align_corners=align_corners)  # type: ignore[arg-type]
+    student, *others = tensors
+    assert student is not None
+    inputs = LossInputs(student.detach(), *others)._replace(size=pair, align_corners=align_corners)  # type: ignore[arg-type]
     kinds: dict[str, Any] = dict(zip((*NUMBERS, *NAMES), (*numbers.tolist(), *names.split()), strict=True))
     options = LossOptions(max_positives=max_positives, **kinds)
     if max_positives > 1 and options.confidence_threshold >= options.threshold:
         _warn_of_gate()
-    return inputs._replace(student=inputs.student.detach()), options
+    return inputs, options
 
 
 @torch.library.custom_op("fpl_fast::fuzzy_positive_sums", mutates_args=(), tags=_TAGS)
