@@ -11,7 +11,7 @@ from fpl_fast.kernels.specialisation import constant
 
 
 class Outputs(NamedTuple):
-    """What a launch is to compute: the sums of all terms or, instead, the first term of each pixel."""
+    """Results of a launch: the sums of the terms or, instead, the first term of each pixel; and the gradient."""
 
     num_terms: int
     grad: Tensor | None = None  # like the student's logits, to be filled

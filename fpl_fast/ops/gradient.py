@@ -43,7 +43,7 @@ def save_call(ctx: Any, inputs: tuple[Tensor | None, ...], keyword_only_inputs: 
 
 
 def of_first_input(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-    """What a backward returns whose operator is differentiable in its first input only."""
+    """Gradients of all inputs of an operator that is differentiable in its first input only."""
     return (grad, *(None,) * (len(ctx.needs_input_grad) - 1))
 
 
