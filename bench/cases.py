@@ -21,7 +21,7 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """A problem that every provider solves."""
+    """A problem that every peer solves."""
 
     shape: tuple[int, int, int, int] = (2, 19, 512, 512)
     """N, C, h, w of the logits."""
@@ -68,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Inputs of one case, the same for every provider."""
+    """Inputs of one case, the same for every peer."""
 
     student: Tensor
     """(N, C, h, w), requires its gradient."""

@@ -10,8 +10,8 @@ import torch
 from fpl_fast.bench import cell
 from fpl_fast.bench.cases import Case, Op
 from fpl_fast.bench.measure import DeviceClock, copy_gbps
-from fpl_fast.bench.peers import PROVIDERS
-from fpl_fast.bench.provider import Provider
+from fpl_fast.bench.peers import PEERS
+from fpl_fast.bench.peers.peer import Peer
 from fpl_fast.bench.results import RESULTS, describe_machine, results_path
 from fpl_fast.bench.suites import Suite, selection
 from fpl_fast.environment import describe_environment
@@ -47,16 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Combine every case with every provider that supports it; cases come outermost, so that inputs are drawn once."""
-    if {"case", "op", "provider"} <= set(metafunc.fixturenames):
+    """Combine every case with every peer that supports it; cases come outermost, so that inputs are drawn once."""
+    if {"case", "op", "peer"} <= set(metafunc.fixturenames):
         cells = [
-            pytest.param(row.case, op, provider, id=f"{row.case}-{op}-{provider.name}")
+            pytest.param(row.case, op, peer, id=f"{row.case}-{op}-{peer.name}")
             for row in _rows(metafunc.module, metafunc.config)
             for op in row.ops
-            for provider in getattr(metafunc.module, "PROVIDERS", PROVIDERS)
-            if provider.supports(row.case) and (row.compiled_peers or not provider.compiles_each_case)
+            for peer in getattr(metafunc.module, "PEERS", PEERS)
+            if peer.supports(row.case) and (row.compiled_peers or not peer.compiles_each_case)
         ]
-        metafunc.parametrize(("case", "op", "provider"), cells)
+        metafunc.parametrize(("case", "op", "peer"), cells)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -105,13 +105,13 @@ def copy_bandwidth(device: torch.device) -> float:
 def time_cell(
     benchmark: Any, device: torch.device, copy_bandwidth: float, pytestconfig: pytest.Config
 ) -> cell.TimeCell:
-    """Function that times one part of the step of one provider on one case, as long as the run has time."""
+    """Function that times one part of the step of one peer on one case, as long as the run has time."""
 
-    def time_in_time(case: Case, op: Op, provider: Provider) -> None:
+    def time_in_time(case: Case, op: Op, peer: Peer) -> None:
         minutes = pytestconfig.option.minutes
         if time.monotonic() - _STARTED_S > 60 * minutes:
             pytest.skip(f"the {minutes:g} minutes of this run are over")
-        cell.time_cell(benchmark, case, op, provider, device=device, copy_gbps=copy_bandwidth)
+        cell.time_cell(benchmark, case, op, peer, device=device, copy_gbps=copy_bandwidth)
 
     return time_in_time
 

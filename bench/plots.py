@@ -85,8 +85,8 @@ def _write(path: Path, timings: list[Timing], draw: Callable[[Figure, list[Timin
 
 def _draw_time(figure: Figure, timings: list[Timing]) -> None:
     axes = figure.add_subplot(title="Time a pixel against the number of pixels, 4 classes")
-    for provider, found in _by_provider(timings):
-        color, marker = _STYLES[provider]
+    for peer, found in _by_peer(timings):
+        color, marker = _STYLES[peer]
         found.sort(key=lambda timing: timing.num_pixels)
         axes.plot(
             [timing.num_pixels for timing in found],
@@ -94,8 +94,8 @@ def _draw_time(figure: Figure, timings: list[Timing]) -> None:
             color=color,
             marker=marker,
             markersize=5,
-            linewidth=2 if provider in OWN else 1.2,
-            label=provider,
+            linewidth=2 if peer in OWN else 1.2,
+            label=peer,
         )
     one = timings[0]
     copy_s = (one.minimum_bytes or 0) / one.num_pixels / one.copy_gbps / 1e9
@@ -107,18 +107,18 @@ def _draw_time(figure: Figure, timings: list[Timing]) -> None:
 
 def _draw_roofline(figure: Figure, timings: list[Timing]) -> None:
     axes = figure.add_subplot(title="Every case against the memory roof of the same run")
-    for provider, found in _by_provider(timings):
-        color, marker = _STYLES[provider]
+    for peer, found in _by_peer(timings):
+        color, marker = _STYLES[peer]
         axes.scatter(
             [timing.minimum_bytes or 0 for timing in found],
             [timing.median_s for timing in found],
             color=color,
             marker=marker,
-            s=34 if provider in OWN else 24,
-            zorder=3 if provider in OWN else 2,
+            s=34 if peer in OWN else 24,
+            zorder=3 if peer in OWN else 2,
             linewidths=0,
             alpha=0.9,
-            label=provider,
+            label=peer,
         )
     counts = [timing.minimum_bytes or 0 for timing in timings]
     ends = [min(counts) / 1.3, max(counts) * 1.3]
@@ -148,9 +148,9 @@ def _draw_memory(figure: Figure, timings: list[Timing]) -> None:
     grid = figure.subplots(len(panels), squeeze=False, height_ratios=rows)
     for axes, (title, found) in zip(grid[:, 0], panels, strict=True):
         bars = axes.barh(
-            [timing.provider for timing in found],
+            [timing.peer for timing in found],
             [timing.peak_memory_mb for timing in found],
-            color=[_STYLES[timing.provider][0] for timing in found],
+            color=[_STYLES[timing.peer][0] for timing in found],
             height=0.7,
         )
         axes.bar_label(bars, fmt="{:,.0f}", padding=4, color=_MUTED)
@@ -162,14 +162,10 @@ def _draw_memory(figure: Figure, timings: list[Timing]) -> None:
     figure.suptitle("Peak memory of loss and gradient beyond the logits, MB", x=0.01, ha="left", fontsize=11)
 
 
-def _by_provider(timings: Iterable[Timing]) -> list[tuple[str, list[Timing]]]:
-    """Group timings by provider, in the order of the legend."""
+def _by_peer(timings: Iterable[Timing]) -> list[tuple[str, list[Timing]]]:
+    """Group timings by peer, in the order of the legend."""
     timings = list(timings)
-    return [
-        (provider, found)
-        for provider in _STYLES
-        if (found := [timing for timing in timings if timing.provider == provider])
-    ]
+    return [(peer, found) for peer in _STYLES if (found := [timing for timing in timings if timing.peer == peer])]
 
 
 def _logarithmic(axes: Axes, unit: str) -> None:

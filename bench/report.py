@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fpl_fast.bench.peers import OWN, PROVIDERS
+from fpl_fast.bench.peers import OWN, PEERS
 from fpl_fast.bench.plots import write_plots
 from fpl_fast.bench.results import Results, Timing, latest_results, read_results
 from fpl_fast.bench.suites import PROBLEMS
@@ -17,13 +17,13 @@ __all__ = ["benchmark_report", "write_benchmark_report"]
 
 _YARDSTICK = "cross_entropy"
 _EXPLANATION = (
-    "Medians over the rounds; every provider saw the same logits and had to match a float64 solution before it was "
+    "Medians over the rounds; every peer saw the same logits and had to match a float64 solution before it was "
     "timed. *both* is the loss and its gradient in one step. GB/s counts what no implementation can avoid: logits and "
     "targets read, the gradient written, all at the size of the logits. *first call* holds the compilation, which "
     "cases of one size share; *peak memory* comes on top of the inputs."
 )
 _HEADER = (
-    "| provider | forward, ms | backward, ms | both, ms | IQR | ÷ cross entropy | GB/s | of copy | peak memory, MB "
+    "| peer | forward, ms | backward, ms | both, ms | IQR | ÷ cross entropy | GB/s | of copy | peak memory, MB "
     "| first call, s |"
 )
 _TITLES = {
@@ -60,7 +60,7 @@ def write_benchmark_report(results: Path | str | None = None, out: Path | str | 
 def benchmark_report(results: Results, pictures: Sequence[Path] = ()) -> str:
     """Render a run as Markdown, with the pictures beside it."""
     timings = results.timings
-    used = [provider for provider in PROVIDERS if any(timing.provider == provider.name for timing in timings)]
+    used = [peer for peer in PEERS if any(timing.peer == peer.name for timing in timings)]
     facts = ", ".join(f"{name} {value}" for name, value in results.machine.items() if name not in ("device", "kind"))
     copy_gbps = max((timing.copy_gbps for timing in timings), default=0.0)
     return "\n".join(
@@ -76,9 +76,9 @@ def benchmark_report(results: Results, pictures: Sequence[Path] = ()) -> str:
             targets_table(results),
             "",
             *(f"![{picture.stem}]({picture.name})\n" for picture in pictures),
-            "## Providers",
+            "## Peers",
             "",
-            *(f"- **{provider.name}**: {provider.about}" for provider in used),
+            *(f"- **{peer.name}**: {peer.about}" for peer in used),
             "",
             *(section for problem in PROBLEMS if (section := _section(problem, timings))),
         ]
@@ -100,8 +100,8 @@ def _section(problem: str, timings: Iterable[Timing]) -> str:
 def _table(case: str, timings: Iterable[Timing]) -> str:
     timed: dict[str, dict[str, Timing]] = {}
     for timing in timings:
-        timed.setdefault(timing.provider, {})[timing.op] = timing
-    timed = {provider: ops for provider, ops in timed.items() if "both" in ops}
+        timed.setdefault(timing.peer, {})[timing.op] = timing
+    timed = {peer: ops for peer, ops in timed.items() if "both" in ops}
     yardstick = timed.get(_YARDSTICK, {}).get("both")
     mean_positives = max((ops["both"].mean_positives for ops in timed.values()), default=1.0)
     lines = [
@@ -112,10 +112,10 @@ def _table(case: str, timings: Iterable[Timing]) -> str:
         _HEADER,
         "|---|" + "--:|" * (_HEADER.count("|") - 2),
     ]
-    for provider, ops in sorted(timed.items(), key=lambda item: -item[1]["both"].median_s):
+    for peer, ops in sorted(timed.items(), key=lambda item: -item[1]["both"].median_s):
         both = ops["both"]
         cells = [
-            provider,
+            peer,
             *(_milliseconds(ops[op].median_s if op in ops else None) for op in ("forward", "backward", "both")),
             f"{100 * both.iqr_s / both.median_s:.0f} %",
             f"{both.median_s / yardstick.median_s:.2f}" if yardstick else "–",
@@ -129,7 +129,7 @@ def _table(case: str, timings: Iterable[Timing]) -> str:
 
 
 def _summary(timed: Mapping[str, Mapping[str, Timing]]) -> list[str]:
-    """Compare the time of every other provider's step with the step of our fastest engine, as a ratio."""
+    """Compare the time of every other peer's step with the step of our fastest engine, as a ratio."""
     own = next((name for name in OWN if name in timed), None)
     if own is None:
         return []
@@ -139,7 +139,7 @@ def _summary(timed: Mapping[str, Mapping[str, Timing]]) -> list[str]:
 
 
 def _scale_table(timings: Iterable[Timing]) -> str:
-    """Tabulate nanoseconds a pixel: rows are providers, columns numbers of pixels."""
+    """Tabulate nanoseconds a pixel: rows are peers, columns numbers of pixels."""
     timings = list(timings)
     sizes = sorted({timing.num_pixels for timing in timings})
     lines = [
@@ -148,10 +148,10 @@ def _scale_table(timings: Iterable[Timing]) -> str:
         f"| pixels | {' | '.join(f'{size:.0e}' for size in sizes)} |",
         "|---|" + "--:|" * len(sizes),
     ]
-    for provider in dict.fromkeys(timing.provider for timing in timings):
-        found = {timing.num_pixels: timing for timing in timings if timing.provider == provider}
+    for peer in dict.fromkeys(timing.peer for timing in timings):
+        found = {timing.num_pixels: timing for timing in timings if timing.peer == peer}
         cells = [f"{1e9 * found[size].median_s / size:.3g}" if size in found else "–" for size in sizes]
-        lines.append(f"| {provider} | {' | '.join(cells)} |")
+        lines.append(f"| {peer} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

@@ -16,12 +16,12 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Timing(NamedTuple):
-    """One cell: one part of the step of one provider on one case."""
+    """One cell: one part of the step of one peer on one case."""
 
     problem: str
     case: str
     op: str
-    provider: str
+    peer: str
     num_pixels: int
     median_s: float
     iqr_s: float
@@ -52,10 +52,10 @@ class Results:
     date: str
     timings: tuple[Timing, ...]
 
-    def find(self, case: Case | str, provider: str, op: str = "both") -> Timing | None:
-        """Find the cell of a case and a provider, if it was measured."""
-        key = (str(case), provider, op)
-        return next((x for x in self.timings if (x.case, x.provider, x.op) == key), None)
+    def find(self, case: Case | str, peer: str, op: str = "both") -> Timing | None:
+        """Find the cell of a case and a peer, if it was measured."""
+        key = (str(case), peer, op)
+        return next((x for x in self.timings if (x.case, x.peer, x.op) == key), None)
 
 
 def describe_machine(kind: str) -> dict[str, str]:
@@ -108,4 +108,6 @@ def read_results(path: Path) -> Results:
 
 def _timing(result: Mapping[str, Any]) -> Timing:
     measured = {**result["extra_info"], "median_s": result["stats"]["median"], "iqr_s": result["stats"]["iqr"]}
+    if "provider" in measured:  # the name of a peer in earlier files
+        measured["peer"] = measured["provider"]
     return Timing(**{name: measured[name] for name in Timing._fields})

@@ -3,11 +3,11 @@
 from fpl_fast.bench import peers
 from fpl_fast.bench.cases import Case, Op
 from fpl_fast.bench.cell import TimeCell
-from fpl_fast.bench.provider import Provider
+from fpl_fast.bench.peers.peer import Peer
 
-# Providers that need little memory beyond logits and gradient, and PyTorch's cross entropy to compare.
-PROVIDERS = [provider for provider in peers.PROVIDERS if provider.name in (*peers.OWN, "cross_entropy")]
+# Peers that need little memory beyond logits and gradient, and PyTorch's cross entropy to compare.
+PEERS = [peer for peer in peers.PEERS if peer.name in (*peers.OWN, "cross_entropy")]
 
 
-def test_scale(time_cell: TimeCell, case: Case, op: Op, provider: Provider) -> None:
-    time_cell(case, op, provider)
+def test_scale(time_cell: TimeCell, case: Case, op: Op, peer: Peer) -> None:
+    time_cell(case, op, peer)

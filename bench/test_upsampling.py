@@ -2,8 +2,8 @@
 
 from fpl_fast.bench.cases import Case, Op
 from fpl_fast.bench.cell import TimeCell
-from fpl_fast.bench.provider import Provider
+from fpl_fast.bench.peers.peer import Peer
 
 
-def test_upsampling(time_cell: TimeCell, case: Case, op: Op, provider: Provider) -> None:
-    time_cell(case, op, provider)
+def test_upsampling(time_cell: TimeCell, case: Case, op: Op, peer: Peer) -> None:
+    time_cell(case, op, peer)

@@ -1,4 +1,4 @@
-"""Launch configurations of the full-resolution kernel, chosen by counts of the offline audit (``bench/audit.py``)."""
+"""Launch configurations of the full-resolution kernel, by counts of the offline audit (``bench/audit``)."""
 
 from typing import NamedTuple
 

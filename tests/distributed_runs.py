@@ -20,7 +20,7 @@ from trainer_runs import PlainNetwork, Quiet, tiny_run
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.folder import RunFolder
 
 EXACT = {
     "supervised": {"name": "supervised"},

@@ -14,7 +14,7 @@ import torch
 from trainer_runs import Quiet, tiny_run
 
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.folder import RunFolder
 
 
 def kill():

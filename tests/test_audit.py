@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from fpl_fast.bench.audit import BASELINE, Row, default_cases, load, regressions, render, save
-from fpl_fast.bench.sass import Instruction, access_bits, large_loops, pipe_counts, pixel_path, whole_path
-from fpl_fast.bench.sources import Case
+from fpl_fast.bench.audit.sass import Instruction, access_bits, large_loops, pipe_counts, pixel_path, whole_path
+from fpl_fast.bench.audit.sources import Case
+from fpl_fast.bench.audit.table import BASELINE, Row, default_cases, load, regressions, render, save
 
 CASE = Case(num_classes=19, dtype="bf16", layout="nchw", capped=True, target="sm_80")
 PIPES = {"alu": 400.0, "fma": 300.0, "mufu": 80.0, "lsu": 50.0, "other": 20.0}
@@ -25,7 +25,7 @@ def run_compiled(script, *arguments):
 
 def test_kernels_compile_without_spills(tmp_path):
     script = (
-        "import pathlib, sys; from fpl_fast.bench.audit import Case, audit, save;"
+        "import pathlib, sys; from fpl_fast.bench.audit.table import Case, audit, save;"
         "targets = ('sm_80', 'sm_90', 'gfx942');"
         "cases = [Case(c, 'bf16', 'nchw', True, target) for c in (19, 21) for target in targets];"
         "cases += [Case(19, 'bf16', 'nchw', True, target, 'upsampled', stats=False) for target in targets[1:]];"
@@ -47,7 +47,7 @@ def test_every_kind_of_launch_compiles():
     """Cases that only the compiler checks: absent and present pointers, arguments specialised to 1, both forms."""
     script = (
         "import triton, triton.language as tl; from triton.backends.compiler import GPUTarget;"
-        "from fpl_fast.bench.sources import FLOATS, MASK, WEIGHT, Case, kernel_source;"
+        "from fpl_fast.bench.audit.sources import FLOATS, MASK, WEIGHT, Case, kernel_source;"
         "from fpl_fast.kernels.arguments import LossOptions; from fpl_fast.kernels.device.operands import Classes;"
         "masks = {'pixel_weight': WEIGHT, 'valid_mask': MASK};"
         "options = lambda number, weighting, form: LossOptions("
@@ -73,7 +73,7 @@ def test_losses_with_labels_and_adjoints_compile():
     """The kernels that the audit does not count."""
     script = (
         "import triton, triton.language as tl; from triton.backends.compiler import GPUTarget;"
-        "from fpl_fast.bench.sources import AXIS, FLOATS, WEIGHT, specialise;"
+        "from fpl_fast.bench.audit.sources import AXIS, FLOATS, WEIGHT, specialise;"
         "from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel;"
         "from fpl_fast.kernels.device.cross_entropy import cross_entropy_kernel;"
         "from fpl_fast.kernels.device.operands import Classes, Pixels, Samples;"
@@ -107,7 +107,7 @@ def test_baseline_covers_the_table():
 
 
 def test_audit_refuses_the_interpreter(monkeypatch):
-    from fpl_fast.bench.audit import audit
+    from fpl_fast.bench.audit.table import audit
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     with pytest.raises(RuntimeError, match="TRITON_INTERPRET"):

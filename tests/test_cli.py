@@ -19,10 +19,11 @@ from trainer_runs import HANGS, STEPS, Quiet, tiny_run
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.commands.console import out_console
-from fpl_fast.trainer.config_io import load_config, save_config
+from fpl_fast.trainer.config.io import load_config, save_config
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.recipes import METHOD_SUMMARIES
+from fpl_fast.trainer.recipes.tables import grid
+from fpl_fast.trainer.run.folder import RunFolder
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_help_lists_every_command(capsys):
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
-        for command in ("train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
+        for command in ("init", "train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
             assert re.search(rf"^  {command} ", shown, re.MULTILINE)
 
 

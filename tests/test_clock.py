@@ -9,9 +9,9 @@ import pytest
 import torch
 from trainer_runs import Quiet, tiny_run
 
-from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.clock import Clock, peak_memory_mb, reset_peak_memory
+from fpl_fast.trainer.run.folder import RunFolder
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_a_run_tells_its_start_up_once_and_again_when_it_goes_on(tmp_path):
 
 PEAKS = """
 import torch
-from fpl_fast.trainer.clock import peak_memory_mb, reset_peak_memory
+from fpl_fast.trainer.run.clock import peak_memory_mb, reset_peak_memory
 device = torch.device("cpu")
 torch.ones(50_000_000)  # 200 MB, given back
 before = peak_memory_mb(device)

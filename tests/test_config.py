@@ -17,7 +17,7 @@ from fpl_fast.trainer.config import (
     VocData,
 )
 from fpl_fast.trainer.config.data import DATA_KINDS
-from fpl_fast.trainer.config_io import (
+from fpl_fast.trainer.config.io import (
     config_from_dict,
     config_to_dict,
     describe_fields,
@@ -25,7 +25,7 @@ from fpl_fast.trainer.config_io import (
     override_config,
     save_config,
 )
-from fpl_fast.trainer.config_words import describe_type
+from fpl_fast.trainer.config.words import describe_type
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig

@@ -1,33 +1,33 @@
 import pytest
 import torch
 
-from fpl_fast.bench.contenders import NAMES, Setup, default_setup, make_contenders
-from fpl_fast.bench.plain_cps import PlainCPS
+from fpl_fast.bench.training.peers import NAMES, Setup, default_setup, make_peers
+from fpl_fast.bench.training.plain_cps import PlainCPS
 from fpl_fast.trainer.methods import CrossPseudoSupervision
 
 TINY = Setup(device="cpu", backbone="test_resnet", crop=32, batch=2, head_channels=8, low_channels=4, num_classes=5)
 
 
 @pytest.fixture(scope="module")
-def contenders():
-    return dict(make_contenders(TINY))
+def peers():
+    return dict(make_peers(TINY))
 
 
-def test_contenders_differ_as_their_names_say(contenders) -> None:
-    assert list(contenders) == list(NAMES)
-    assert [type(contender.method) for contender in contenders.values()] == [
+def test_peers_differ_as_their_names_say(peers) -> None:
+    assert list(peers) == list(NAMES)
+    assert [type(peer.method) for peer in peers.values()] == [
         PlainCPS, CrossPseudoSupervision, PlainCPS, CrossPseudoSupervision,
     ]  # fmt: skip
-    assert [contender.method.config.loss for contender in contenders.values()] == ["fpl", "ce", "ce", "fpl"]
-    assert [contender.public_style for contender in contenders.values()] == [True, False, False, False]
-    networks = [list(contender.method.networks) for contender in contenders.values()]
+    assert [peer.method.config.loss for peer in peers.values()] == ["fpl", "ce", "ce", "fpl"]
+    assert [peer.public_style for peer in peers.values()] == [True, False, False, False]
+    networks = [list(peer.method.networks) for peer in peers.values()]
     assert networks[1] == networks[2] == networks[3] and networks[0] != networks[1]
-    layouts = [c.batch.labelled.image.is_contiguous(memory_format=torch.channels_last) for c in contenders.values()]
+    layouts = [c.batch.labelled.image.is_contiguous(memory_format=torch.channels_last) for c in peers.values()]
     assert layouts == [False, True, True, True]
 
 
-def test_contenders_see_the_same_batch(contenders) -> None:
-    first, *others = (contender.batch for contender in contenders.values())
+def test_peers_see_the_same_batch(peers) -> None:
+    first, *others = (peer.batch for peer in peers.values())
     assert (first.labelled.label == 255).any() and first.mix_mask.any()
     for other in others:
         assert torch.equal(first.labelled.image, other.labelled.image)
@@ -37,20 +37,20 @@ def test_contenders_see_the_same_batch(contenders) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_moves_the_weights(contenders, name) -> None:
-    contender = contenders[name]
-    weight = contender.method.networks[1].classifier.weight
+def test_a_step_moves_the_weights(peers, name) -> None:
+    peer = peers[name]
+    weight = peer.method.networks[1].classifier.weight
     before = weight.detach().clone()
-    contender.step()
+    peer.step()
     assert not torch.equal(weight, before)
 
 
-def test_memory_between_steps_is_weights_buffers_and_momentum(contenders) -> None:
-    contender = contenders["fpl"]
-    contender.step()
-    weights = sum(p.numel() for p in contender.method.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in contender.method.buffers())
-    assert contender.static_mb == pytest.approx((8 * weights + buffers) / 2**20)
+def test_memory_between_steps_is_weights_buffers_and_momentum(peers) -> None:
+    peer = peers["fpl"]
+    peer.step()
+    weights = sum(p.numel() for p in peer.method.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in peer.method.buffers())
+    assert peer.static_mb == pytest.approx((8 * weights + buffers) / 2**20)
 
 
 def test_defaults_by_device() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from trainer_runs import Quiet, tiny_run
 
-from fpl_fast.trainer import recipes
-from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, override_config
+from fpl_fast.trainer.config.io import config_from_dict, config_to_dict, override_config
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.recipes import make_recipe
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.recipes import methods as recipes
+from fpl_fast.trainer.run.folder import RunFolder
 
 METHOD, RECIPE = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.S
@@ -32,7 +32,7 @@ def example(monkeypatch, tmp_path):
     monkeypatch.setitem(METHODS, "self_training", module.SelfTraining)
     entry = eval(f"{{{RECIPE}}}", {**vars(recipes), **vars(module)})
     for name, recipe in entry.items():
-        monkeypatch.setitem(recipes._METHODS, name, recipe)
+        monkeypatch.setitem(recipes.METHODS, name, recipe)
 
 
 def test_it_fits_on_a_page():

@@ -5,13 +5,13 @@ from data_trees import city_tree, voc_tree
 from PIL import Image
 from trainer_runs import tiny_run
 
-from fpl_fast.trainer.clock import available_memory_bytes
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
+from fpl_fast.trainer.data.check import examine_data, find_overlaps, read_file_splits, require_no_leaks
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.lists import Pair, Split
 from fpl_fast.trainer.data.pack_writer import write_pack
-from fpl_fast.trainer.data_check import examine_data, find_overlaps, read_file_splits, require_no_leaks
 from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.run.clock import available_memory_bytes
 
 
 def quiet(title):

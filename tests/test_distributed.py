@@ -12,9 +12,9 @@ from distributed_runs import EXACT, SCALED, config
 from test_loop import assert_same_state, metrics
 from trainer_runs import HANGS
 
-from fpl_fast.trainer.checkpoint import load_checkpoint
-from fpl_fast.trainer.config_io import save_config
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.config.io import save_config
+from fpl_fast.trainer.run.checkpoint import load_checkpoint
+from fpl_fast.trainer.run.folder import RunFolder
 
 LOGGED = {"step", "loss", "loss_sup", "loss_labelled", "loss_unsup", "miou", "pixel_accuracy"}
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}  # the losses are float32, summed in another order

@@ -7,7 +7,7 @@ from trainer_runs import tiny_run
 from fpl_fast.trainer import dry_run as dry_run_module
 from fpl_fast.trainer.build import make_fabric
 from fpl_fast.trainer.config import VocData
-from fpl_fast.trainer.datasets import class_table
+from fpl_fast.trainer.data.datasets import class_table
 from fpl_fast.trainer.dry_run import (
     RandomImages,
     _random_batches,

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.data.sample import Sample
-from fpl_fast.trainer.evaluate import EvaluationResult, evaluate
-from fpl_fast.trainer.protocol import Protocol
+from fpl_fast.trainer.evaluation.evaluate import EvaluationResult, evaluate
+from fpl_fast.trainer.evaluation.protocol import Protocol
 
 NUM_CLASSES = 4
 IDENTITY = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}  # normalised = stored

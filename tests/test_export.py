@@ -13,10 +13,10 @@ from trainer_runs import tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
+from fpl_fast.trainer.data.datasets import build_val_dataset
 from fpl_fast.trainer.data.sample import index_palette
 from fpl_fast.trainer.data.synthetic import SyntheticScenes
-from fpl_fast.trainer.datasets import build_val_dataset
-from fpl_fast.trainer.export import Exporter, index_png, label_id_png, overlay_jpeg
+from fpl_fast.trainer.evaluation.export import Exporter, index_png, label_id_png, overlay_jpeg
 
 
 def decode(content):

@@ -9,11 +9,7 @@ from PIL import Image
 from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
-from fpl_fast.trainer.data.donors import DonorQueue
-from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.pack_writer import write_pack
-from fpl_fast.trainer.data.sample import index_palette
-from fpl_fast.trainer.datasets import (
+from fpl_fast.trainer.data.datasets import (
     build_split,
     build_train_datasets,
     build_val_dataset,
@@ -21,7 +17,11 @@ from fpl_fast.trainer.datasets import (
     class_table,
     read_splits,
 )
-from fpl_fast.trainer.inputs import read_batches
+from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.inputs import read_batches
+from fpl_fast.trainer.data.pack_writer import write_pack
+from fpl_fast.trainer.data.sample import index_palette
 
 CPU = torch.device("cpu")
 

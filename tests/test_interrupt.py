@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from fpl_fast.trainer.interrupt import StopRequest
+from fpl_fast.trainer.run.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

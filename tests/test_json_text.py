@@ -1,6 +1,6 @@
 import json
 
-from fpl_fast.trainer.json_text import json_text
+from fpl_fast.trainer.writing.json_text import json_text
 
 
 def test_numbers_that_json_has_not_become_null():

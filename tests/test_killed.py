@@ -9,9 +9,9 @@ import pytest
 from test_loop import assert_same_state, metrics
 from trainer_runs import HANGS, Quiet, tiny_run
 
-from fpl_fast.trainer.checkpoint import load_checkpoint
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.checkpoint import load_checkpoint
+from fpl_fast.trainer.run.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 import pytest
 
 from fpl_fast.trainer.config import FolderData, RunConfig
+from fpl_fast.trainer.config.io import override_config
 from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
-from fpl_fast.trainer.config_io import override_config
 from fpl_fast.trainer.methods.cps import CpsConfig
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from fpl_fast.bench.cases import IGNORE_INDEX, Case, make_inputs
 from fpl_fast.bench.correctness import wrong_share
-from fpl_fast.bench.label_peers import LABEL_PEERS
+from fpl_fast.bench.peers.labels import LABEL_PEERS
 
 CPU = torch.device("cpu")
 LIBRARIES = {"liger": "liger_kernel", "apex": "apex"}
@@ -65,7 +65,7 @@ def libraries(monkeypatch):
 
 
 def peer(name):
-    return next(provider for provider in LABEL_PEERS if provider.name == name)
+    return next(peer for peer in LABEL_PEERS if peer.name == name)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])

@@ -11,11 +11,11 @@ import torch
 from data_trees import voc_tree
 from trainer_runs import STEPS, Quiet, tiny_run
 
-from fpl_fast.trainer.checkpoint import load_checkpoint, save_checkpoint
 from fpl_fast.trainer.config import AugmentConfig, VocData
+from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
-from fpl_fast.trainer.trained import load_trained
+from fpl_fast.trainer.run.checkpoint import load_checkpoint, save_checkpoint
+from fpl_fast.trainer.run.folder import RunFolder
 
 TIMES = {"images_per_second", "loader_wait", "elapsed_s", "startup_s", "peak_memory_mb"}  # differ between two runs
 

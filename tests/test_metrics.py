@@ -11,8 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fpl_fast.trainer.data.sample import outside_color
-from fpl_fast.trainer.events import Events
-from fpl_fast.trainer.metrics import Meter, MetricsLog
+from fpl_fast.trainer.run.events import Events
+from fpl_fast.trainer.run.metrics import Meter, MetricsLog
 
 
 def test_meter_means_and_starts_anew():

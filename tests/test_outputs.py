@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fpl_fast.trainer.outputs import Outputs, WrittenFiles
+from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
 
 def contents(folder):

@@ -7,12 +7,12 @@ import torch
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.config import FolderData
-from fpl_fast.trainer.datasets import read_splits
-from fpl_fast.trainer.evaluate import EvaluationResult
-from fpl_fast.trainer.own_result import differences, place_evaluation
+from fpl_fast.trainer.data.datasets import read_splits
+from fpl_fast.trainer.evaluation.evaluate import EvaluationResult
+from fpl_fast.trainer.evaluation.own_result import differences, place_evaluation
+from fpl_fast.trainer.evaluation.validation import save_evaluation
 from fpl_fast.trainer.report.run import read_run
-from fpl_fast.trainer.run_folder import RunFolder
-from fpl_fast.trainer.validation import save_evaluation
+from fpl_fast.trainer.run.folder import RunFolder
 
 CONFUSION = torch.tensor([[5, 1, 0], [2, 7, 3], [0, 0, 4]])
 RESULT = EvaluationResult.from_confusion(CONFUSION)

@@ -3,7 +3,7 @@ import torch
 
 from fpl_fast.bench.cases import Case, make_inputs
 from fpl_fast.bench.correctness import wrong_share
-from fpl_fast.bench.peers import OWN, PROVIDERS
+from fpl_fast.bench.peers import OWN, PEERS
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -16,49 +16,44 @@ SMALL = [
     Case(shape=(1, 5, 5, 7), size=(20, 28), labels=True),
 ]
 UNCOMPILED = ("public", "reference", "eager", "triton", "cross_entropy", "argmax_cross_entropy")
-RUNS = [
-    (provider, case)
-    for provider in PROVIDERS
-    for case in SMALL
-    if provider.name in UNCOMPILED and provider.supports(case)
-]
+RUNS = [(peer, case) for peer in PEERS for case in SMALL if peer.name in UNCOMPILED and peer.supports(case)]
 
 
-def solve(provider, case):
+def solve(peer, case):
     inputs = make_inputs(case, CPU)
-    loss = provider.bind(case, inputs)(inputs.student)
+    loss = peer.bind(case, inputs)(inputs.student)
     return inputs, loss, *torch.autograd.grad(loss, inputs.student)
 
 
-@pytest.mark.parametrize(("provider", "case"), RUNS, ids=[f"{provider.name}-{case}" for provider, case in RUNS])
-def test_providers_are_right(provider, case) -> None:
-    assert provider.refusal(case, CPU) is None
-    inputs, loss, gradient = solve(provider, case)
-    assert wrong_share(provider.solved(case), inputs, loss, gradient) == 0
+@pytest.mark.parametrize(("peer", "case"), RUNS, ids=[f"{peer.name}-{case}" for peer, case in RUNS])
+def test_peers_are_right(peer, case) -> None:
+    assert peer.refusal(case, CPU) is None
+    inputs, loss, gradient = solve(peer, case)
+    assert wrong_share(peer.solved(case), inputs, loss, gradient) == 0
 
 
-def test_a_provider_of_another_loss_is_found_out() -> None:
+def test_a_peer_of_another_loss_is_found_out() -> None:
     case = Case(shape=(1, 7, 16, 16))
-    provider = next(provider for provider in PROVIDERS if provider.name == "argmax_cross_entropy")
-    inputs, loss, gradient = solve(provider, case)
+    peer = next(peer for peer in PEERS if peer.name == "argmax_cross_entropy")
+    inputs, loss, gradient = solve(peer, case)
     assert wrong_share(case, inputs, loss, gradient) > 0.2  # K > 1 in about half of the pixels
 
 
 def test_every_case_has_peers_and_engines() -> None:
     for case in SMALL:
-        names = {provider.name for provider in PROVIDERS if provider.supports(case)}
+        names = {peer.name for peer in PEERS if peer.supports(case)}
         own = {"triton"} if case.labels else set(OWN)
         assert names & {*OWN} == own and {"eager", "cross_entropy"} <= names
         assert ("liger" in names) == (case.labels and case.size is None)
         assert ("public" in names) == (not case.labels and case.max_positives == 3)
 
 
-def test_providers_say_what_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_say_what_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    refusals = {provider.name: provider.refusal(Case(shape=(1, 60, 8, 8)), CPU) for provider in PROVIDERS}
+    refusals = {peer.name: peer.refusal(Case(shape=(1, 60, 8, 8)), CPU) for peer in PEERS}
     assert "at most 32 classes" in refusals["compiled"]
     assert "CUDA" in refusals["triton"]
-    labelled = {provider.name: provider.refusal(Case(shape=(1, 5, 8, 8), labels=True), CPU) for provider in PROVIDERS}
+    labelled = {peer.name: peer.refusal(Case(shape=(1, 5, 8, 8), labels=True), CPU) for peer in PEERS}
     assert "CUDA" in labelled["triton"] and labelled["eager"] is None
     assert "GPU" in refusals["liger"] and "GPU" in refusals["apex"] and "GPU" in refusals["torch_compile_autotuned"]
     assert "compiled engine" in refusals["planes"]
@@ -67,4 +62,4 @@ def test_providers_say_what_they_cannot_run(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_names_are_unique() -> None:
-    assert len({provider.name for provider in PROVIDERS}) == len(PROVIDERS)
+    assert len({peer.name for peer in PEERS}) == len(PEERS)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from trainer_runs import method_config
 
-from fpl_fast.bench.plain_cps import PlainCPS
+from fpl_fast.bench.training.plain_cps import PlainCPS
 from fpl_fast.trainer.methods import Batch, View, build_method
 
 C, SIZE = 6, (14, 18)

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from fpl_fast.trainer.plain_yaml import load_yaml
+from fpl_fast.trainer.config.plain_yaml import load_yaml
 
 
 @pytest.mark.parametrize(

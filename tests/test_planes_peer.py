@@ -3,7 +3,7 @@ import torch
 
 from fpl_fast.bench.cases import Case, make_inputs
 from fpl_fast.bench.correctness import wrong_share
-from fpl_fast.bench.planes_peer import PLANES, compiled_step
+from fpl_fast.bench.peers.planes import PLANES, compiled_step
 
 CPU = torch.device("cpu")
 

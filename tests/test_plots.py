@@ -6,7 +6,7 @@ from bench_runs import cell, table_of, write_results
 from PIL import Image
 
 from fpl_fast.bench.cases import Case
-from fpl_fast.bench.peers import PROVIDERS
+from fpl_fast.bench.peers import PEERS
 from fpl_fast.bench.plots import write_plots
 from fpl_fast.bench.results import read_results
 
@@ -22,21 +22,21 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_every_picture_that_has_data(tmp_path) -> None:
     scale = [
-        cell(Case(shape=(images, 4, 100, 100)), provider, problem="scale", median_s=images * 1e-5)
+        cell(Case(shape=(images, 4, 100, 100)), peer, problem="scale", median_s=images * 1e-5)
         for images in (10, 100)
-        for provider in ("triton", "cross_entropy")
+        for peer in ("triton", "cross_entropy")
     ]
     assert pictures_of(tmp_path, []) == {}
     assert list(pictures_of(tmp_path, table_of())) == ["roofline", "memory"]
     assert list(pictures_of(tmp_path, [*scale, *table_of()])) == ["time", "roofline", "memory"]
 
 
-@pytest.mark.parametrize("provider", PROVIDERS, ids=[provider.name for provider in PROVIDERS])
-def test_every_provider_has_a_colour(tmp_path, provider) -> None:
+@pytest.mark.parametrize("peer", PEERS, ids=[peer.name for peer in PEERS])
+def test_every_peer_has_a_colour(tmp_path, peer) -> None:
     """And it is seen: a picture with it differs from one without."""
     without = pictures_of(tmp_path, table_of({"cross_entropy": 0.1}))["memory"]
     before = pixels(without).shape, pixels(without).sum()
-    found = pictures_of(tmp_path, [*table_of({"cross_entropy": 0.1}), cell(provider=provider.name)])["memory"]
+    found = pictures_of(tmp_path, [*table_of({"cross_entropy": 0.1}), cell(peer=peer.name)])["memory"]
     assert (pixels(found).shape, pixels(found).sum()) != before
 
 

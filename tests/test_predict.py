@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpl_fast.trainer.predict import find_images, read_image
+from fpl_fast.trainer.evaluation.predict import find_images, read_image
 
 
 def draw(path):

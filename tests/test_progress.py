@@ -11,7 +11,7 @@ from fpl_fast.trainer.cli import StderrHandler
 from fpl_fast.trainer.commands import progress
 from fpl_fast.trainer.commands.progress import ProgressMonitor, describe_record
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.folder import RunFolder
 
 RATES = {"images_per_second": 12.34, "loader_wait": 0.056, "peak_memory_mb": 789.1}
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.protocol import PROTOCOLS, Protocol, named_protocol, predict_logits
+from fpl_fast.trainer.evaluation.protocol import PROTOCOLS, Protocol, named_protocol, predict_logits
 
 NUM_CLASSES = 4
 

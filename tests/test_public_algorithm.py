@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpl_fast import reference
-from fpl_fast.bench.public_algorithm import public_algorithm
+from fpl_fast.bench.peers.public_algorithm import public_algorithm
 from fpl_fast.kernels.arguments import LossOptions
 
 # Five classes, threshold 0.9: teacher probabilities, smooth loss, and the three weights that the public code has.

@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from fpl_fast.trainer.published import _TABLES, BACKBONES, BASELINES, PARTITIONS, Published, find_published
+from fpl_fast.trainer.recipes.published import _TABLES, BACKBONES, BASELINES, PARTITIONS, Published, find_published
 
 COLUMNS = {data: list(itertools.product(BACKBONES, parts)) for data, parts in PARTITIONS.items()}
 

@@ -9,11 +9,12 @@ from data_trees import city_tree, voc_tree
 from PIL import Image
 
 from fpl_fast.trainer.cli import main
-from fpl_fast.trainer.config_io import config_from_dict, config_to_dict, load_config
+from fpl_fast.trainer.config.io import config_from_dict, config_to_dict, load_config
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.methods.cps import CpsConfig
-from fpl_fast.trainer.published import BACKBONES, BASELINES, PARTITIONS, find_published
-from fpl_fast.trainer.recipes import METHOD_SUMMARIES, grid, make_recipe, published_number, recipe_names
+from fpl_fast.trainer.recipes import METHOD_SUMMARIES, make_recipe, recipe_names
+from fpl_fast.trainer.recipes.published import BACKBONES, BASELINES, PARTITIONS, find_published
+from fpl_fast.trainer.recipes.tables import grid, published_number
 
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fpl_fast.trainer.replacing import replacing
+from fpl_fast.trainer.writing.replacing import replacing
 
 
 def test_the_new_content_comes_at_once(tmp_path):

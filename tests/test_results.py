@@ -9,8 +9,8 @@ from fpl_fast.bench.cases import Case
 from fpl_fast.bench.results import describe_machine, latest_results, read_results, results_path
 
 
-def test_results_are_found_by_case_and_provider(tmp_path: Path) -> None:
-    results = read_results(write_results(tmp_path / "cpu.json", [cell(median_s=0.04), cell(provider="eager")]))
+def test_results_are_found_by_case_and_peer(tmp_path: Path) -> None:
+    results = read_results(write_results(tmp_path / "cpu.json", [cell(median_s=0.04), cell(peer="eager")]))
     assert results.date == "2026-11-23" and results.machine["torch"] == "2.15.0"
     found = results.find(Case(), "compiled")
     assert found.median_s == 0.04 and found.iqr_s == pytest.approx(0.002)

@@ -12,10 +12,10 @@ from test_run_lock import holder
 from trainer_runs import STEPS, Quiet, tiny_run
 
 from fpl_fast.trainer import loop
-from fpl_fast.trainer.checkpoint import load_checkpoint
-from fpl_fast.trainer.config_io import save_config
+from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.checkpoint import load_checkpoint
+from fpl_fast.trainer.run.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

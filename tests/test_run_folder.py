@@ -7,9 +7,9 @@ from data_trees import city_tree
 from trainer_runs import Quiet, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData
-from fpl_fast.trainer.datasets import read_splits
+from fpl_fast.trainer.data.datasets import read_splits
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder, free_path
+from fpl_fast.trainer.run.folder import RunFolder, free_path
 
 
 def test_free_path(tmp_path):

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from fpl_fast.trainer.run_lock import RunLock
+from fpl_fast.trainer.run.lock import RunLock
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from fpl_fast.trainer.run_lock import RunLock
+from fpl_fast.trainer.run.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 if sys.argv[2] == "fork" and os.fork() == 0:  # as a loader process is
     sys.stdin.read()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from fpl_fast.trainer.schedule import num_labelled, num_steps
+from fpl_fast.trainer.recipes.schedule import num_labelled, num_steps
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from fpl_fast.trainer.commands.settings import expand_short_names, read_config, take_options
-from fpl_fast.trainer.config_io import save_config
+from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.recipes import make_recipe
 
 

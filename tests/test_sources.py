@@ -10,12 +10,12 @@ from data_trees import NUM_VAL, city_tree, voc_tree
 from PIL import Image
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, RunConfig, VocData
-from fpl_fast.trainer.config_io import override_config
+from fpl_fast.trainer.config.io import override_config
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.public import PublicLists, image_id
 from fpl_fast.trainer.data.sources import file_store, labelled_split, make_dataset, unlabelled_split, val_split
 from fpl_fast.trainer.data.voc import VOC
-from fpl_fast.trainer.export import label_id_png
+from fpl_fast.trainer.evaluation.export import label_id_png
 from fpl_fast.trainer.methods.cps import CpsConfig
 
 

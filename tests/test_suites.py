@@ -5,7 +5,7 @@ import torch
 
 from fpl_fast import bench
 from fpl_fast.bench.cases import OPS
-from fpl_fast.bench.peers import PROVIDERS
+from fpl_fast.bench.peers import PEERS
 from fpl_fast.bench.suites import PROBLEMS, selection
 from fpl_fast.bench.targets import TARGETS  # noqa: F401  (its cases are built when it is imported)
 
@@ -48,7 +48,5 @@ def test_scale_ends_beyond_32_bit_offsets() -> None:
 def test_a_gpu_compiles_for_few_cases() -> None:
     """Compilations of peers would otherwise eat the eight minutes of a run."""
     rows = [row for problem in PROBLEMS for row in selection(problem, "full", "cuda") if row.compiled_peers]
-    compilations = sum(
-        provider.supports(row.case) for row in rows for provider in PROVIDERS if provider.compiles_each_case
-    )
+    compilations = sum(peer.supports(row.case) for row in rows for peer in PEERS if peer.compiles_each_case)
     assert compilations <= 7

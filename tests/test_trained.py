@@ -4,10 +4,10 @@ import pytest
 import torch
 from trainer_runs import STEPS, Quiet, tiny_run
 
-from fpl_fast.trainer.config_io import save_config
+from fpl_fast.trainer.config.io import save_config
+from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.run_folder import RunFolder
-from fpl_fast.trainer.trained import load_trained
+from fpl_fast.trainer.run.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import json
 import pytest
 import torch
 
-from fpl_fast.bench.contenders import NAMES, Setup
-from fpl_fast.bench.training import write_training_benchmark
+from fpl_fast.bench.training.peers import NAMES, Setup
+from fpl_fast.bench.training.timing import write_training_benchmark
 
 TINY = Setup(device="cpu", backbone="test_resnet", crop=32, batch=2, head_channels=8, low_channels=4, num_classes=5)
 
 
-def test_results_hold_every_contender(tmp_path) -> None:
+def test_results_hold_every_peer(tmp_path) -> None:
     said = []
     report = write_training_benchmark(TINY, seconds=0.1, out=tmp_path / "new", say=said.append)
     assert report.name.endswith("-train.md") and "| (c) faster than (a) |" in report.read_text()
@@ -18,8 +18,8 @@ def test_results_hold_every_contender(tmp_path) -> None:
     content = json.loads(report.with_suffix(".json").read_text())
     assert content["setup"]["rounds"] == 3 and content["setup"]["tflop_per_step"] > 0
     assert content["machine_info"]["kind"] == "cpu" and content["machine_info"]["torch"]
-    assert list(content["contenders"]) == list(NAMES) and content["step_ratios"].keys() == set(NAMES) - {"fpl"}
-    for facts in content["contenders"].values():
+    assert list(content["peers"]) == list(NAMES) and content["step_ratios"].keys() == set(NAMES) - {"fpl"}
+    for facts in content["peers"].values():
         assert facts["images_per_second"] == pytest.approx(6 / facts["step_s"])
         assert 0 < facts["loss_share"] == pytest.approx(facts["loss_s"] / facts["step_s"])
         assert facts["tflops"] == pytest.approx(content["setup"]["tflop_per_step"] / facts["step_s"])
@@ -38,6 +38,6 @@ def test_seconds_are_checked(tmp_path) -> None:
 def test_a_gpu_compiles_and_computes_in_16_bits(tmp_path) -> None:
     report = write_training_benchmark(dataclasses.replace(TINY, device="cuda", crop=64), seconds=0.1, out=tmp_path)
     content = json.loads(report.with_suffix(".json").read_text())
-    precisions = {name: facts["precision"] for name, facts in content["contenders"].items()}
+    precisions = {name: facts["precision"] for name, facts in content["peers"].items()}
     assert precisions == {name: "32-true" if name == "plain" else "bf16-mixed" for name in NAMES}
     assert content["machine_info"]["kind"] == "cuda"

@@ -1,13 +1,13 @@
 import pytest
 
-from fpl_fast.bench.contenders import NAMES
-from fpl_fast.bench.training_report import training_report
+from fpl_fast.bench.training.peers import NAMES
+from fpl_fast.bench.training.report import training_report
 
 STEP_S = {"plain": 0.9, "ce": 0.2, "torch_ce": 0.24, "fpl": 0.201}
 
 
 def measured(kind="cuda", **changes):
-    contenders = {
+    peers = {
         name: {
             "precision": "bf16-mixed",
             "images_per_second": 24 / seconds,
@@ -22,19 +22,19 @@ def measured(kind="cuda", **changes):
         }
         for name, seconds in STEP_S.items()
     }
-    contenders["fpl"].update(changes)
+    peers["fpl"].update(changes)
     return {
         "machine_info": {"device": "NVIDIA H100 80GB HBM3", "kind": kind, "torch": "2.15.0"},
         "datetime": "2026-11-24T15:00:00+00:00",
         "setup": {
             "backbone": "resnet50", "crop": 512, "num_classes": 21, "batch": 8, "tflop_per_step": 60.0, "rounds": 9,
         },
-        "contenders": contenders,
+        "peers": peers,
         "step_ratios": {name: STEP_S["fpl"] / seconds for name, seconds in STEP_S.items() if name != "fpl"},
     }  # fmt: skip
 
 
-def test_a_row_for_every_contender() -> None:
+def test_a_row_for_every_peer() -> None:
     report = training_report(measured())
     assert "# Training steps on NVIDIA H100 80GB HBM3" in report and "torch 2.15.0" in report
     row = next(line for line in report.splitlines() if line.startswith(f"| {NAMES['fpl']}"))

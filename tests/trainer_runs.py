@@ -11,6 +11,7 @@ from fpl_fast.trainer.config import (
     SyntheticData,
     TrainConfig,
 )
+from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fpl_fast.trainer.methods import METHODS
 
 STEPS = 6
@@ -23,9 +24,14 @@ def method_config(*, name="cps", **settings):
 
 
 def tiny_run(**method):
-    """Six steps of a tiny network; log and evaluation steps fall between and on the middle."""
+    """Six steps of a tiny network; log and evaluation steps fall between and on the middle.
+
+    The numbers of its normalisation are written, as in every run that has begun.
+    """
     return RunConfig(
-        data=SyntheticData(num_labelled=3, num_unlabelled=5, num_val=3, size=(32, 48)),
+        data=SyntheticData(
+            mean=IMAGENET_MEAN, std=IMAGENET_STD, num_labelled=3, num_unlabelled=5, num_val=3, size=(32, 48)
+        ),
         augment=AugmentConfig(crop=(32, 32), scales=(0.75, 1.0, 1.5)),
         model=ModelConfig(backbone="test_resnet", head_channels=8, low_channels=4),
         method=method_config(**method),

@@ -21,6 +21,8 @@ from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.backbone import pretrained_name
 from fpl_fast.trainer.models.network import build_network
+from fpl_fast.trainer.models.normalization import Normalization, normalization, own_normalization
+from fpl_fast.trainer.models.packaged_weights import packaged_weights
 
 __all__ = [
     "build_method_networks",
@@ -110,18 +112,33 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
     )
 
 
-def describe_start(config: ModelConfig, num_networks: int) -> str:
-    """Describe the weights that the networks of a run start from.
+def describe_start(config: RunConfig, num_networks: int) -> str:
+    """Describe the weights that the networks of a run start from, and the normalisation of its images.
 
     Example:
-        >>> describe_start(ModelConfig(pretrained=True), 2)
-        "2 networks start from timm's resnet50s.gluon_in1k in the backbone, from random weights elsewhere"
+        >>> describe_start(make_recipe("voc/fpl_cps_cutmix"), 2)  # doctest: +NORMALIZE_WHITESPACE
+        "2 networks start from timm's resnet50s.gluon_in1k in the backbone, from random weights elsewhere; images are
+        normalised by mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225"
     """
     networks = "1 network starts from" if num_networks == 1 else f"{num_networks} networks start from"
-    if config.weights_file is None and not config.pretrained:
-        return f"{networks} random weights"
-    source = config.weights_file or f"timm's {pretrained_name(config.backbone)}"
-    return f"{networks} {source} in the backbone, from random weights elsewhere"
+    source = _source(config.model)
+    weights = f"{source} in the backbone, from random weights elsewhere" if source else "random weights"
+    used, own = normalization(config), own_normalization(config.model)
+    text = f"{networks} {weights}; images are normalised by {_show(used)}"
+    return text if used == own or not source else f"{text}, as configured; the backbone's own is {_show(own)}"
+
+
+def _source(config: ModelConfig) -> str | None:
+    """Origin of the backbone's first weights; None if they are random."""
+    if config.weights_file is not None or not config.pretrained:
+        return config.weights_file
+    name = pretrained_name(config.backbone)
+    packaged = packaged_weights(name)
+    return f"timm's {name}" if packaged is None else f"{name} of the package {packaged.package}"
+
+
+def _show(colours: Normalization) -> str:
+    return " and ".join(f"{name} {', '.join(map(str, values))}" for name, values in colours._asdict().items())
 
 
 def without_pretraining(config: RunConfig) -> RunConfig:
@@ -140,7 +157,9 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
         ValueError: See ``make_network``.
     """
     if config.model.pretrained and config.model.weights_file is None and timm.is_model(config.model.backbone):
-        _LOGGER.info("timm's weights %s are fetched unless they are at hand", pretrained_name(config.model.backbone))
+        name = pretrained_name(config.model.backbone)
+        if packaged_weights(name) is None:
+            _LOGGER.info("timm's weights %s are fetched unless they are at hand", name)
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import fpl_fast
+from fpl_fast.trainer.config.nearest import nearest
 from fpl_fast.trainer.data.one_line import loader_fault
-from fpl_fast.trainer.nearest import nearest
 from fpl_fast.trainer.out_of_memory import explain_out_of_memory
 
 __all__ = ["StderrHandler", "main"]
@@ -16,7 +16,9 @@ __all__ = ["StderrHandler", "main"]
 # Modules of fpl_fast.trainer.commands, imported when needed: they need the extras, and most need torch, which takes
 # seconds.
 _COMMANDS = {
+    "init": "describe a folder of images and masks: lists and a configuration to train with",
     "train": "train a recipe or a configuration file, or continue a run",
+    "study": "train a grid of runs to the end, and tabulate it: the paper's tables, or your own",
     "eval": "evaluate a run",
     "predict": "segment images with a run",
     "report": "write the HTML report of a run",

@@ -22,13 +22,13 @@ from fpl_fast.trainer.build import (
     make_fabric,
     without_pretraining,
 )
-from fpl_fast.trainer.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import RunConfig, TrainConfig
+from fpl_fast.trainer.data.datasets import TrainDatasets, class_table
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.sample import ClassTable, Sample
-from fpl_fast.trainer.datasets import TrainDatasets, class_table
-from fpl_fast.trainer.inputs import read_batches
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
 from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import train_step
 
 __all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]
@@ -77,6 +77,7 @@ class DryRun(NamedTuple):
     num_unlabelled_views: int
     parameters: int  # of one network
     trained: int  # parameters that the optimiser moves, of all networks
+    checkpoint_bytes: int  # weights, buffers and momentum
     predicted: Prediction
     first_step_s: float  # with compilation and allocation
     step_s: float
@@ -140,6 +141,8 @@ def dry_run(config: RunConfig) -> DryRun:
         num_unlabelled_views=method.num_unlabelled_views,
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        checkpoint_bytes=sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
+        + sum(p.nbytes for p in method.parameters() if p.requires_grad),
         predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],

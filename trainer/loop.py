@@ -17,24 +17,25 @@ from fpl_fast.trainer.build import (
     make_fabric,
     without_pretraining,
 )
-from fpl_fast.trainer.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.config import FileData, RunConfig
-from fpl_fast.trainer.config_io import config_to_dict, flatten
+from fpl_fast.trainer.config.io import config_to_dict, flatten
+from fpl_fast.trainer.data.check import require_no_leaks
+from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
+from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.lists import Split
-from fpl_fast.trainer.data_check import require_no_leaks
-from fpl_fast.trainer.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
-from fpl_fast.trainer.inputs import read_batches
-from fpl_fast.trainer.interrupt import StopRequest
+from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
 from fpl_fast.trainer.methods import TrainingSet
-from fpl_fast.trainer.metrics import MetricsLog
-from fpl_fast.trainer.monitor import Monitor
+from fpl_fast.trainer.models.normalization import with_normalization
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
-from fpl_fast.trainer.run_folder import RunFolder
-from fpl_fast.trainer.run_lock import RunLock
-from fpl_fast.trainer.state import TrainState
+from fpl_fast.trainer.run.clock import Clock, peak_memory_mb, reset_peak_memory
+from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.run.interrupt import StopRequest
+from fpl_fast.trainer.run.lock import RunLock
+from fpl_fast.trainer.run.metrics import MetricsLog
+from fpl_fast.trainer.run.monitor import Monitor
+from fpl_fast.trainer.run.state import TrainState
 from fpl_fast.trainer.step import train_step
-from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
 
 __all__ = ["Outcome", "train"]
 
@@ -70,7 +71,7 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
         FloatingPointError: The loss is no longer finite.
     """
     with ExitStack() as at_exit:
-        trainer = _Trainer(config, folder, monitor, at_exit, resume=resume)
+        trainer = _Trainer(with_normalization(config), folder, monitor, at_exit, resume=resume)
         stop = at_exit.enter_context(StopRequest())
         try:
             return trainer.run(stop)
@@ -119,7 +120,7 @@ class _Trainer:
         if checkpoint:
             _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
         else:
-            _LOGGER.info(describe_start(config.model, len(self.method.networks)))
+            _LOGGER.info(describe_start(config, len(self.method.networks)))
         self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
         if self.log and self.state.step == 0:
             self.log.events.configuration(flatten(config_to_dict(config)))

@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
-from fpl_fast.trainer.checkpoint import random_state
+from fpl_fast.trainer.run.checkpoint import random_state
 
 __all__ = [
     "first_decides",

@@ -41,7 +41,7 @@ def _add(commands: Any, name: str, description: str, run: Callable[[argparse.Nam
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from fpl_fast.bench.audit import run_audit
+    from fpl_fast.bench.audit.table import run_audit
 
     return run_audit(check=not options.update, update=options.update)
 
@@ -77,8 +77,8 @@ def _require_replaceable(stem: Path, results: Path) -> None:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from fpl_fast.bench.contenders import default_setup
-    from fpl_fast.bench.training import write_training_benchmark
+    from fpl_fast.bench.training.peers import default_setup
+    from fpl_fast.bench.training.timing import write_training_benchmark
 
     setup = default_setup("cuda" if torch.cuda.is_available() else "cpu")
     given = {name: getattr(options, name) for name in ("backbone", "crop", "batch")}

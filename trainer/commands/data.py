@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 def _check(config: RunConfig) -> int:
     from fpl_fast.trainer.commands.data_tables import class_shares, memory_line, parts_table, step_line
     from fpl_fast.trainer.commands.progress import counting
-    from fpl_fast.trainer.data_check import examine_data
+    from fpl_fast.trainer.data.check import examine_data
 
     with counting() as progress:
         report = examine_data(config, progress)
@@ -53,10 +53,10 @@ def _check(config: RunConfig) -> int:
 
 def _pack(config: RunConfig) -> int:
     from fpl_fast.trainer.commands.progress import counting
+    from fpl_fast.trainer.data.check import read_file_splits
     from fpl_fast.trainer.data.pack_writer import write_pack
     from fpl_fast.trainer.data.sources import file_store
     from fpl_fast.trainer.data.store import Kind
-    from fpl_fast.trainer.data_check import read_file_splits
 
     splits = read_file_splits(config)
     assert isinstance(config.data, FileData)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from fpl_fast.trainer.clock import available_memory_bytes
 from fpl_fast.trainer.commands.tables import prediction_text
 from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.data.check import DataReport
 from fpl_fast.trainer.data.sample import value_ranges
-from fpl_fast.trainer.data_check import DataReport
 from fpl_fast.trainer.dry_run import prepare_run
+from fpl_fast.trainer.run.clock import available_memory_bytes
 
 __all__ = ["class_shares", "memory_line", "parts_table", "step_line"]
 

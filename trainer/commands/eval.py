@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fpl_fast.trainer.commands.console import Parser, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.folder import RunFolder
 
 __all__ = ["main"]
 
@@ -31,12 +31,12 @@ def main(arguments: list[str]) -> int:
 
     from fpl_fast.trainer.commands.progress import ProgressMonitor
     from fpl_fast.trainer.commands.tables import class_table
-    from fpl_fast.trainer.datasets import build_split
-    from fpl_fast.trainer.export import Exporter
-    from fpl_fast.trainer.own_result import differences, place_evaluation
-    from fpl_fast.trainer.recipes import published_number
-    from fpl_fast.trainer.trained import load_trained
-    from fpl_fast.trainer.validation import save_evaluation, save_samples, validate
+    from fpl_fast.trainer.data.datasets import build_split
+    from fpl_fast.trainer.evaluation.export import Exporter
+    from fpl_fast.trainer.evaluation.own_result import differences, place_evaluation
+    from fpl_fast.trainer.evaluation.trained import load_trained
+    from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
+    from fpl_fast.trainer.recipes.tables import published_number
 
     folder = RunFolder(options.run)
     run = load_trained(folder, checkpoint=options.checkpoint, changes=changes)

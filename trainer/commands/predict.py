@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fpl_fast.trainer.commands.console import Parser, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
-from fpl_fast.trainer.run_folder import RunFolder
+from fpl_fast.trainer.run.folder import RunFolder
 
 __all__ = ["main"]
 
@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
     options, changes = parser.parse_known_args(expand_short_names(arguments))
 
     from fpl_fast.trainer.commands.progress import counting
-    from fpl_fast.trainer.export import index_png, label_id_png, overlay_jpeg
-    from fpl_fast.trainer.outputs import Outputs, WrittenFiles
-    from fpl_fast.trainer.predict import find_images, predict_image, read_image
-    from fpl_fast.trainer.trained import load_trained
+    from fpl_fast.trainer.evaluation.export import index_png, label_id_png, overlay_jpeg
+    from fpl_fast.trainer.evaluation.predict import find_images, predict_image, read_image
+    from fpl_fast.trainer.evaluation.trained import load_trained
+    from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
     out = Path(options.out)
     images = find_images(options.images, skip=WrittenFiles(out))

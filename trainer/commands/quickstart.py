@@ -6,7 +6,7 @@ from pathlib import Path
 from fpl_fast.trainer.commands.console import Parser, out_console
 from fpl_fast.trainer.config import RunConfig, SyntheticData
 from fpl_fast.trainer.recipes import make_recipe
-from fpl_fast.trainer.run_folder import RunFolder, free_path
+from fpl_fast.trainer.run.folder import RunFolder, free_path
 
 __all__ = ["main"]
 

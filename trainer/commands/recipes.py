@@ -7,10 +7,11 @@ from rich import box
 from rich.table import Table
 
 from fpl_fast.trainer.commands.console import Parser, out_console
-from fpl_fast.trainer.nearest import nearest
-from fpl_fast.trainer.published import PARTITIONS
-from fpl_fast.trainer.recipes import DATA_SUMMARIES, METHOD_SUMMARIES, Cell, grid, recipe_names
-from fpl_fast.trainer.schedule import num_labelled
+from fpl_fast.trainer.config.nearest import nearest
+from fpl_fast.trainer.recipes import DATA_SUMMARIES, METHOD_SUMMARIES, recipe_names
+from fpl_fast.trainer.recipes.published import PARTITIONS
+from fpl_fast.trainer.recipes.schedule import num_labelled
+from fpl_fast.trainer.recipes.tables import Cell, grid
 
 __all__ = ["main"]
 

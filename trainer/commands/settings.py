@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fpl_fast.trainer.config import RunConfig
-from fpl_fast.trainer.config_io import load_config, override_config
+from fpl_fast.trainer.config.io import load_config, override_config
 from fpl_fast.trainer.recipes import make_recipe
 
 __all__ = ["expand_short_names", "read_config", "take_options"]

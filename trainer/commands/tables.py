@@ -7,7 +7,7 @@ from rich.table import Table
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.dry_run import DryRun, Prediction
 
-__all__ = ["class_table", "dry_run_table", "prediction_text"]
+__all__ = ["class_table", "dry_run_table", "duration_text", "prediction_text"]
 
 
 def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Table:
@@ -43,7 +43,8 @@ def dry_run_table(config: RunConfig, result: DryRun) -> Table:
         "a step": f"{train.batch_labelled} labelled{unlabelled} images of {height} x {width}, {train.precision}",
         "iterations": f"{train.steps}",
         "seconds a step": f"{result.step_s:.3g}; the first, with compilation, {result.first_step_s:.3g}",
-        "expected": f"{_duration(train.steps * result.step_s)}, besides reading images and {evaluations} evaluations",
+        "expected": f"{duration_text(train.steps * result.step_s)}, besides reading images and {evaluations} "
+        "evaluations",
         "memory": f"{result.peak_memory_mb / 1e3:.2f} GB at most, {counted}",
         "predicted": prediction_text(result.predicted),
     }.items():
@@ -59,7 +60,7 @@ def prediction_text(predicted: Prediction) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Format seconds with the two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

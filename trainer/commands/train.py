@@ -6,8 +6,8 @@ from pathlib import Path
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.commands.settings import read_config, take_options
 from fpl_fast.trainer.config import PublicData, RunConfig
-from fpl_fast.trainer.run_folder import RunFolder, free_path
-from fpl_fast.trainer.same_run import require_same_run
+from fpl_fast.trainer.run.folder import RunFolder, free_path
+from fpl_fast.trainer.run.same_run import require_same_run
 
 __all__ = ["main", "run_training"]
 

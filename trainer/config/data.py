@@ -21,13 +21,14 @@ __all__ = [
 class DataConfig:
     """Settings of every data set: the colours that normalise it."""
 
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    """Mean of red, green and blue, in units of full scale (ImageNet's, as torchvision states them)."""
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    """Standard deviation of red, green and blue, in units of full scale."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue, in units of full scale; null is the mean that the weights of the backbone were
+    trained with, or ImageNet's for random weights. A run stores its numbers."""
+    std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, in units of full scale; null as for the mean."""
 
     def __post_init__(self) -> None:
-        require(min(self.std) > 0, "data.std", "> 0", self.std)
+        require(self.std is None or min(self.std) > 0, "data.std", "> 0", self.std)
 
 
 @config_class
@@ -81,7 +82,11 @@ class FileData(DataConfig):
 
 @config_class
 class FolderData(FileData):
-    """Images, index-PNG labels and list files in a folder; unlabelled images need no label files."""
+    """Images, index-PNG labels and list files in a folder; unlabelled images need no label files.
+
+    A folder may stand in place of a list file, for all images in it: {} of the labels then stands for the path of an
+    image below that folder, without suffix.
+    """
 
     kind: Literal["folder"] = "folder"
     """Names the kind of data set; fixed by the recipe."""
@@ -90,15 +95,15 @@ class FolderData(FileData):
     labels: str = "labels/train/{}.png"
     """Path of a training label, an 8-bit index PNG of the image's size."""
     labelled: str = "lists/labelled.txt"
-    """List file of the images trained on with their labels."""
+    """List file, or folder, of the images trained on with their labels."""
     unlabelled: str = "lists/unlabelled.txt"
-    """List file of the images trained on without labels."""
+    """List file, or folder, of the images trained on without labels."""
     val_images: str = "images/val/{}.jpg"
     """Path of a validation image."""
     val_labels: str = "labels/val/{}.png"
     """Path of a validation label."""
     val: str = "lists/val.txt"
-    """List file of the validation images."""
+    """List file, or folder, of the validation images."""
     num_classes: int = 11
     """Number of classes; labels run from 0 to num_classes - 1."""
     label_ignore: tuple[int, ...] = ()

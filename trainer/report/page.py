@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from fpl_fast.trainer.report.classes import classes, confusion
+from fpl_fast.trainer.report.document import document
 from fpl_fast.trainer.report.evaluations import other_evaluations
 from fpl_fast.trainer.report.pictures import pictures
 from fpl_fast.trainer.report.run import Run, read_run
-from fpl_fast.trainer.report.style import STYLE
 from fpl_fast.trainer.report.summary import comparison, curves, header
 from fpl_fast.trainer.report.text import missing
 
@@ -52,13 +52,7 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
             _details(run),
         ]
     )
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{html.escape(run.name)} · fpl-fast</title>\n<style>\n{STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    page = document(run.name, body)
     path = run.path / "report.html"
     if path.is_file() and b"fpl-fast</title>" not in path.read_bytes():
         raise ValueError(f"{path}: must be a report that fpl-fast wrote, got another page: move it elsewhere")

@@ -1,0 +1,1 @@
+"""Offline audit of the kernels, from their compiled code."""

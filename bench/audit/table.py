@@ -1,0 +1,221 @@
+"""Offline audit of the kernels: counts from their compiled code, without a GPU.
+
+Every case is compiled for its target and disassembled; the table holds registers, spills, instructions per pixel by
+pipe, access widths and, from these and the data sheets, a predicted fraction of the memory roofline. Predicted means
+that nothing was timed. ``fpl-fast bench audit`` compares the table with the committed baseline.
+"""
+
+import concurrent.futures
+import itertools
+import json
+import multiprocessing
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import triton
+
+from fpl_fast.bench.audit.sass import access_bits, disassemble, pixel_path, whole_path
+from fpl_fast.bench.audit.sources import TARGETS, Case, kernel_source
+from fpl_fast.kernels.configs import UpsampledConfig
+
+BASELINE = Path(__file__).with_name("baseline.json")
+TOLERANCE = 0.03  # relative growth of a count that the check allows
+PIPES = ("alu", "fma", "mufu", "lsu", "other")
+UPSAMPLED_ROWS = 4  # high-resolution rows of a cell, over which the work of a cell is spread: upsampling by 4
+
+
+class Device(NamedTuple):
+    """Rates of a GPU, from its data sheet (clock: sustained; memory: about what a large copy reaches)."""
+
+    name: str
+    multiprocessors: int
+    clock_ghz: float
+    memory_gbps: float
+    lanes: dict[str, int]  # per multiprocessor and clock; "issue": four warp instructions
+
+
+DEVICES = {
+    "sm_80": Device("A100", 108, 1.41, 1550, {"issue": 128, "fma": 64, "alu": 64, "mufu": 16, "lsu": 32}),
+    "sm_90": Device("H100", 132, 1.7, 3000, {"issue": 128, "fma": 128, "alu": 64, "mufu": 16, "lsu": 32}),
+}
+
+
+class Row(NamedTuple):
+    """Counts of one compiled case, per pixel; None where the target's disassembly is not read."""
+
+    case: Case
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    instructions: float | None  # fast path: no pixel of the block has a tie at the cut or more than three positives
+    slow_instructions: float | None  # every path of the kernel once
+    pipes: dict[str, float] | None  # of the fast path
+    load_bits: int | None
+    store_bits: int | None
+    compute_over_memory: float | None  # predicted time of the busiest pipe over the predicted time of the memory
+
+    @property
+    def predicted_roofline(self) -> float | None:
+        """Predicted fraction of the memory bandwidth that the kernel can reach."""
+        return None if self.compute_over_memory is None else min(1.0, 1 / self.compute_over_memory)
+
+
+def default_cases() -> list[Case]:
+    """Cases of the committed table: Cityscapes, VOC and ADE20K class counts."""
+    full = itertools.product((19, 21, 150), ("bf16", "fp32"), ("nchw", "channels_last"), (True, False), TARGETS)
+    lean = [Case(classes, "bf16", "nchw", True, target, stats=False) for classes in (19, 21) for target in TARGETS]
+    upsampled = [
+        Case(classes, "bf16", "nchw", capped, target, "upsampled")
+        for classes in (19, 21)
+        for capped in (True, False)
+        for target in TARGETS
+    ]
+    others = [
+        Case(19, "bf16", "nchw", True, target, "upsampled", cutmix=cutmix, stats=stats)
+        for cutmix, stats in ((False, False), (True, True))
+        for target in TARGETS
+    ]
+    return [*(Case(*case) for case in full), *lean, *upsampled, *others]
+
+
+def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
+    """Compile and count the cases, in the given order, on ``num_workers`` processes."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise RuntimeError("the audit compiles kernels: run it without TRITON_INTERPRET=1")
+    if num_workers <= 1:
+        return [audit_case(case) for case in cases]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+        return list(pool.map(audit_case, cases))
+
+
+def audit_case(case: Case) -> Row:
+    """Compile one case and count its instructions and resources."""
+    config = case.config
+    compiled = triton.compile(
+        kernel_source(case),
+        target=TARGETS[case.target],
+        options={"num_warps": config.num_warps, "enable_fp_fusion": True},
+    )
+    if case.target not in DEVICES:
+        assembly = compiled.asm["amdgcn"]
+        registers, spills = (
+            int(re.findall(rf"\.{key}:\s*(\d+)", assembly)[0]) for key in ("vgpr_count", "vgpr_spill_count")
+        )
+        return Row(case, registers, 4 * spills, compiled.metadata.shared, None, None, None, None, None, None)
+    instructions, resources = disassemble(compiled.asm["cubin"])
+    row = Row(
+        case=case,
+        registers=resources.registers,
+        spill_bytes=resources.stack_bytes,
+        shared_bytes=compiled.metadata.shared,
+        instructions=None,
+        slow_instructions=None,
+        pipes=None,
+        load_bits=access_bits(instructions, "LDG"),
+        store_bits=access_bits(instructions, "STG"),
+        compute_over_memory=None,
+    )
+    if case.cutmix:  # the path of a pixel depends on the mask
+        return row
+    spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else None
+    per_pixel = 32 * config.num_warps / config.block
+    fast, every = (
+        {pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES}
+        for counts in (pixel_path(instructions, spread), whole_path(instructions, spread))
+    )
+    return row._replace(
+        instructions=round(sum(fast.values()), 1),
+        slow_instructions=round(sum(every.values()), 1),
+        pipes=fast,
+        compute_over_memory=_compute_over_memory(case, fast),
+    )
+
+
+def regressions(rows: list[Row], baseline: list[Row]) -> list[str]:
+    """Describe each row that is worse than its baseline by more than the tolerance or is missing from it, in a line."""
+    known = {row.case: row for row in baseline}
+    lines = []
+    for row in rows:
+        if row.case not in known:
+            lines.append(f"{row.case}: not in the baseline")
+            continue
+        for field in ("registers", "spill_bytes", "instructions", "slow_instructions"):
+            now, before = getattr(row, field), getattr(known[row.case], field)
+            if now is not None and now > before * (1 + TOLERANCE):
+                lines.append(f"{row.case}: {field} {before} -> {now}")
+    return lines
+
+
+def render(rows: list[Row]) -> str:
+    """Render the table in Markdown."""
+    header = "case | regs | spill B | smem B | instr/px | slow | " + " | ".join(PIPES)
+    header += " | load bits | store bits | predicted compute/memory | predicted roofline"
+    lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
+    for row in rows:
+        pipes = [row.pipes[pipe] for pipe in PIPES] if row.pipes else [None] * len(PIPES)
+        roofline = None if row.predicted_roofline is None else f"{row.predicted_roofline:.0%}"
+        cells = [
+            str(row.case),
+            row.registers,
+            row.spill_bytes,
+            row.shared_bytes,
+            row.instructions,
+            row.slow_instructions,
+        ]
+        cells += [*pipes, row.load_bits, row.store_bits, row.compute_over_memory, roofline]
+        lines.append("| " + " | ".join("-" if cell is None else str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def save(rows: list[Row], path: Path) -> None:
+    """Write rows as JSON, one line each for readable diffs, with the compiler's version."""
+    lines = [json.dumps(row._asdict() | {"case": row.case._asdict()}) for row in rows]
+    path.write_text(f'{{"triton": "{triton.__version__}", "rows": [\n' + ",\n".join(lines) + "\n]}\n")
+
+
+def load(path: Path) -> tuple[list[Row], str]:
+    """Read rows that ``save`` wrote, and the version of Triton that compiled them."""
+    content = json.loads(path.read_text())
+    return [Row(**(row | {"case": Case(**row["case"])})) for row in content["rows"]], content["triton"]
+
+
+def run_audit(check: bool, update: bool = False) -> int:
+    """Audit the default cases and write the table to standard output.
+
+    Args:
+        check: compare with the committed baseline.
+        update: replace the committed baseline.
+
+    Returns:
+        Exit status: 1 if the check finds a row worse than its baseline.
+    """
+    rows = audit(default_cases())
+    sys.stdout.write(render(rows) + "\n")
+    worse = []
+    if check:
+        baseline, version = load(BASELINE)
+        worse = regressions(rows, baseline)
+        sys.stdout.writelines(f"worse: {line}\n" for line in worse)
+        if version != triton.__version__:
+            sys.stdout.write(f"the baseline is of triton {version}, this is {triton.__version__}\n")
+    if update:
+        save(rows, BASELINE)
+    return 1 if worse else 0
+
+
+def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
+    """Divide the time of the busiest pipe, or of instruction issue, by the time of the bytes that must move."""
+    device = DEVICES[case.target]
+    num_bytes: float = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
+    if isinstance(case.config, UpsampledConfig):
+        strip = case.config.strip_cells
+        buffer = 2 * 4 * case.num_classes * (strip + 1) / strip / UPSAMPLED_ROWS  # float32, written and read back
+        num_bytes = num_bytes / UPSAMPLED_ROWS**2 + buffer
+    memory_ps = num_bytes / device.memory_gbps * 1000
+    counts = pipes | {"issue": sum(pipes.values())}
+    clocks = max(counts[pipe] / lanes for pipe, lanes in device.lanes.items())  # per pixel and multiprocessor
+    return round(clocks / (device.multiprocessors * device.clock_ghz) * 1000 / memory_ps, 3)

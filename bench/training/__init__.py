@@ -1,0 +1,1 @@
+"""Benchmark of whole training steps."""

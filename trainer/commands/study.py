@@ -1,0 +1,150 @@
+"""``fpl-fast study``."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.settings import expand_short_names
+from fpl_fast.trainer.config.plain_yaml import load_yaml
+
+if TYPE_CHECKING:
+    from fpl_fast.trainer.study.grid import Study
+    from fpl_fast.trainer.study.state import StudyFolder
+
+__all__ = ["main"]
+
+_DESCRIPTION = """
+Train every run of STUDY that is not done, and write its table. STUDY is a YAML file (docs/studies.md), voc-table or
+city-table. Options of fpl-fast train, such as --data-root D or --train.steps 300, hold for all runs. The same command
+goes on after a stop, a kill, or an extension of the file.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Train the runs of a study, or predict what they need, or write the results so far."""
+    parser = Parser("fpl-fast study", _DESCRIPTION)
+    parser.add_argument("study", metavar="STUDY", help="YAML file or name")
+    parser.add_argument("--out", metavar="DIR", help="folder of the study; default studies/NAME")
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 in place of the study's own")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time; default: one for each GPU (or "
+                        "--devices of them), for every two cores, or all on a cluster")  # fmt: skip
+    parser.add_argument("--devices", type=int, metavar="N", default=1, help="GPUs of a run; several through torchrun, "
+                        "0 for a cluster without")  # fmt: skip
+    parser.add_argument("--cluster", choices=["local", "slurm"], default="local", help="where to run")
+    parser.add_argument(
+        "--cluster-option", metavar="KEY=VALUE", action="append", default=[],
+        help="parameter of submitit, such as slurm_partition=gpu or timeout_min=600; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="predict hours, memory and disk from steps on noise")
+    parser.add_argument("--results", action="store_true", help="write the results so far and train nothing")
+    options, overrides = parser.parse_known_args(arguments)
+    for name, least in (("seeds", 1), ("jobs", 1), ("devices", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be at least {least}, got {value}")
+
+    from fpl_fast.trainer.study.grid import read_study
+    from fpl_fast.trainer.study.state import StudyFolder
+
+    study = read_study(options.study, overrides=expand_short_names(overrides), seeds=options.seeds)
+    folder = StudyFolder(options.out or Path("studies") / study.name)
+    if options.dry_run:
+        return _predict(study, folder, options)
+    if options.results and not folder.lock.is_file():
+        raise ValueError(f"--results must be of a study that has begun, got no study in {str(folder.path)!r}")
+    folder.create(study)
+    if options.results:
+        return _conclude(study, folder, failed={})
+    return _train(study, folder, options, shlex.join(["fpl-fast", "study", *arguments]))
+
+
+def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, command: str) -> int:
+    from fpl_fast.trainer.commands.study_table import StudyMonitor
+    from fpl_fast.trainer.run.interrupt import StopRequest
+    from fpl_fast.trainer.run.lock import RunLock
+    from fpl_fast.trainer.study.launch import Launcher
+    from fpl_fast.trainer.study.queue import run_study
+
+    gpus = _gpus() if options.cluster == "local" and options.devices else ()
+    if gpus and options.devices > len(gpus):
+        raise ValueError(f"--devices must be at most the number of GPUs here, {len(gpus)}, got {options.devices}")
+    jobs = _jobs(options, len(gpus), len(study.trials))
+    with RunLock(folder.lock), StopRequest() as stop, StudyMonitor(study) as monitor:
+        launcher = Launcher(
+            folder.jobs,
+            cluster=options.cluster,
+            devices=options.devices if gpus or options.cluster != "local" else 0,
+            options=_cluster_options(options.cluster_option),
+        )
+        snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=monitor.show)
+    code = _conclude(study, folder, failed=snapshot.failed)
+    if stop.signal is not None:
+        out_console().print(f"stopped; continue with: {command}")
+        return 128 + stop.signal
+    return code
+
+
+def _gpus() -> tuple[int, ...]:
+    """Numbers of the GPUs that this process may use."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not visible:
+        return tuple(range(torch.cuda.device_count()))
+    if not all(number.strip().isdecimal() for number in visible.split(",")):
+        raise ValueError(f"CUDA_VISIBLE_DEVICES must be numbers for a study, got {visible!r}")
+    return tuple(int(number) for number in visible.split(","))
+
+
+def _jobs(options: argparse.Namespace, num_gpus: int, num_trials: int) -> int:
+    """Runs at the same time."""
+    if options.jobs is not None:
+        return int(options.jobs)
+    if options.cluster != "local":
+        return num_trials
+    return num_gpus // options.devices if num_gpus else max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def _cluster_options(given: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for option in given:
+        key, equals, value = option.partition("=")
+        if not (key and equals):
+            raise ValueError(f"--cluster-option must be KEY=VALUE, got {option!r}")
+        found[key] = load_yaml(value)
+    return found
+
+
+def _predict(study: "Study", folder: "StudyFolder", options: argparse.Namespace) -> int:
+    from fpl_fast.trainer.commands.progress import counting
+    from fpl_fast.trainer.commands.study_table import estimate_table
+    from fpl_fast.trainer.study.estimate import estimate
+
+    gpus = _gpus()
+    states = {trial.name: folder.state(trial) for trial in study.trials}
+    with counting() as count:
+        estimates, device = estimate(study, states, count("kinds of runs"))
+    jobs = _jobs(options, len(gpus), len(study.trials))
+    out_console().print(estimate_table(estimates, device, jobs))
+    return 0
+
+
+def _conclude(study: "Study", folder: "StudyFolder", *, failed: Mapping[str, str]) -> int:
+    """Write the results and print them; 1 if a run has failed."""
+    from fpl_fast.trainer.commands.study_table import scores_table
+    from fpl_fast.trainer.study.queue import Snapshot
+    from fpl_fast.trainer.study.results import write_results
+
+    states = {trial.name: folder.state(trial) for trial in study.trials}
+    snapshot = Snapshot(states, failed, ())
+    write_results(study, folder, snapshot)
+    console = out_console()
+    console.print(scores_table(study, snapshot))
+    for name, line in failed.items():
+        console.print(f"{name} failed: {line} ({folder.logs / name}.txt)")
+    console.print(f"results: {folder.path / 'study.md'}, {folder.path / 'study.html'}")
+    return 1 if failed else 0

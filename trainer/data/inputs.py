@@ -1,0 +1,173 @@
+"""From data sets to the batches of a method."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fpl_fast.trainer.config import CutMixPart, PairedCutMixPart, PastePart, RunConfig
+from fpl_fast.trainer.data.cutmix import cutmix_masks
+from fpl_fast.trainer.data.datasets import TrainDatasets
+from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.data.one_line import in_one_line
+from fpl_fast.trainer.data.stream import SampleStream, make_loader
+from fpl_fast.trainer.data.transforms import Augmentation, normalize
+from fpl_fast.trainer.methods import Batch, View
+from fpl_fast.trainer.models.normalization import normalization
+
+__all__ = ["read_batches"]
+
+
+def read_batches(
+    config: RunConfig,
+    datasets: TrainDatasets,
+    *,
+    num_unlabelled_views: int,
+    device: torch.device,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    donors: DonorQueue | None = None,
+    paste: bool = False,
+) -> Iterator[Batch]:
+    """The batches of steps ``start_step`` ... ``config.train.steps - 1``, on the device, normalised.
+
+    A step's batch depends on the seed and the step alone, not on where the run was resumed, the number of loader
+    workers, or (taken over all processes) the number of processes.
+
+    Args:
+        config: The run.
+        datasets: What to read.
+        num_unlabelled_views: Views of unlabelled images a step, as the method asks.
+        device: Where batches go.
+        start_step: Step of the first batch.
+        rank: Of this process.
+        world_size: Number of processes, of which the batch sizes are multiples.
+        donors: Chooses the images of the second unlabelled view. What it chooses depends on the training so far.
+        paste: Whether batches hold labelled images to paste from.
+    """
+    pinned = device.type == "cuda"
+    method = config.method
+    mixed = num_unlabelled_views == 2 and donors is None
+    same = mixed and isinstance(method, PairedCutMixPart) and method.partner == "same"
+    loaders = [
+        make_loader(
+            stream,
+            batch // world_size,
+            start_step=start_step,
+            num_steps=config.train.steps - start_step,
+            rank=rank,
+            world_size=world_size,
+            num_workers=config.train.workers,
+            pin_memory=pinned,
+            donors=donors if view == 2 else None,
+        )
+        for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, same=same, paste=paste))
+    ]
+    seeds = _seeds(config.train.seed)
+    shown = slice(rank * config.train.batch_unlabelled // world_size, None)
+
+    def batches() -> Iterator[Batch]:
+        with torch.random.fork_rng(devices=[]):  # each new iterator draws a seed, which a resumed run must not notice
+            iterators = [iter(loader) for loader in loaders]
+        for step, items in enumerate(in_one_line(zip(*iterators, strict=True)), start=start_step):
+            labelled = _to_view(items[0], config, device, with_label=True)
+            sources = _to_view(items[-1], config, device, with_label=True) if paste else None
+            unlabelled = tuple(
+                _to_view(item, config, device, with_label=False) for item in items[1 : 1 + num_unlabelled_views]
+            )
+            mask = None
+            if num_unlabelled_views == 2:
+                assert isinstance(method, CutMixPart)
+                rng = np.random.default_rng([seeds.mask, step])
+                masks = cutmix_masks(
+                    config.train.batch_unlabelled,
+                    config.augment.crop,
+                    rng,
+                    num_boxes=method.mix_boxes,
+                    area_range=method.mix_area,
+                )
+                mask = masks[shown][: len(unlabelled[0].image)]
+                if pinned:  # a copy from pageable memory would wait for the device
+                    mask = mask.pin_memory()
+                mask = mask.to(device, non_blocking=True)
+            (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
+            yield Batch(labelled, unlabelled, mask, sources, int(seed))
+
+    return batches()
+
+
+def _streams(
+    config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int, *, same: bool, paste: bool
+) -> list[tuple[SampleStream, int]]:
+    """The labelled stream, the unlabelled ones and that of images to paste from, each with its images a step.
+
+    With ``same`` both unlabelled streams have one order, that of the first epoch again and again.
+    """
+    augment, seeds = config.augment, _seeds(config.train.seed)
+    augmentation = Augmentation(
+        augment.crop,
+        augment.scales,
+        augment.flip,
+        pad_label=config.data.ignore_index if augment.pad_label == "ignore" else 0,
+        scale_range=augment.scale_range,
+    )
+    x_seeds: dict[str, Any] = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
+    if num_unlabelled_views == 0:
+        return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
+    assert datasets.unlabelled is not None
+    length = max(len(datasets.labelled), len(datasets.unlabelled))
+    x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
+    unlabelled = [
+        SampleStream(
+            datasets.unlabelled,
+            augmentation,
+            epoch_length=length,
+            order_seed=seeds.order_u if same else seeds.order_u + 1 + view,
+            augment_seed=(seeds.augment_u, seeds.augment_partner)[view],
+            reshuffle=not same,
+        )
+        for view in range(num_unlabelled_views)
+    ]
+    streams = [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
+    if paste:
+        assert isinstance(config.method, PastePart)
+        source = SampleStream(
+            datasets.labelled,
+            replace(augmentation, pad_label=config.data.ignore_index, scale_range=config.method.paste_scales),
+            order_seed=seeds.order_paste,
+            augment_seed=seeds.augment_paste,
+            blank=1 - config.method.paste_probability,
+        )
+        streams.append((source, config.train.batch_labelled))
+    return streams
+
+
+class _Seeds(NamedTuple):
+    """Independent seeds of all that is random in the batches."""
+
+    order_x: int
+    order_u: int
+    augment_x: int
+    augment_u: int
+    augment_partner: int
+    mask: int
+    order_paste: int
+    augment_paste: int
+    method: int
+
+
+def _seeds(seed: int) -> _Seeds:
+    return _Seeds(*map(int, np.random.SeedSequence(seed).generate_state(len(_Seeds._fields))))
+
+
+def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
+    """A loader's batch on the device."""
+    image, valid = item["image"].to(device, non_blocking=True), item["valid"].to(device, non_blocking=True)
+    if config.train.channels_last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    label = item["label"].to(device, non_blocking=True).long() if with_label else None
+    index, wanted = (item[name].to(device, non_blocking=True) if name in item else None for name in ("index", "wanted"))
+    return View(normalize(image, valid, *normalization(config)), valid, label, index, wanted)

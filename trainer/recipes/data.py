@@ -1,0 +1,114 @@
+"""Settings of each data set, by the method whose setting it is: data, augmentation, network, optimiser, evaluation."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from fpl_fast.trainer.config import (
+    AugmentConfig,
+    CityscapesData,
+    EvalConfig,
+    FolderData,
+    MethodConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    SyntheticData,
+    TrainConfig,
+    VocData,
+)
+
+__all__ = ["DATA", "DataRecipe"]
+
+
+class DataRecipe(NamedTuple):
+    """A data set of the recipes."""
+
+    summary: str
+    settings: Mapping[str, Callable[[MethodConfig], RunConfig]]
+    """By name; the first serves methods whose own setting is missing."""
+
+
+def _synthetic(method: MethodConfig) -> RunConfig:
+    """Run for two CPU cores: tiny images, tiny networks from scratch, and a learning rate that suits them.
+
+    Networks without ImageNet weights start with poor targets, which have half the weight that they have on VOC.
+    """
+    return RunConfig(
+        data=SyntheticData(),
+        augment=AugmentConfig(crop=(64, 96), scales=(0.75, 1.0, 1.5)),
+        model=ModelConfig(backbone="test_resnet", head_channels=64, low_channels=24),
+        method=method,
+        optim=OptimConfig(lr=0.05),
+        train=TrainConfig(steps=600, batch_labelled=4, batch_unlabelled=4, workers=0, threads=1),
+        eval=EvalConfig(every=200),
+    )
+
+
+def _folder(method: MethodConfig) -> RunConfig:
+    r"""Run on images, labels and lists in the default layout of FolderData, with the numbers of CPS on VOC.
+
+    CamVid with an eighth of its labels, on a small network::
+
+        fpl-fast train folder/fpl_cps_cutmix --data.root camvid --data.labelled lists/labelled_1_8.txt \
+            --data.unlabelled lists/unlabelled_1_8.txt --data.label_ignore [11] \
+            --model.backbone resnet18 --augment.crop [256,256] --train.steps 5000
+    """
+    return RunConfig(data=FolderData(), model=ModelConfig(pretrained=True), method=method)
+
+
+def _voc_cps(method: MethodConfig) -> RunConfig:
+    """CPS on PASCAL VOC as FPL ran it: weight decay for eight processes, images padded to 512 x 512."""
+    return RunConfig(
+        data=VocData(),
+        augment=AugmentConfig(crop=(512, 512)),
+        model=ModelConfig(pretrained=True),
+        method=method,
+        optim=OptimConfig(weight_decay=8e-4),
+        train=TrainConfig(precision="bf16-mixed"),
+        eval=EvalConfig(protocol="cps", window=(512, 512)),
+    )
+
+
+def _city_cps(method: MethodConfig) -> RunConfig:
+    """CPS on Cityscapes: eight processes, OHEM, windows of 800 x 800."""
+    return RunConfig(
+        data=CityscapesData(),
+        augment=AugmentConfig(crop=(800, 800)),
+        model=ModelConfig(pretrained=True),
+        method=dataclasses.replace(method, sup_loss="ohem"),
+        optim=OptimConfig(weight_decay=8e-4),
+        train=TrainConfig(precision="bf16-mixed", workers=4),
+        eval=EvalConfig(protocol="cps", window=(800, 800)),
+    )
+
+
+def _voc_ael(method: MethodConfig) -> RunConfig:
+    """AEL on PASCAL VOC: eight processes of two labelled images and one mixed one; whole images to evaluate."""
+    return dataclasses.replace(_ael(method, crop=513), data=VocData(), eval=EvalConfig(protocol="whole"))
+
+
+def _city_ael(method: MethodConfig) -> RunConfig:
+    """AEL on Cityscapes: windows of 769 x 769 whose probabilities are averaged."""
+    return dataclasses.replace(
+        _ael(method, crop=769, workers=4), data=CityscapesData(), eval=EvalConfig(protocol="ael", window=(769, 769))
+    )
+
+
+def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
+    """Settings of AEL that both data sets share: network, optimiser, batches, continuous scales, OHEM."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0)),
+        model=ModelConfig(head="ael", output_stride=8, pretrained=True),
+        method=dataclasses.replace(method, sup_loss="ohem", ohem_min_kept=100_000, ohem_group=2),
+        optim=OptimConfig(lr=0.00125, head_lr_scale=10.0, weight_decay=8e-4, decay_all=True),
+        train=TrainConfig(batch_labelled=16, batch_unlabelled=8, precision="bf16-mixed", workers=workers),
+    )
+
+
+DATA = {
+    "synthetic": DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
+    "folder": DataRecipe("your images, index-PNG labels and list files", {"cps": _folder}),
+    "voc": DataRecipe("PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps, "ael": _voc_ael}),
+    "city": DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael}),
+}

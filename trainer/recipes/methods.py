@@ -1,0 +1,84 @@
+"""Settings of each method, and the numbers that its tables have for a data set."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fpl_fast.trainer.config import MethodConfig
+from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
+from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
+from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
+from fpl_fast.trainer.methods.supervised import SupervisedConfig
+
+__all__ = ["METHODS", "MethodRecipe"]
+
+Numbers = dict[str, Any]
+
+
+class MethodRecipe(NamedTuple):
+    """A method of the recipes."""
+
+    summary: str
+    method: MethodConfig
+    setting: str = "cps"
+    """Method whose data handling, network, optimiser and schedule it is published with."""
+    numbers: Mapping[str, Numbers] = {}
+    """By data set: settings of the method in its tables."""
+
+
+_STREET = (0, 1, 3, 4, 5)  # sky, building, road, pavement, tree: the classes that AEL leaves out on Cityscapes
+
+_CONCAVE: Numbers = {"weighting": "concave"}
+_WEIGHED: dict[str, Numbers] = {
+    "synthetic": _CONCAVE,
+    "city": _CONCAVE,
+}  # pixel weights of the fuzzy positive loss outside AEL
+_PLAIN: dict[str, Numbers] = {
+    "synthetic": {"unsup_weight": 0.75} | _CONCAVE,
+    "folder": {"unsup_weight": 1.5},
+    "voc": {"unsup_weight": 1.5},
+    "city": {"unsup_weight": 6.0} | _CONCAVE,
+}
+_MIXED: dict[str, Numbers] = {
+    "synthetic": {"unsup_weight": 0.5} | _CONCAVE,
+    "city": {"unsup_weight": 5.0} | _CONCAVE,
+}
+_CUTMIX_SEG: Numbers = {
+    "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97, "ignore_padding": True, "divide_by_all": True,
+}  # fmt: skip
+_AEL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
+_AEL_VOC: Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
+_AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
+_AEL_STREET: Numbers = {"paste_exclude": _STREET}
+# As AEL on PASCAL VOC: without the gate, an early teacher's errors would become labels and reinforce themselves.
+_SURE: Numbers = {"confidence_threshold": 0.7}
+
+METHODS = {
+    "supervised": MethodRecipe("labelled images only", SupervisedConfig()),
+    "mean_teacher": MethodRecipe("Mean Teacher", MeanTeacherConfig(loss="mse", unsup_weight=100.0), numbers=_WEIGHED),
+    "fpl_mean_teacher": MethodRecipe(
+        "fuzzy positives in Mean Teacher", MeanTeacherConfig(loss="fpl"), numbers=_WEIGHED
+    ),
+    "cutmix_seg": MethodRecipe("CutMix-Seg", CutMixSegConfig(loss="mse", **_CUTMIX_SEG), numbers=_WEIGHED),
+    "fpl_cutmix_seg": MethodRecipe(
+        "fuzzy positives in CutMix-Seg", CutMixSegConfig(loss="fpl", **_CUTMIX_SEG), numbers=_WEIGHED
+    ),
+    "cps": MethodRecipe("cross pseudo supervision", CpsConfig(loss="ce", cutmix=False), numbers=_PLAIN),
+    "fpl_cps": MethodRecipe(
+        "fuzzy positives in cross pseudo supervision", CpsConfig(loss="fpl", cutmix=False), numbers=_PLAIN
+    ),
+    "cps_cutmix": MethodRecipe("cross pseudo supervision with CutMix", CpsConfig(loss="ce"), numbers=_MIXED),
+    "fpl_cps_cutmix": MethodRecipe("fuzzy positives in CPS with CutMix", CpsConfig(loss="fpl"), numbers=_MIXED),
+    "ael": MethodRecipe(
+        "Adaptive Equalization Learning",
+        AelConfig(loss="ce", **_AEL),
+        "ael",
+        {"synthetic": _AEL_STREET | _SURE, "folder": _SURE, "voc": _AEL_VOC | _SURE, "city": _AEL_CITY},
+    ),
+    "fpl_ael": MethodRecipe(
+        "fuzzy positives in AEL",
+        AelConfig(loss="fpl", **_AEL),
+        "ael",
+        {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
+    ),
+}

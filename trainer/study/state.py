@@ -1,0 +1,114 @@
+"""State of a study's runs, read from their folders: nothing else is remembered, so nothing can disagree."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.run.same_run import require_same_run
+from fpl_fast.trainer.study.grid import Study, Trial
+from fpl_fast.trainer.writing.json_text import read_records
+
+__all__ = ["StudyFolder", "TrialState"]
+
+
+class TrialState(NamedTuple):
+    """State of a run of a study."""
+
+    phase: Literal["waiting", "running", "done"]
+    step: int
+    """Last step that was logged."""
+    miou: float | None
+    """After the last step, in [0, 1]; None before."""
+    seconds: float
+    """Of training, as logged."""
+    curve: tuple[tuple[int, float], ...]
+    """Step and mIoU of every evaluation."""
+
+
+class StudyFolder:
+    """Files of a study.
+
+    ``runs/NAME``, a run folder for each trial, ``configs/NAME.yaml``, from which it is trained, ``logs/NAME.txt``, the
+    output of its process, ``jobs``, the files of the launcher, ``study.lock``, and the results: ``runs.csv``,
+    ``cells.csv``, ``study.md``, ``study.html``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.runs = self.path / "runs"
+        self.configs = self.path / "configs"
+        self.logs = self.path / "logs"
+        self.jobs = self.path / "jobs"
+        self.lock = self.path / "study.lock"
+
+    def run(self, trial: Trial) -> RunFolder:
+        """Folder of a run."""
+        return RunFolder(self.runs / trial.name)
+
+    def config(self, trial: Trial) -> Path:
+        """File of a run's configuration."""
+        return self.configs / f"{trial.name}.yaml"
+
+    def log(self, trial: Trial) -> Path:
+        """File of a run's output."""
+        return self.logs / f"{trial.name}.txt"
+
+    def create(self, study: Study) -> None:
+        """Create the folder, or take one that a study began in.
+
+        Raises:
+            ValueError: The folder holds something else, or a run with other settings than this study gives it.
+        """
+        if self.path.exists() and not self.lock.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"--out must be a new or an empty folder, or one of a study, got {str(self.path)!r}")
+        for trial in study.trials:
+            folder = self.run(trial)
+            if folder.config.is_file():
+                require_same_run(folder.load_config(), trial.config, source=f"{folder.path}")
+        for path in (self.runs, self.configs, self.logs, self.jobs):
+            path.mkdir(parents=True, exist_ok=True)
+
+    def state(self, trial: Trial) -> TrialState:
+        """Read the state of a run."""
+        folder = self.run(trial)
+        records = read_records(folder.metrics)
+        curve = tuple((r["step"], r["miou"]) for r in records if r["split"] == "val" and r.get("miou") is not None)
+        step = max((record["step"] for record in records), default=0)
+        seconds = max((record.get("elapsed_s") or 0.0 for record in records), default=0.0)
+        miou = _final_miou(folder.evaluation, trial.config.train.steps)
+        if miou is not None:
+            return TrialState("done", step, miou, seconds, curve)
+        return TrialState("running" if _is_held(folder.lock) else "waiting", step, None, seconds, curve)
+
+    def last_line(self, trial: Trial) -> str:
+        """Last line of a run's output."""
+        try:
+            lines = self.log(trial).read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return "no output"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def _final_miou(evaluation: Path, steps: int) -> float | None:
+    """Score after the last step; None before."""
+    try:
+        content = json.loads(evaluation.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("step") != steps:
+        return None
+    return float("nan") if content.get("miou") is None else float(content["miou"])
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process trains in the folder of this lock."""
+    try:
+        with lock.open("r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
