@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from fpl_fast import reference
 from fpl_fast.bench.cases import IGNORE_INDEX, THRESHOLD, Case, Inputs, distinct_images, make_inputs
+from fpl_fast.kernels.arguments import LossOptions
 
 __all__ = ["Truth", "allowed_share", "truth", "wrong_share"]
 
@@ -50,11 +51,13 @@ def truth(case: Case, device: torch.device) -> Truth:
             terms = reference.pixel_terms(
                 logits,
                 _upsampled(inputs.teacher[image : image + 1].double(), case),
-                threshold=THRESHOLD,
-                max_positives=case.num_classes - 1 if case.max_positives is None else case.max_positives,
-                weighting="none",
-                convex_scale=1.0,
-                form="smooth",
+                LossOptions(
+                    threshold=THRESHOLD,
+                    max_positives=case.num_classes - 1 if case.max_positives is None else case.max_positives,
+                    weighting="none",
+                    convex_scale=1.0,
+                    form="smooth",
+                ),
             )
             loss = terms.loss.sum()
             counts.append(float(math.prod(case.pixels)))

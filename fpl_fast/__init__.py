@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         fuzzy_positive_loss,
         pseudo_label_cross_entropy,
     )
-    from fpl_fast.labelled import cross_entropy, ohem_cross_entropy
+    from fpl_fast.label_losses import cross_entropy, ohem_cross_entropy
     from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _HOMES = {
         "fuzzy_positive_loss",
         "pseudo_label_cross_entropy",
     ),
-    "labelled": ("cross_entropy", "ohem_cross_entropy"),
+    "label_losses": ("cross_entropy", "ohem_cross_entropy"),
     "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
 }
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.labels import comparable, is_labelled
 from fpl_fast.reference import accumulate_dtype, assign_positives
+from fpl_fast.valid_labels import comparable, is_labelled
 
 
 class PositiveGradientScore(NamedTuple):
@@ -62,7 +62,7 @@ def positive_gradient_score(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    threshold, max_positives, _ = checks.check_options(threshold, max_positives, convex_scale=1.0)
+    checked = checks.check_options(checks.LOSS_RULES, threshold=threshold, max_positives=max_positives)
     n, num_classes, h, w = student_logits.shape
     checks.check_target(target, (n, h, w), student_logits.device)
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
@@ -75,8 +75,9 @@ def positive_gradient_score(
         )
 
     z = student_logits.to(accumulate_dtype(student_logits, teacher_logits))
-    fuzzy = assign_positives(teacher_logits, threshold, num_classes if max_positives is None else max_positives)
-    vanilla = assign_positives(teacher_logits, threshold, 1)
+    cap = num_classes if checked["max_positives"] is None else checked["max_positives"]
+    fuzzy = assign_positives(teacher_logits, checked["threshold"], cap)
+    vanilla = assign_positives(teacher_logits, checked["threshold"], 1)
     is_positive = fuzzy.positives.gather(1, truth.unsqueeze(1)).squeeze(1)
     case = torch.where(truth == fuzzy.pseudo_label, 1, torch.where(is_positive, 2, 3))
     nan = float("nan")

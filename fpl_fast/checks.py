@@ -3,20 +3,16 @@
 They read shapes and dtypes, never the values of a tensor: that would synchronise.
 """
 
-import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-WEIGHTINGS = ("none", "linear", "convex", "concave")
-FORMS = ("smooth", "hinge")
-REDUCTIONS = ("none", "sum", "mean", "weighted_mean")
-LABEL_REDUCTIONS = ("none", "sum", "mean")
-ENGINES = ("auto", "triton", "compiled", "eager")
-LABEL_ENGINES = ("auto", "triton", "eager")
+from fpl_fast.kernels.arguments import NAMES, NUMBERS, Range
 
 
 def shown(value: object) -> str:
@@ -96,55 +92,43 @@ def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) 
         )
 
 
-def check_options(threshold: object, max_positives: object, convex_scale: object) -> tuple[float, int | None, float]:
-    """Check the numbers of the assignment and of the convex weight and return them as Python numbers."""
-    threshold = as_number("threshold", threshold, "in (0, 1]")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; the paper's is 0.9")
-    cap = as_integer(max_positives)
-    if max_positives is not None and (cap is None or cap < 1):
-        raise ValueError(f"max_positives must be an integer >= 1 or None, got {shown(max_positives)}; None sets no cap")
-    convex_scale = as_number("convex_scale", convex_scale, ">= 0")
-    if not 0 <= convex_scale < math.inf:
-        raise ValueError(f"convex_scale must be finite and >= 0, got {convex_scale!r}; the paper's are 1 and 4")
-    return threshold, cap, convex_scale
+def check_number(name: str, value: object, allowed: Range) -> float:
+    """Check a number against its range and return it as a Python number."""
+    number = as_number(name, value, allowed.rule)
+    if not allowed.holds(number):
+        rule = f"lie {allowed.rule}" if allowed.rule.startswith("in") else f"be finite and {allowed.rule}"
+        raise ValueError(f"{name} must {rule}, got {number!r}; {allowed.remedy}")
+    return number
 
 
-def check_confidence(threshold: object, power: object) -> tuple[float, float]:
-    """Check the gate and the exponent of the teacher's confidence and return them as Python numbers."""
-    threshold = as_number("confidence_threshold", threshold, "in [0, 1]")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"confidence_threshold must lie in [0, 1], got {threshold!r}; 0 sets no gate")
-    power = as_number("confidence_power", power, ">= 0")
-    if not 0 <= power < math.inf:
-        raise ValueError(f"confidence_power must be finite and >= 0, got {power!r}; 0 leaves it out")
-    return threshold, power
+def check_cap(value: object) -> int | None:
+    """Check the cap on the number of positives and return it as a Python number."""
+    cap = as_integer(value)
+    if value is not None and (cap is None or cap < 1):
+        raise ValueError(f"max_positives must be an integer >= 1 or None, got {shown(value)}; None sets no cap")
+    return cap
 
 
-def check_mining(min_kept: object, threshold: object, group_size: object) -> tuple[int, float, int]:
-    """Check the numbers of hard example mining and return them as Python numbers."""
-    number = as_integer(min_kept)
-    if number is None or number < 1:
-        raise ValueError(f"min_kept must be an integer >= 1, got {shown(min_kept)}; it counts pixels of an image")
-    threshold = as_number("threshold", threshold, "in (0, 1]")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must lie in (0, 1], got {threshold!r}; at 1 every pixel is kept")
-    group = as_integer(group_size)
-    if group is None or group < 1:
-        raise ValueError(f"group_size must be an integer >= 1, got {shown(group_size)}; 1 mines every image alone")
-    return number, threshold, group
+def check_count(name: str, value: object, meaning: str) -> int:
+    """Check a number of things, at least 1, and return it as a Python number."""
+    count = as_integer(value)
+    if count is None or count < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {shown(value)}; {meaning}")
+    return count
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check that a value is one of the named choices."""
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> Any:
+    """Check that a value is one of the named choices and return it."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+    return value
 
 
-def check_flag(name: str, value: object) -> None:
+def check_flag(name: str, value: Any) -> bool:
     """Check that a value is True or False; None, which PyTorch takes for align_corners, is neither."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {shown(value)}")
+    return value
 
 
 def check_size(size: object, logits: Tensor | None = None) -> tuple[int, int] | None:
@@ -241,3 +225,34 @@ def _check_device(name: str, value: Tensor, device: torch.device) -> None:
 
 def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor)
+
+
+# A rule checks a value by its name and returns it. Those of an option that takes a tensor are in the functions: they
+# need its logits.
+Rule = Callable[[str, Any], Any]
+_COMMON: dict[str, Rule] = {"size": lambda _, value: check_size(value), "align_corners": check_flag}
+LOSS_RULES: dict[str, Rule] = {
+    **_COMMON,
+    **{name: partial(check_number, allowed=allowed) for name, allowed in NUMBERS.items()},
+    **{name: partial(check_choice, choices=choices) for name, choices in NAMES.items()},
+    "max_positives": lambda _, value: check_cap(value),
+    "balance": check_flag,
+    "reduction": partial(check_choice, choices=("none", "sum", "mean", "weighted_mean")),
+    "return_stats": check_flag,
+    "engine": partial(check_choice, choices=("auto", "triton", "compiled", "eager")),
+}
+LABEL_RULES: dict[str, Rule] = {
+    **_COMMON,
+    "ignore_index": lambda _, value: check_ignore_index(value),
+    "weight": lambda _, value: check_class_weight(value, None),
+    "min_kept": partial(check_count, meaning="it counts pixels of an image"),
+    "threshold": partial(check_number, allowed=Range(0, 1, "at 1 every pixel is kept", above_low=True)),
+    "group_size": partial(check_count, meaning="1 mines every image alone"),
+    "reduction": partial(check_choice, choices=("none", "sum", "mean")),
+    "engine": partial(check_choice, choices=("auto", "triton", "eager")),
+}
+
+
+def check_options(rules: dict[str, Rule], **options: object) -> dict[str, Any]:
+    """Check options by their rules, in the order given, and return them by name."""
+    return {name: rules[name](name, value) for name, value in options.items()}

@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple, TypedDict, Unpack, overload
 import torch
 from torch import Tensor
 
-from fpl_fast import checks, ops
-from fpl_fast.kernels.arguments import SUMS
+from fpl_fast import checks
+from fpl_fast.kernels.arguments import SUMS, Form, LossInputs, LossOptions, Weighting
+from fpl_fast.ops.fuzzy_positive import loss_and_sums, pixel_losses
+from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
-Weighting = Literal["none", "linear", "convex", "concave"]
-Form = Literal["smooth", "hinge"]
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
 
@@ -33,25 +33,35 @@ class LossStats(NamedTuple):
     weight_sum: Tensor  # () sum of b over the valid pixels: the divisor of "weighted_mean"
 
 
-class LossKeywords(TypedDict, total=False):
-    """The keywords of :func:`fuzzy_positive_loss`, for typing code that passes them on."""
+class PseudoLabelOptions(TypedDict, total=False):
+    """The options of :func:`pseudo_label_cross_entropy`, for typing code that passes them on."""
+
+    size: tuple[int, int] | None
+    align_corners: bool
+    confidence_threshold: float
+    confidence_power: float
+    reduction: Reduction
+    engine: Engine
+
+
+class FuzzyPositiveOptions(PseudoLabelOptions, total=False):
+    """The options of :func:`fuzzy_positive_loss`, but for ``return_stats``."""
 
     threshold: float
     max_positives: int | None
     weighting: Weighting
     convex_scale: float
-    pixel_weight: Tensor | None
-    valid_mask: Tensor | None
-    size: tuple[int, int] | None
-    align_corners: bool
-    partner_logits: Tensor | None
-    mix_mask: Tensor | None
-    confidence_threshold: float
-    confidence_power: float
     balance: bool
     form: Form
-    reduction: Reduction
-    engine: Engine
+
+
+class LossKeywords(FuzzyPositiveOptions, total=False):
+    """The keywords of :func:`fuzzy_positive_loss`: its options, and the tensors of a call."""
+
+    pixel_weight: Tensor | None
+    valid_mask: Tensor | None
+    partner_logits: Tensor | None
+    mix_mask: Tensor | None
 
 
 @overload
@@ -166,54 +176,50 @@ def fuzzy_positive_loss(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    threshold, max_positives, convex_scale = checks.check_options(threshold, max_positives, convex_scale)
-    confidence_threshold, confidence_power = checks.check_confidence(confidence_threshold, confidence_power)
-    checks.check_choice("weighting", weighting, checks.WEIGHTINGS)
-    checks.check_choice("form", form, checks.FORMS)
-    checks.check_choice("reduction", reduction, checks.REDUCTIONS)
-    checks.check_choice("engine", engine, checks.ENGINES)
-    checks.check_flag("align_corners", align_corners)
-    checks.check_flag("balance", balance)
-    checks.check_flag("return_stats", return_stats)
+    checked = checks.check_options(
+        checks.LOSS_RULES,
+        threshold=threshold,
+        max_positives=max_positives,
+        weighting=weighting,
+        convex_scale=convex_scale,
+        form=form,
+        confidence_threshold=confidence_threshold,
+        confidence_power=confidence_power,
+        reduction=reduction,
+        engine=engine,
+        align_corners=align_corners,
+        balance=balance,
+        return_stats=return_stats,
+    )
     size = checks.check_size(size, student_logits)
     n, num_classes, *native = student_logits.shape
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
     checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
-    ops.refuse_forward_mode(student_logits)
+    refuse_forward_mode(student_logits)
 
     dtype = accumulate_dtype(student_logits, teacher_logits)
-    student, teacher, partner = student_logits, teacher_logits.detach(), None
+    teacher, partner = teacher_logits.detach(), None
     if partner_logits is not None:  # one dtype that holds both: rounding would make ties
         both = torch.promote_types(teacher.dtype, partner_logits.dtype)
         teacher, partner = teacher.to(both), partner_logits.detach().to(both)
-        dtype = accumulate_dtype(student, teacher)
-    arguments = (
-        student,
-        teacher,
-        partner,
-        mix_mask,
-        None if pixel_weight is None else pixel_weight.detach().to(dtype),
-        valid_mask,
-        ops.pack_numbers(threshold, convex_scale, confidence_threshold, confidence_power),
-        size,
-        align_corners,
-        num_classes - 1 if max_positives is None else min(max_positives, num_classes - 1),
-        weighting,
-        form,
-        engine,
-    )
+        dtype = accumulate_dtype(student_logits, teacher)
+    weight = None if pixel_weight is None else pixel_weight.detach().to(dtype)
+    inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, size, align_corners)
+    cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
+    options = LossOptions(**{name: checked[name] for name in LossOptions._fields} | {"max_positives": cap})
     with_stats = balance or return_stats or reduction == "weighted_mean"
     if reduction == "none":
-        loss: Tensor = ops.fuzzy_positive_map(*arguments)
+        loss = pixel_losses(inputs, options, engine)
         if not with_stats:
             return loss
-        _, sums, _ = ops.fuzzy_positive_sums(student.detach(), *arguments[1:], None, False, True)
+        inputs = inputs._replace(student=student_logits.detach())
+        _, sums = loss_and_sums(inputs, options, engine, scale=None, with_grad=False, with_stats=True)
     else:
-        scale = _mean_scale(valid_mask, pixels, student.device, dtype) if reduction == "mean" else None
-        with_grad = student.requires_grad and torch.is_grad_enabled()
-        loss, sums, _ = ops.fuzzy_positive_sums(*arguments, scale, with_grad, with_stats)
+        scale = _mean_scale(valid_mask, pixels, student_logits.device, dtype) if reduction == "mean" else None
+        with_grad = student_logits.requires_grad and torch.is_grad_enabled()
+        loss, sums = loss_and_sums(inputs, options, engine, scale=scale, with_grad=with_grad, with_stats=with_stats)
     named: dict[str, Tensor] = dict(zip(SUMS, sums.detach().unbind(), strict=True))
     if reduction == "weighted_mean":
         loss = loss * _ratio(torch.ones_like(named["weight"]), named["weight"])
@@ -292,9 +298,9 @@ def fuzzy_positive_assignment(
         2
     """
     checks.check_logits("teacher_logits", teacher_logits)
-    threshold, max_positives, _ = checks.check_options(threshold, max_positives, convex_scale=1.0)
-    num_classes = teacher_logits.shape[1]
-    assignment = assign_positives(teacher_logits, threshold, num_classes if max_positives is None else max_positives)
+    checked = checks.check_options(checks.LOSS_RULES, threshold=threshold, max_positives=max_positives)
+    cap = teacher_logits.shape[1] if checked["max_positives"] is None else checked["max_positives"]
+    assignment = assign_positives(teacher_logits, checked["threshold"], cap)
     return assignment.num_positives, assignment.positives
 
 

@@ -1,53 +1,60 @@
 """The losses as modules: options are fixed and checked at construction, tensors are given with every call.
 
-Options are attributes. A float option that follows a schedule may be set between steps, compiled or not.
+A module takes the options of its function, with their defaults, and keeps them as attributes. A float option that
+follows a schedule may be set between steps, compiled or not.
 """
 
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from fpl_fast import checks
 from fpl_fast.functional import (
-    Engine,
-    Form,
+    FuzzyPositiveOptions,
     LossStats,
-    Reduction,
-    Weighting,
+    PseudoLabelOptions,
     fuzzy_positive_loss,
     pseudo_label_cross_entropy,
 )
-from fpl_fast.labelled import LabelEngine, LabelReduction, cross_entropy, ohem_cross_entropy
+from fpl_fast.label_losses import CrossEntropyOptions, OhemOptions, cross_entropy, ohem_cross_entropy
 
 
 class _Criterion(nn.Module):
-    """Keeps the arguments of the constructor as attributes of their names."""
+    """A function of tensors and options: its parameters that ``forward`` lacks are those of the constructor."""
 
+    _function: ClassVar[Callable[..., Any]]
+    _rules: ClassVar[dict[str, checks.Rule]]
     _defaults: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        cls._defaults = {parameter.name: parameter.default for parameter in parameters}
+        of_a_call = inspect.signature(cls.forward).parameters
+        parameters = inspect.signature(cls._function).parameters.values()
+        options = [parameter for parameter in parameters if parameter.name not in of_a_call]
+        cls._defaults = {option.name: option.default for option in options}
+        cls.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # for help() and editors
 
-    def _keep(self, options: dict[str, Any]) -> None:
+    def __init__(self, **options: Any) -> None:
+        bound = inspect.signature(type(self)).bind(**options)  # a TypeError for names that the function lacks
+        bound.apply_defaults()
+        checks.check_options(self._rules, **bound.arguments)
         super().__init__()
-        for name in self._defaults:
-            if isinstance(options[name], Tensor):
-                self.register_buffer(name, options[name], persistent=False)
+        for name, value in bound.arguments.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value, persistent=False)
             else:
-                setattr(self, name, options[name])
+                setattr(self, name, value)
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._defaults}
 
     def extra_repr(self) -> str:
         """Options that differ from the defaults."""
-        changed = ((name, getattr(self, name)) for name in self._defaults)
         return ", ".join(
             f"{name}={checks.shown(value)}"
-            for name, value in changed
+            for name, value in self._options().items()
             if isinstance(value, Tensor) or value != self._defaults[name]
         )
 
@@ -56,19 +63,7 @@ class FuzzyPositiveLoss(_Criterion):
     """:func:`fpl_fast.fuzzy_positive_loss` with its options fixed at construction.
 
     Args:
-        threshold: Cumulative probability at which a pixel's positives stop; all options are as in the function.
-        max_positives: Cap on K.
-        weighting: Confidence weight.
-        convex_scale: Factor of r in the convex weight.
-        size: (H, W) that all logits are upsampled to.
-        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
-        confidence_threshold: Gate; below ``threshold``, or the loss is a plain cross entropy.
-        confidence_power: Exponent of the teacher's confidence.
-        balance: Whether to rescale the loss to the value of the plain cross entropy.
-        form: "smooth" or "hinge".
-        reduction: "none", "sum", "mean" or "weighted_mean".
-        return_stats: Whether to return a pair of loss and :class:`LossStats`.
-        engine: "auto", "triton", "compiled" or "eager".
+        options: Those of the function, with its defaults: all keywords but the tensors of a call.
 
     Raises:
         ValueError: If an option breaks a rule.
@@ -80,34 +75,11 @@ class FuzzyPositiveLoss(_Criterion):
         FuzzyPositiveLoss(max_positives=3, weighting='concave')
     """
 
-    def __init__(
-        self,
-        *,
-        threshold: float = 0.9,
-        max_positives: int | None = None,
-        weighting: Weighting = "none",
-        convex_scale: float = 1.0,
-        size: tuple[int, int] | None = None,
-        align_corners: bool = True,
-        confidence_threshold: float = 0.0,
-        confidence_power: float = 0.0,
-        balance: bool = False,
-        form: Form = "smooth",
-        reduction: Reduction = "mean",
-        return_stats: bool = False,
-        engine: Engine = "auto",
-    ) -> None:
-        checks.check_options(threshold, max_positives, convex_scale)
-        checks.check_confidence(confidence_threshold, confidence_power)
-        checks.check_choice("weighting", weighting, checks.WEIGHTINGS)
-        checks.check_choice("form", form, checks.FORMS)
-        checks.check_choice("reduction", reduction, checks.REDUCTIONS)
-        checks.check_choice("engine", engine, checks.ENGINES)
-        checks.check_size(size)
-        checks.check_flag("align_corners", align_corners)
-        checks.check_flag("balance", balance)
-        checks.check_flag("return_stats", return_stats)
-        self._keep(locals())
+    _function = staticmethod(fuzzy_positive_loss)
+    _rules = checks.LOSS_RULES
+
+    def __init__(self, *, return_stats: bool = False, **options: Unpack[FuzzyPositiveOptions]) -> None:
+        super().__init__(return_stats=return_stats, **options)
 
     def forward(
         self,
@@ -136,13 +108,7 @@ class PseudoLabelCrossEntropy(_Criterion):
     """:func:`fpl_fast.pseudo_label_cross_entropy` with its options fixed at construction.
 
     Args:
-        size: (H, W) that all logits are upsampled to; all options are as in the function.
-        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
-        confidence_threshold: Gate.
-        confidence_power: Exponent of the teacher's confidence.
-        reduction: "none", "sum", "mean" or "weighted_mean".
-        return_stats: Whether to return a pair of loss and :class:`LossStats`.
-        engine: "auto", "triton", "compiled" or "eager".
+        options: Those of the function, with its defaults: all keywords but the tensors of a call.
 
     Raises:
         ValueError: If an option breaks a rule.
@@ -152,24 +118,11 @@ class PseudoLabelCrossEntropy(_Criterion):
         >>> loss = criterion(torch.randn(2, 19, 32, 32), torch.randn(2, 19, 32, 32))
     """
 
-    def __init__(
-        self,
-        *,
-        size: tuple[int, int] | None = None,
-        align_corners: bool = True,
-        confidence_threshold: float = 0.0,
-        confidence_power: float = 0.0,
-        reduction: Reduction = "mean",
-        return_stats: bool = False,
-        engine: Engine = "auto",
-    ) -> None:
-        checks.check_confidence(confidence_threshold, confidence_power)
-        checks.check_choice("reduction", reduction, checks.REDUCTIONS)
-        checks.check_choice("engine", engine, checks.ENGINES)
-        checks.check_size(size)
-        checks.check_flag("align_corners", align_corners)
-        checks.check_flag("return_stats", return_stats)
-        self._keep(locals())
+    _function = staticmethod(pseudo_label_cross_entropy)
+    _rules = checks.LOSS_RULES
+
+    def __init__(self, *, return_stats: bool = False, **options: Unpack[PseudoLabelOptions]) -> None:
+        super().__init__(return_stats=return_stats, **options)
 
     def forward(
         self,
@@ -197,12 +150,8 @@ class CrossEntropy(_Criterion):
     """:func:`fpl_fast.cross_entropy` with its options fixed at construction.
 
     Args:
-        ignore_index: Label of pixels that contribute nothing; all options are as in the function.
-        weight: (C,) class weights; a buffer that moves with the module and is not saved with it.
-        size: (H, W) that the logits are upsampled to.
-        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
-        reduction: "none", "sum" or "mean".
-        engine: "auto", "triton" or "eager".
+        options: Those of the function, with its defaults: all keywords but ``pixel_weight``. ``weight`` is a buffer
+            that moves with the module and is not saved with it.
 
     Raises:
         ValueError: If an option breaks a rule.
@@ -212,23 +161,11 @@ class CrossEntropy(_Criterion):
         >>> loss = criterion(torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128)))
     """
 
-    def __init__(
-        self,
-        *,
-        ignore_index: int = 255,
-        weight: Tensor | None = None,
-        size: tuple[int, int] | None = None,
-        align_corners: bool = True,
-        reduction: LabelReduction = "mean",
-        engine: LabelEngine = "auto",
-    ) -> None:
-        checks.check_ignore_index(ignore_index)
-        checks.check_class_weight(weight, None)
-        checks.check_choice("reduction", reduction, checks.LABEL_REDUCTIONS)
-        checks.check_choice("engine", engine, checks.LABEL_ENGINES)
-        checks.check_size(size)
-        checks.check_flag("align_corners", align_corners)
-        self._keep(locals())
+    _function = staticmethod(cross_entropy)
+    _rules = checks.LABEL_RULES
+
+    def __init__(self, **options: Unpack[CrossEntropyOptions]) -> None:
+        super().__init__(**options)
 
     def forward(self, logits: Tensor, target: Tensor, *, pixel_weight: Tensor | None = None) -> Tensor:
         """Evaluate the loss; the tensors are as in the function."""
@@ -239,13 +176,7 @@ class OhemCrossEntropy(_Criterion):
     """:func:`fpl_fast.ohem_cross_entropy` with its options fixed at construction.
 
     Args:
-        min_kept: Pixels kept per group at least; all options are as in the function.
-        threshold: Probability up to which a pixel is hard in any case.
-        group_size: Images that are mined together.
-        ignore_index: Label of pixels that contribute nothing.
-        size: (H, W) that the logits are upsampled to.
-        align_corners: Of the upsampling; the default is True, in PyTorch's own interpolation False.
-        engine: "auto", "triton" or "eager".
+        options: Those of the function, with its defaults; ``min_kept`` must be given.
 
     Raises:
         ValueError: If an option breaks a rule.
@@ -255,23 +186,11 @@ class OhemCrossEntropy(_Criterion):
         >>> loss = criterion(torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128)))
     """
 
-    def __init__(
-        self,
-        *,
-        min_kept: int,
-        threshold: float = 0.7,
-        group_size: int = 1,
-        ignore_index: int = 255,
-        size: tuple[int, int] | None = None,
-        align_corners: bool = True,
-        engine: LabelEngine = "auto",
-    ) -> None:
-        checks.check_mining(min_kept, threshold, group_size)
-        checks.check_ignore_index(ignore_index)
-        checks.check_choice("engine", engine, checks.LABEL_ENGINES)
-        checks.check_size(size)
-        checks.check_flag("align_corners", align_corners)
-        self._keep(locals())
+    _function = staticmethod(ohem_cross_entropy)
+    _rules = checks.LABEL_RULES
+
+    def __init__(self, **options: Unpack[OhemOptions]) -> None:
+        super().__init__(**options)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Evaluate the loss; the tensors are as in the function."""

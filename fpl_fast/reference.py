@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fpl_fast.kernels.arguments import LossOptions
+
 _INF = float("inf")
 
 
@@ -62,30 +64,21 @@ def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: in
     )
 
 
-def confidence_weight(assignment: Assignment, weighting: str, convex_scale: float) -> Tensor:
+def confidence_weight(assignment: Assignment, options: LossOptions) -> Tensor:
     """Weight w(m, r) of a pixel: near 1 when the first rejected class is improbable, 0 when it ties."""
     m, r = assignment.mean_probability, assignment.first_negative
-    if weighting == "none":
+    if options.weighting == "none":
         return torch.ones_like(m)
-    if weighting == "linear":
+    if options.weighting == "linear":
         w = (m - r) / m
-    elif weighting == "convex":
-        w = (m - r) / (m + convex_scale * r)
+    elif options.weighting == "convex":
+        w = (m - r) / (m + options.convex_scale * r)
     else:  # concave
         w = torch.log1p(50 * (m - r)) / torch.log1p(50 * m)
     return w.clamp(max=1)
 
 
-def pixel_terms(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    *,
-    threshold: float,
-    max_positives: int,
-    weighting: str,
-    convex_scale: float,
-    form: str,
-) -> PixelTerms:
+def pixel_terms(student_logits: Tensor, teacher_logits: Tensor, options: LossOptions) -> PixelTerms:
     """Loss, weight, plain cross entropy, K and q of every pixel; autograd differentiates it in ``student_logits``.
 
     smooth: L = log(1 + sum_{i in Y} exp(-z_i) * sum_{j not in Y} exp(z_j))
@@ -95,9 +88,9 @@ def pixel_terms(
     """
     dtype = accumulate_dtype(student_logits, teacher_logits)
     z = student_logits.to(dtype)
-    assignment = assign_positives(teacher_logits.detach().to(dtype), threshold, max_positives)
+    assignment = assign_positives(teacher_logits.detach().to(dtype), options.threshold, options.max_positives)
     y = assignment.positives
-    if form == "smooth":
+    if options.form == "smooth":
         s = _log_sum_exp(-z, y) + _log_sum_exp(z, ~y)
         loss = torch.logaddexp(s, torch.zeros_like(s))
     else:  # hinge
@@ -106,7 +99,7 @@ def pixel_terms(
     one_if_finite = _one_if_finite(student_logits, teacher_logits)
     return PixelTerms(
         loss=loss * one_if_finite,
-        weight=confidence_weight(assignment, weighting, convex_scale),
+        weight=confidence_weight(assignment, options),
         cross_entropy=cross_entropy * one_if_finite,
         confidence=assignment.confidence,
         num_positives=assignment.num_positives,
@@ -114,7 +107,7 @@ def pixel_terms(
     )
 
 
-def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, *, positives: Tensor, form: str) -> Tensor:
+def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, positives: Tensor, options: LossOptions) -> Tensor:
     """The derivative dL/dz in closed form, (N, C, ...); the eager engine uses it where autograd cannot run.
 
     smooth: with A = sum_Y exp(-z), B = sum_N exp(z), S = AB / (1 + AB):
@@ -122,7 +115,7 @@ def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, *, positives: 
     hinge: -1 at the lowest positive and +1 at the highest negative (the lower class among equals) while L > 0.
     """
     z = student_logits.to(accumulate_dtype(student_logits, teacher_logits))
-    if form == "smooth":
+    if options.form == "smooth":
         log_a, log_b = _log_sum_exp(-z, positives), _log_sum_exp(z, ~positives)
         gradient = torch.where(positives, -(-z - log_a.unsqueeze(1)).exp(), (z - log_b.unsqueeze(1)).exp())
         gradient = gradient * (log_a + log_b).sigmoid().unsqueeze(1)

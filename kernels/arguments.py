@@ -1,9 +1,13 @@
-"""Arguments of every engine of the loss. This needs torch alone: engines without Triton take the same arguments.
+"""Arguments of every engine of the losses. This needs torch alone: engines without Triton take the same arguments.
+
+An option of the loss is defined here, once: its field in :class:`LossOptions` says its name, its kind and the values it
+may have. What passes options on (checks, modules, operators, compiled graphs, launchers) passes all that are defined.
 
 Shapes: N images, C classes, (h, w) logits, (H, W) pixels of the loss.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from torch import Tensor
 
@@ -44,23 +48,60 @@ class LossInputs(NamedTuple):
         height, width = self.size or self.student.shape[2:]
         return len(self.student), height, width
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The fields that are tensors, in their order."""
+        return self.student, self.teacher, self.partner, self.mix_mask, self.pixel_weight, self.valid_mask
+
+
+class Range(NamedTuple):
+    """Numbers that an option may be, and what an error advises for others."""
+
+    low: float
+    high: float  # allowed itself; infinity stands for every finite number
+    remedy: str
+    above_low: bool = False  # whether ``low`` itself is not allowed
+
+    @property
+    def rule(self) -> str:
+        """The range in words, "in (0, 1]" or ">= 0"."""
+        if self.high == _INF:
+            return f">= {self.low:g}"
+        return f"in {'(' if self.above_low else '['}{self.low:g}, {self.high:g}]"
+
+    def holds(self, value: float) -> bool:
+        """Whether the number lies in the range."""
+        above = self.low < value if self.above_low else self.low <= value
+        return above and (value < _INF if self.high == _INF else value <= self.high)
+
+
+_INF = float("inf")
+Weighting = Literal["none", "linear", "convex", "concave"]
+Form = Literal["smooth", "hinge"]
+
 
 class LossOptions(NamedTuple):
-    """The numbers and names of one call; hashable, so that compiled code can be kept per option set."""
+    """The options of one call; hashable, so that compiled code can be kept per option set."""
 
-    threshold: float  # T in (0, 1]
+    threshold: Annotated[float, Range(0, 1, "the paper's is 0.9", above_low=True)]  # T
     max_positives: int  # cap on K, 1 to C - 1
-    weighting: str  # "none", "linear", "convex" or "concave"
-    convex_scale: float
-    form: str  # "smooth" or "hinge"
-    confidence_threshold: float = 0.0  # pixels with q below it contribute no loss
-    confidence_power: float = 0.0  # q to this power is a factor of the loss
+    weighting: Weighting
+    convex_scale: Annotated[float, Range(0, _INF, "the paper's are 1 and 4")]
+    form: Form
+    # Pixels with q below the threshold contribute no loss; q to the power is a factor of the loss.
+    confidence_threshold: Annotated[float, Range(0, 1, "0 sets no gate")] = 0.0
+    confidence_power: Annotated[float, Range(0, _INF, "0 leaves it out")] = 0.0
 
     @property
     def uses_confidence(self) -> bool:
         """Whether q matters beyond the statistics."""
         return self.confidence_threshold > 0 or self.confidence_power != 0
 
+
+# The options by kind. Numbers may follow a schedule: no code is compiled for their values.
+_KINDS: Iterable[tuple[str, Any]] = LossOptions.__annotations__.items()
+NUMBERS: dict[str, Range] = {name: kind.__metadata__[0] for name, kind in _KINDS if get_origin(kind) is Annotated}
+NAMES: dict[str, tuple[str, ...]] = {name: get_args(kind) for name, kind in _KINDS if get_origin(kind) is Literal}
 
 # Sums over the labelled pixels, with a the pixel weight and v the weight of the pixel's class:
 LABEL_SUMS = (

@@ -1,31 +1,37 @@
 """Properties other than shapes that the kernels are specialised on."""
 
+import functools
+from typing import Any
+
 import torch
 import triton
+import triton.language as tl
 
-from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.kernels.arguments import NAMES, LossOptions
+from fpl_fast.kernels.configs import MAX_SINGLES
 
 
-def option_arguments(options: LossOptions) -> dict[str, float | int | str | bool]:
-    """The kernel arguments that follow from the options of the loss."""
+@functools.cache
+def constant(value: str | bool) -> tl.constexpr:
+    """A field of an argument that is known when the kernel is compiled; one object, as Triton compares every launch."""
+    return tl.constexpr(value)
+
+
+def option_arguments(options: LossOptions) -> dict[str, Any]:
+    """The kernel arguments that follow from the options of the loss: the options, and what they leave out."""
+    names: dict[str, Any] = {name: constant(getattr(options, name)) for name in NAMES}
     return {
-        "threshold": options.threshold,
-        "max_positives": options.max_positives,
-        "convex_scale": options.convex_scale,
-        "confidence_threshold": options.confidence_threshold,
-        "confidence_power": options.confidence_power,
+        "loss_options": options._replace(**names),
         "CAPPED": options.max_positives if options.max_positives <= 3 else 0,
-        "WEIGHTING": options.weighting,
-        "FORM": options.form,
         "CONFIDENCE": options.uses_confidence,
     }
 
 
-def key_type(dtype: torch.dtype, group: int) -> str:
-    """The ``KEY`` of ``device.keys.make_key`` for teacher logits of this dtype in groups of this many classes."""
+def key_type(dtype: torch.dtype, num_classes: int) -> str:
+    """The ``KEY`` of ``device.keys.make_key`` for teacher logits of this dtype and number of classes."""
     if dtype != torch.float32:
         return "int32"
-    return "float32" if group == 1 else "int64"
+    return "float32" if num_classes <= MAX_SINGLES else "int64"
 
 
 def has_libdevice(kernel: object) -> bool:

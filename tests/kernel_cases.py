@@ -73,15 +73,7 @@ def check_against_reference(
     first, same_grad = fuzzy_positive_sums(inputs, chosen, scale=scale_tensor, with_grad=True, with_stats=False)
     pixel_map = fuzzy_positive_map(inputs, chosen)
 
-    terms = pixel_terms(
-        z,
-        t,
-        threshold=chosen.threshold,
-        max_positives=chosen.max_positives,
-        weighting=chosen.weighting,
-        convex_scale=chosen.convex_scale,
-        form=chosen.form,
-    )
+    terms = pixel_terms(z, t, chosen)
     one = torch.ones_like(terms.loss)
     valid = one.bool() if valid_mask is None else valid_mask
     a = one if pixel_weight is None else pixel_weight.double()
@@ -94,9 +86,7 @@ def check_against_reference(
     expected = torch.stack([x.masked_fill(~valid, 0).sum() for x in per_sum])
     slope = (gate * b * terms.weight * (1.0 if scale is None else scale)).masked_fill(~valid, 0).unsqueeze(1)
     # Not autograd's gradient of the loss: the hinge has a subgradient of its own where logits tie.
-    upstream = slope * loss_gradient(z.detach(), t, positives=terms.positives, form=chosen.form).masked_fill(
-        ~valid.unsqueeze(1), 0
-    )
+    upstream = slope * loss_gradient(z.detach(), t, terms.positives, chosen).masked_fill(~valid.unsqueeze(1), 0)
     (expected_grad,) = torch.autograd.grad(z, exact, upstream)
 
     wide = torch.stack([z.detach(), t]) if huge else z.new_empty(0)

@@ -1,6 +1,7 @@
 """Errors on wrong arguments: one line with the argument, the rule, the value and the remedy."""
 
 import inspect
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from tolerances import INVARIANT
 from torch.testing import assert_close
 
 import fpl_fast
-from fpl_fast import cross_entropy, fuzzy_positive_assignment, fuzzy_positive_loss, ohem_cross_entropy
+from fpl_fast import (
+    cross_entropy,
+    functional,
+    fuzzy_positive_assignment,
+    fuzzy_positive_loss,
+    label_losses,
+    ohem_cross_entropy,
+)
+from fpl_fast.checks import LABEL_RULES, LOSS_RULES
 
 STUDENT, TEACHER = torch.randn(2, 1, 5, 2, 2).unbind(0)
 TARGET = torch.randint(0, 5, (1, 2, 2))
@@ -180,3 +189,25 @@ def test_modules_are_the_functions(module, function, options):
     known = set(inspect.signature(function).parameters)
     given = set(inspect.signature(module).parameters) | set(inspect.signature(criterion.forward).parameters)
     assert known == given  # nothing of the function is out of reach
+
+
+TYPES = [
+    (fpl_fast.FuzzyPositiveLoss, functional.FuzzyPositiveOptions, LOSS_RULES),
+    (fpl_fast.PseudoLabelCrossEntropy, functional.PseudoLabelOptions, LOSS_RULES),
+    (fpl_fast.CrossEntropy, label_losses.CrossEntropyOptions, LABEL_RULES),
+    (fpl_fast.OhemCrossEntropy, label_losses.OhemOptions, LABEL_RULES),
+]
+
+
+@pytest.mark.parametrize(("module", "types", "rules"), TYPES)
+def test_every_option_of_a_module_has_a_type_and_a_rule(module, types, rules):
+    options = set(inspect.signature(module).parameters)
+    assert options - {"return_stats"} == set(get_type_hints(types))
+    assert options <= set(rules)
+    keywords = get_type_hints(functional.LossKeywords)
+    assert set(inspect.signature(fuzzy_positive_loss).parameters) == {
+        *keywords,
+        "student_logits",
+        "teacher_logits",
+        "return_stats",
+    }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpl_fast import engines, packages, planes
+from fpl_fast.engines import choice, packages, planes
 
 
 def logits(num_classes=5, pixels=4, dtype=torch.float32):
@@ -11,20 +11,20 @@ def logits(num_classes=5, pixels=4, dtype=torch.float32):
 
 
 def resolve(engine, x):
-    return engines.resolve(engine, x, x)
+    return choice.resolve(engine, x, x)
 
 
 def test_auto_compiles_large_inputs_only():
     assert resolve("auto", logits()) == "eager"
-    large = logits(pixels=engines.COMPILED_MIN_LOGITS)
+    large = logits(pixels=choice.COMPILED_MIN_LOGITS)
     assert resolve("auto", large) == ("eager" if packages.unavailable_reason() else "compiled")
     assert resolve("auto", large.double()) == "eager"
-    assert resolve("auto", logits(num_classes=planes.MAX_CLASSES + 1, pixels=engines.COMPILED_MIN_LOGITS)) == "eager"
+    assert resolve("auto", logits(num_classes=planes.MAX_CLASSES + 1, pixels=choice.COMPILED_MIN_LOGITS)) == "eager"
 
 
 def test_auto_falls_back_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    large = logits(pixels=engines.COMPILED_MIN_LOGITS)
+    large = logits(pixels=choice.COMPILED_MIN_LOGITS)
     assert resolve("auto", large) == "eager"
     with pytest.raises(ValueError, match=r"engine='compiled' cannot run here: it needs a C\+\+ compiler.*'eager' can"):
         resolve("compiled", large)
@@ -51,4 +51,4 @@ def test_triton_needs_a_device(monkeypatch):
 
 def test_mixed_precision_with_a_float64_teacher():
     with pytest.raises(ValueError, match="float64"):
-        engines.resolve("triton", logits(), logits().double())
+        choice.resolve("triton", logits(), logits().double())

@@ -7,7 +7,8 @@ from tolerances import GRADIENT, INVARIANT, LOSS, THRESHOLD_MARGIN
 from torch.testing import assert_close
 
 import fpl_fast
-from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, packages, planes, pseudo_label_cross_entropy
+from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, pseudo_label_cross_entropy
+from fpl_fast.engines import packages, planes
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 # 5 x 13 pixels: no block divides it.

@@ -7,6 +7,7 @@ import triton.language as tl
 from kernel_cases import draw_logits
 from tolerances import SINGLE, widened
 
+from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.kernels.device.classes import load_classes, store_classes, widen
 from fpl_fast.kernels.device.hinge import hinge_loss
 from fpl_fast.kernels.device.smooth import smooth_loss
@@ -67,5 +68,5 @@ def test_loss_and_gradient(kernel_device, num_classes, group, form, spread, ties
     torch.testing.assert_close(per_pixel[0].double(), expected, **close)
     plain = torch.nn.functional.cross_entropy(x.t(), label, reduction="none")
     torch.testing.assert_close(per_pixel[1].double(), plain, **close)
-    expected_grad = 0.5 * loss_gradient(x[None], x[None], positives=positives[None], form=form)[0]
+    expected_grad = 0.5 * loss_gradient(x[None], x[None], positives[None], LossOptions(0.9, 1, "none", 1.0, form))[0]
     torch.testing.assert_close(grad.double(), expected_grad, **close)

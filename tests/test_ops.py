@@ -9,10 +9,15 @@ from tolerances import GRADIENT, INVARIANT, LOSS
 from torch.library import opcheck
 from torch.testing import assert_close
 
-from fpl_fast import fuzzy_positive_loss, ops, packages
+from fpl_fast import fuzzy_positive_loss
+from fpl_fast.engines import packages
+from fpl_fast.kernels.arguments import LossInputs, LossOptions
+from fpl_fast.ops.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums, pack, unpack
+from fpl_fast.ops.gradient import scale_gradient_
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE = (2, 5, 5, 7)
+OPTIONS = LossOptions(0.9, 3, "concave", 1.0, "smooth", 0.1, 2.0)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -35,19 +40,38 @@ def test_opcheck(dtype, layout):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     weight, valid = torch.rand(2, 5, 7, dtype=wide), torch.rand(2, 5, 7) > 0.3
     low = student.detach()[:, :, 1:4, :5].requires_grad_()  # with size: logits of another shape than the pixels
-    numbers = ops.pack_numbers(0.9, 1.0, 0.0, 2.0)
-    options = (3, "concave", "smooth", "eager")
     # Scale 1: the backward owns the gradient among the outputs and would rescale it before opcheck compares them.
     one = torch.ones((), dtype=wide)
-    plain, up = (numbers, None, True), (numbers, [5, 7], True)
-    opcheck(
-        ops.fuzzy_positive_sums, (student, teacher, teacher, valid, weight, valid, *plain, *options, one, True, True)
-    )
-    opcheck(ops.fuzzy_positive_sums, (low, low.detach(), None, None, None, valid, *up, *options, one, True, False))
-    opcheck(ops.fuzzy_positive_sums, (low.detach(), low.detach(), *(None,) * 4, *plain, *options, None, False, True))
-    opcheck(ops.fuzzy_positive_map, (student, teacher, None, None, weight, valid, *plain, *options))
-    opcheck(ops.fuzzy_positive_map, (low, low.detach(), None, None, weight, valid, *up, *options))
-    opcheck(ops.scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5)))
+
+    def check_sums(inputs, scale, *, with_grad, with_stats):
+        tensors, settings = pack(inputs, OPTIONS)
+        keywords = {"engine": "eager", "with_grad": with_grad, "with_stats": with_stats}
+        opcheck(fuzzy_positive_sums, (*tensors, scale), settings | keywords)
+
+    def check_map(inputs):
+        tensors, settings = pack(inputs, OPTIONS)
+        opcheck(fuzzy_positive_map, tensors, settings | {"engine": "eager"})
+
+    mixed = LossInputs(student, teacher, teacher, valid, weight, valid)
+    upsampled = LossInputs(low, low.detach(), valid_mask=valid, size=(5, 7))
+    check_sums(mixed, one, with_grad=True, with_stats=True)
+    check_sums(upsampled, one, with_grad=True, with_stats=False)
+    check_sums(LossInputs(low.detach(), low.detach()), None, with_grad=False, with_stats=True)
+    check_map(LossInputs(student, teacher, pixel_weight=weight, valid_mask=valid))
+    check_map(upsampled._replace(pixel_weight=weight))
+    opcheck(scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5)))
+
+
+def test_a_packed_call_is_the_call():
+    """Every option and every input arrives under its name."""
+    student, teacher = (torch.randn(SHAPE) for _ in range(2))
+    mask, weight = torch.rand(2, 5, 7) > 0.5, torch.rand(2, 5, 7)
+    inputs = LossInputs(student, teacher, teacher + 1, mask, weight, ~mask, (9, 11), False)
+    (*tensors, numbers), settings = pack(inputs, OPTIONS)
+    unpacked, options = unpack(tuple(tensors), numbers, **settings)
+    assert options == OPTIONS and len(set(map(str, OPTIONS))) == len(OPTIONS)
+    assert all(torch.equal(a, b) for a, b in zip(unpacked.tensors, inputs.tensors, strict=True))
+    assert (unpacked.size, unpacked.align_corners) == ((9, 11), False)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

@@ -14,7 +14,8 @@ from tolerances import LOSS
 from torch._inductor.runtime import cache_dir_utils
 from torch.testing import assert_close
 
-from fpl_fast import build, engines, fuzzy_positive_loss, packages
+from fpl_fast import fuzzy_positive_loss
+from fpl_fast.engines import build, choice, packages
 
 needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 
@@ -25,7 +26,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     packages._load.cache_clear()
-    engines._warn_once.cache_clear()
+    choice._warn_once.cache_clear()
     yield tmp_path / "fpl_fast"
     packages._load.cache_clear()
 
@@ -194,7 +195,7 @@ def test_the_reason_is_one_line(monkeypatch, capsys):
 
 
 def test_the_gate_is_warned_of_once():
-    from fpl_fast import ops
+    from fpl_fast.ops import fuzzy_positive as ops
 
     student, teacher = torch.randn(1, 5, 3, 4), torch.randn(1, 5, 3, 4)
     quiet = ({}, {"confidence_threshold": 0.89}, {"confidence_threshold": 0.95, "max_positives": 1})

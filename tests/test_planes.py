@@ -7,9 +7,9 @@ import torch
 from tolerances import GRADIENT, LOSS
 from torch.testing import assert_close
 
-from fpl_fast import eager, packages, planes
+from fpl_fast.engines import eager, packages, planes
+from fpl_fast.engines.planes import loss_planes, numbers, sorting_network, specialise
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
-from fpl_fast.planes import Specialisation, loss_planes, numbers, sorting_network
 from fpl_fast.reference import loss_gradient, pixel_terms
 
 NUM_PIXELS = 301
@@ -56,28 +56,10 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
     valid = clear_of_threshold(teacher, 0.9) & (torch.rand(NUM_PIXELS) > 0.2)
     pixel_weight = torch.rand(NUM_PIXELS)
     options = LossOptions(0.9, min(max_positives, num_classes - 1), weighting, 4.0, form, 0.0, confidence_power)
-    specialisation = Specialisation(
-        num_classes,
-        dtypes=(),
-        max_positives=options.max_positives,
-        weighting=weighting,
-        form=form,
-        uses_confidence=options.uses_confidence,
-        with_grad=True,
-        with_stats=True,
-    )
-    rows, grad = loss_planes(
-        student,
-        teacher,
-        pixel_weight,
-        valid,
-        torch.tensor(0.5),
-        *numbers(options),
-        specialisation=specialisation,
-    )
+    specialisation = specialise(num_classes, (), options, with_grad=True, with_stats=True)
+    rows, grad = loss_planes(student, teacher, pixel_weight, valid, torch.tensor(0.5), numbers(options), specialisation)
     z, t, a = student.double()[None], teacher.double()[None], pixel_weight.double()
-    equations = {"threshold": 0.9, "max_positives": options.max_positives, "weighting": weighting, "convex_scale": 4.0}
-    terms = pixel_terms(z, t, form=form, **equations)
+    terms = pixel_terms(z, t, options)
     a = a * terms.confidence**confidence_power
     weighted, one, k = terms.weight * terms.loss, torch.ones_like(terms.loss), terms.num_positives
     expected = torch.cat(
@@ -88,7 +70,7 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
     size = terms.loss.clamp(min=1)
     assert_close(rows.double() / size, expected.masked_fill(~valid, 0) / size, **LOSS)
     slope = (0.5 * a[0] * terms.weight[0]).masked_fill(~valid, 0)
-    expected_grad = loss_gradient(z, t, positives=terms.positives, form=form)[0] * slope
+    expected_grad = loss_gradient(z, t, terms.positives, options)[0] * slope
     assert_close(grad.double(), expected_grad, **GRADIENT[torch.float32])
 
 

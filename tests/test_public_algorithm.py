@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fpl_fast import reference
 from fpl_fast.bench.peers.public_algorithm import public_algorithm
+from fpl_fast.kernels.arguments import LossOptions
 
 # Five classes, threshold 0.9: teacher probabilities, smooth loss, and the three weights that the public code has.
 STUDENT = (0.2, 1.5, -0.3, 0.9, -1.0)
@@ -42,9 +43,7 @@ def test_public_algorithm_is_the_reference_capped_at_three(num_classes, threshol
     generator = torch.Generator().manual_seed(seed)
     student, teacher = (scale * torch.randn(2, num_classes, 7, 5, generator=generator) for _ in range(2))
     student.requires_grad_()
-    terms = reference.pixel_terms(
-        student, teacher, threshold=threshold, max_positives=3, weighting=weighting, convex_scale=1.0, form="smooth"
-    )
+    terms = reference.pixel_terms(student, teacher, LossOptions(threshold, 3, weighting, 1.0, "smooth"))
     expected = (terms.loss * terms.weight).mean()
     loss = public_algorithm(student, teacher, threshold=threshold, weighting=weighting)
     torch.testing.assert_close(loss, expected, rtol=2e-4, atol=2e-5)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from tolerances import EXACT, PUBLISHED
 from torch.testing import assert_close
 
+from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.reference import assign_positives, confidence_weight, loss_gradient, pixel_terms
 
 STUDENT = torch.tensor([0.2, 1.5, -0.3, 0.9, -1.0], dtype=torch.float64).view(1, 5, 1)
@@ -22,7 +23,7 @@ PUBLISHED_GRADIENTS = {
     2: (-0.619262, -0.168769, 0.163604, 0.543184, 0.081243),
     3: (-0.298220, -0.081274, -0.491682, 0.757829, 0.113347),
 }
-DEFAULTS = {"threshold": 0.9, "max_positives": 3, "weighting": "none", "convex_scale": 1.0, "form": "smooth"}
+DEFAULTS = LossOptions(threshold=0.9, max_positives=3, weighting="none", convex_scale=1.0, form="smooth")
 
 
 def teacher_of(probabilities):
@@ -30,7 +31,7 @@ def teacher_of(probabilities):
 
 
 def terms_of(teacher, **options):
-    return pixel_terms(STUDENT, teacher, **{**DEFAULTS, **options})
+    return pixel_terms(STUDENT, teacher, DEFAULTS._replace(**options))
 
 
 @pytest.mark.parametrize("row", PUBLISHED_ROWS)
@@ -54,7 +55,7 @@ def test_published_values(row):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_published_gradients(k):
     positives = (torch.arange(5) < k).view(1, 5, 1)
-    gradient = loss_gradient(STUDENT, STUDENT, positives=positives, form="smooth")
+    gradient = loss_gradient(STUDENT, STUDENT, positives, DEFAULTS)
     assert_close(gradient.flatten(), torch.tensor(PUBLISHED_GRADIENTS[k], dtype=torch.float64), **PUBLISHED)
 
 
@@ -63,15 +64,16 @@ def test_published_gradients(k):
 def test_closed_form_gradient_is_that_of_autograd(form, num_classes):
     student = torch.randn(2, num_classes, 5, 3, dtype=torch.float64, requires_grad=True)
     teacher = 2 * torch.randn_like(student).detach()
-    terms = pixel_terms(student, teacher, **{**DEFAULTS, "form": form})
+    options = DEFAULTS._replace(form=form)
+    terms = pixel_terms(student, teacher, options)
     (expected,) = torch.autograd.grad(terms.loss.sum(), student)
-    actual = loss_gradient(student.detach(), teacher, positives=terms.positives, form=form)
+    actual = loss_gradient(student.detach(), teacher, terms.positives, options)
     assert_close(actual, expected, **EXACT)
 
 
 def test_one_positive_is_cross_entropy():
     student, teacher = torch.randn(2, 3, 21, 7, 5, dtype=torch.float64).unbind(0)
-    terms = pixel_terms(student, teacher, **{**DEFAULTS, "max_positives": 1})
+    terms = pixel_terms(student, teacher, DEFAULTS._replace(max_positives=1))
     expected = F.cross_entropy(student, teacher.argmax(1), reduction="none")
     assert_close(terms.loss, expected, **EXACT)
     assert_close(terms.cross_entropy, expected, **EXACT)
@@ -81,9 +83,9 @@ def test_one_positive_is_cross_entropy():
 def test_smooth_form_bounds_the_hinge(max_positives):
     """0 < L - max(0, m) <= log(1 + K (C - K)): section 3 of the method."""
     student, teacher = (3 * torch.randn(2, 4, 19, 11, 1, dtype=torch.float64)).unbind(0)
-    options = {**DEFAULTS, "max_positives": max_positives}
-    smooth = pixel_terms(student, teacher, **options)
-    gap = smooth.loss - pixel_terms(student, teacher, **{**options, "form": "hinge"}).loss
+    options = DEFAULTS._replace(max_positives=max_positives)
+    smooth = pixel_terms(student, teacher, options)
+    gap = smooth.loss - pixel_terms(student, teacher, options._replace(form="hinge")).loss
     k = smooth.num_positives
     assert (gap > 0).all()
     assert (gap <= torch.log(1 + k * (19 - k)) + 1e-12).all()
@@ -113,15 +115,16 @@ def test_assignment_against_a_loop(threshold, num_classes):
 @pytest.mark.parametrize("weighting", ["linear", "convex", "concave"])
 def test_weights_lie_between_zero_and_one(weighting):
     teacher = 4 * torch.randn(1, 19, 500, dtype=torch.float64)
-    weight = confidence_weight(assign_positives(teacher, 0.9, 3), weighting, 4.0)
+    options = DEFAULTS._replace(weighting=weighting, convex_scale=4.0)
+    weight = confidence_weight(assign_positives(teacher, 0.9, 3), options)
     assert weight.min() >= -1e-12 and weight.max() <= 1
-    tied = confidence_weight(assign_positives(torch.zeros(1, 2, 1, dtype=torch.float64), 0.9, 1), weighting, 4.0)
+    tied = confidence_weight(assign_positives(torch.zeros(1, 2, 1, dtype=torch.float64), 0.9, 1), options)
     assert_close(tied, torch.zeros_like(tied), **EXACT)
 
 
 def test_published_two_pixel_balance():
     teacher = torch.cat([teacher_of(PUBLISHED_ROWS[1][0]), teacher_of(PUBLISHED_ROWS[3][0])], dim=2)
-    terms = pixel_terms(STUDENT.expand(1, 5, 2), teacher, **{**DEFAULTS, "weighting": "concave"})
+    terms = pixel_terms(STUDENT.expand(1, 5, 2), teacher, DEFAULTS._replace(weighting="concave"))
     weighted = (terms.loss * terms.weight).mean()
     assert_close(weighted.item(), 1.465930, **PUBLISHED)
     assert_close((terms.cross_entropy.mean() / weighted).item(), 1.382695, **PUBLISHED)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from fpl_fast import FuzzyPositiveLoss, fuzzy_positive_assignment, fuzzy_positive_loss, ohem_cross_entropy
+from fpl_fast.kernels.arguments import NUMBERS
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE = (2, 5, 5, 7)
@@ -37,6 +38,10 @@ def logits():
 
 def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+def test_every_number_of_the_loss_is_here():
+    assert set(OPTIONS) == set(NUMBERS)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])

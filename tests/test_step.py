@@ -7,7 +7,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from trainer_runs import tiny_run
 
-from fpl_fast import ops
+from fpl_fast.ops import gradient
 from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
@@ -106,7 +106,7 @@ def synchronisations(step):
 @pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
 def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     # On a CPU, where that is free, the backward looks whether its factor is 1; a GPU decides it for itself.
-    monkeypatch.setattr(ops, "scale_gradient_", torch.Tensor.mul_)
+    monkeypatch.setattr(gradient, "scale_gradient_", torch.Tensor.mul_)
     arguments, method = prepare(changes)
 
     def step(num_micro_batches):

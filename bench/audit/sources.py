@@ -1,14 +1,20 @@
-"""Sources of the kernels as the launchers specialise them, to be compiled for a device that is not present."""
+"""Sources of the kernels as the launchers specialise them, to be compiled for a device that is not present.
+
+An argument that is known at run time is given by its type, such as "i32" or "*bf16:16", where ":16" says that it is a
+multiple of 16; any other argument, None included, is known when the kernel is compiled.
+"""
 
 from typing import Any, Literal, NamedTuple
 
 import torch
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, LossOptions
 from fpl_fast.kernels.configs import Config, UpsampledConfig, choose_config, choose_upsampled_config
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
+from fpl_fast.kernels.device.operands import Axis, Classes, Pixels, Samples
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.specialisation import key_type, option_arguments
 
@@ -18,11 +24,10 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-_FLOATS = (
-    "scale_ptr", "pixel_weight_ptr", "row_fraction_ptr", "column_fraction_ptr", "buffer_ptr", "sums_ptr", "map_ptr"
-)  # fmt: skip
-_NUMBERS = ("threshold", "convex_scale", "confidence_threshold", "confidence_power")
-_LOGITS = ("student", "teacher", "partner", "grad")
+FLOATS, INTS = "*fp32:16", "*i32:16"
+MASK = Pixels("*i1:16", "i32:16", "i32")
+WEIGHT = Pixels(FLOATS, "i32:16", "i32")
+AXIS = Axis(INTS, FLOATS, INTS)
 
 
 class Case(NamedTuple):
@@ -56,69 +61,86 @@ class Case(NamedTuple):
         return " ".join([*words, *["no stats"] * (not self.stats), self.target])
 
 
-def kernel_source(
-    case: Case, types: dict[str, str] | None = None, constants: dict[str, Any] | None = None
-) -> ASTSource:
+def kernel_source(case: Case, **changes: Any) -> ASTSource:
     """Specialise a kernel as its launcher does on a contiguous or channels_last batch.
 
     Args:
         case: case to compile.
-        types: Triton types of arguments that the case leaves out, such as ``{"valid_mask_ptr": "*i1"}``.
-        constants: compile-time values that replace the case's own, such as ``{"FORM": "hinge"}``.
+        changes: arguments of the kernel that replace the case's own, such as ``valid_mask=MASK``.
     """
-    types, constants = types or {}, constants or {}
-    kernel = fuzzy_positive_kernel if case.kernel == "full" else upsampled_kernel
-    values = {name: value for name, value in _constants(case).items() if name not in types} | constants
-    known = {f"{name}_ptr": f"*{case.dtype}" for name in _LOGITS}
-    known |= dict.fromkeys(_FLOATS, "*fp32") | dict.fromkeys(_NUMBERS, "fp32")
-    known |= dict.fromkeys(("row_start_ptr", "column_cell_ptr"), "*i32")
-    known |= dict.fromkeys(("valid_mask_ptr", "mix_mask_ptr"), "*i1") | types
-    return specialise(kernel, values, known)
+    if case.kernel == "full":
+        return specialise(fuzzy_positive_kernel, _common(case) | _full(case) | changes)
+    return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)
 
 
-def specialise(kernel: Any, constants: dict[str, Any], types: dict[str, str]) -> ASTSource:
-    """Fix some arguments of a kernel; the others have the given types or int32, with aligned sizes and pointers.
+def specialise(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
+    """Specialise a kernel to arguments, see above; those that are not given are int32."""
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    multiples: dict[tuple[int, ...], Any] = {}
 
-    Args:
-        kernel: a ``triton.jit`` function.
-        constants: values known when it is compiled; arguments that the kernel lacks are left out.
-        types: Triton types of the other arguments; arguments that the kernel lacks are left out.
-    """
-    names = kernel.arg_names
-    values = {name: value for name, value in constants.items() if name in names}
-    signature = {name: "constexpr" if name in values else types.get(name, "i32") for name in names}
-    # Pointers, plane sizes and image strides are multiples of 16; a pixel's stride in channels_last is C.
-    sizes = ("num_pixels", "width")
-    aligned = [n for n in names if signature[n].startswith("*") or n in sizes or n.endswith(("stride_n", "stride_c"))]
-    return ASTSource(
-        fn=kernel,
-        signature=signature,
-        constexprs=values,
-        attrs={(names.index(n),): [["tt.divisibility", 16]] for n in aligned if n not in values},
-    )
+    def visit(argument: Any, path: tuple[int, ...]) -> Any:
+        if isinstance(argument, tuple):  # a named tuple: the same of types
+            return type(argument)(*(visit(x, (*path, i)) for i, x in enumerate(argument)))
+        if not isinstance(argument, str):
+            constants[path] = argument
+            return "constexpr"
+        kind, _, multiple = argument.partition(":")
+        if multiple:
+            multiples[path] = [["tt.divisibility", int(multiple)]]
+        return kind
+
+    for i, name in enumerate(kernel.arg_names):
+        signature[name] = visit(arguments.get(name, "i32"), (i,))
+    return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=multiples)
 
 
-def _constants(case: Case) -> dict[str, Any]:
-    """Arguments of either kernel that are known when the case is compiled."""
-    config = case.config
-    rows = case.layout == "channels_last" and config.group == 1
+def _common(case: Case) -> dict[str, Any]:
+    """Arguments of either kernel."""
     options = LossOptions(0.9, 3 if case.capped else case.num_classes - 1, "concave", 1.0, "smooth")
-    unit = ("stride_c",) if case.layout == "channels_last" else ("stride_p", "stride_w")
-    absent = ["pixel_weight_ptr", "valid_mask_ptr", "map_ptr", "target_ptr", "class_weight_ptr"]
-    absent += [] if case.cutmix else ["partner_ptr", "mix_mask_ptr"]
+    derived = option_arguments(options)
+    types: dict[str, Any] = dict.fromkeys(NUMBERS, "fp32") | {"max_positives": "i32"}
     key_dtype = torch.float32 if case.kernel == "upsampled" else _TORCH_DTYPES[case.dtype]
-    return {
-        **dict.fromkeys(absent),
-        **{name: value for name, value in option_arguments(options).items() if name.isupper()},
-        **{f"{name}_{stride}": 1 for name in _LOGITS for stride in unit},
+    return derived | {
+        "loss_options": derived["loss_options"]._replace(**types),
+        "mix_mask": MASK if case.cutmix else None,
+        "pixel_weight": None,
+        "valid_mask": None,
+        "scale_ptr": FLOATS,
+        "sums_ptr": FLOATS,
+        "map_ptr": None,
         "C": case.num_classes,
-        "G": config.group,
-        "BLOCK": config.block,
-        "STUDENT_ROWS": rows,
-        "TEACHER_ROWS": rows,
-        "PARTNER_ROWS": rows,
-        "GRAD_ROWS": rows,
-        "KEY": key_type(key_dtype, config.group),
-        "WITH_STATS": case.stats,
+        "G": case.config.group,
+        "BLOCK": case.config.block,
+        "KEY": tl.constexpr(key_type(key_dtype, case.num_classes)),
         "FAST": case.target != "gfx942",
+    }
+
+
+def _full(case: Case) -> dict[str, Any]:
+    """Arguments of the full-resolution kernel."""
+    pointer, rows = f"*{case.dtype}:16", case.layout == "channels_last"
+    stride_c, stride_p = (1, "i32") if rows else ("i32:16", 1)
+    logits = Classes(pointer, "i32:16", stride_c, stride_p, tl.constexpr(rows and case.config.group == 1))
+    return {
+        **dict.fromkeys(("student", "teacher", "grad"), logits),
+        "partner": logits if case.cutmix else None,
+        "num_pixels": "i32:16",
+        "WITH_STATS": case.stats,
+    }
+
+
+def _upsampled(case: Case) -> dict[str, Any]:
+    """Arguments of the kernel that upsamples."""
+    pointer = f"*{case.dtype}:16"
+    samples = Samples(pointer, "i32:16", "i32:16", "i32", 1)
+    return {
+        **dict.fromkeys(("student", "teacher"), samples),
+        **dict.fromkeys(("target", "class_weight_ptr")),
+        **dict.fromkeys(("rows", "columns"), AXIS),
+        "partner_ptr": pointer if case.cutmix else None,
+        "buffer_ptr": FLOATS,
+        "num_pixels": "i32:16",
+        "width": "i32:16",
+        "NUM_TERMS": NUM_SUMS if case.stats else 1,
     }

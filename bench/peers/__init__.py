@@ -8,14 +8,16 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import fpl_fast
-from fpl_fast import engines, reference
+from fpl_fast import reference
 from fpl_fast.bench.cases import IGNORE_INDEX, THRESHOLD, Case, Inputs
 from fpl_fast.bench.peers.labels import LABEL_PEERS
 from fpl_fast.bench.peers.peer import LossOfStudent, Peer, upsampled
 from fpl_fast.bench.peers.planes import PLANES
 from fpl_fast.bench.peers.public_algorithm import public_algorithm
+from fpl_fast.engines import choice
 from fpl_fast.functional import Engine
-from fpl_fast.labelled import LabelEngine
+from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.label_losses import LabelEngine
 
 __all__ = ["OWN", "PEERS"]
 
@@ -49,9 +51,9 @@ def _engine_peer(engine: Engine) -> Peer:
         pixel = torch.empty(1, case.num_classes, 1, 1, dtype=case.dtype, device=device)
         try:
             if case.labels:
-                engines.resolve_labels(engine, pixel)
+                choice.resolve_labels(engine, pixel)
             else:
-                engines.resolve(engine, pixel, pixel)
+                choice.resolve(engine, pixel, pixel)
         except ValueError as error:
             return str(error)
         return None
@@ -70,15 +72,8 @@ def _reference_loss(student: Tensor, teacher: Tensor, max_positives: int, size: 
         student, teacher = (
             interpolate(x.float(), size=size, mode="bilinear", align_corners=True) for x in (student, teacher)
         )
-    terms = reference.pixel_terms(
-        student,
-        teacher,
-        threshold=THRESHOLD,
-        max_positives=max_positives,
-        weighting="none",
-        convex_scale=1.0,
-        form="smooth",
-    )
+    options = LossOptions(THRESHOLD, max_positives, weighting="none", convex_scale=1.0, form="smooth")
+    terms = reference.pixel_terms(student, teacher, options)
     return terms.loss.mean()
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpl_fast import planes
 from fpl_fast.bench.cases import THRESHOLD, Case, Inputs
 from fpl_fast.bench.peers.peer import LossOfStudent, Peer, upsampled
+from fpl_fast.engines import planes
 from fpl_fast.kernels.arguments import LossOptions
 
 __all__ = ["PLANES", "planes_loss"]
@@ -46,19 +46,9 @@ def compiled_step(options: LossOptions) -> Callable[..., tuple[Tensor, Tensor]]:
     """Compile loss and gradient of (C, N, H, W) planes, one plane of N images for each class, into one graph."""
 
     def step(student: Tensor, teacher: Tensor, scale: Tensor, *numbers: Tensor) -> tuple[Tensor, Tensor]:
-        specialisation = planes.Specialisation(
-            num_classes=len(student),
-            dtypes=(student.dtype, teacher.dtype, None, None, scale.dtype),
-            max_positives=options.max_positives,
-            weighting=options.weighting,
-            form=options.form,
-            uses_confidence=options.uses_confidence,
-            with_grad=True,
-            with_stats=False,
-        )
-        terms, gradient = planes.loss_planes(
-            student, teacher, None, None, scale, *numbers, specialisation=specialisation
-        )
+        dtypes = (student.dtype, teacher.dtype, None, None, scale.dtype)
+        specialisation = planes.specialise(len(student), dtypes, options, with_grad=True, with_stats=False)
+        terms, gradient = planes.loss_planes(student, teacher, None, None, scale, numbers, specialisation)
         assert gradient is not None
         return terms[0].sum() * scale, gradient
 

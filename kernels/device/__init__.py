@@ -1,4 +1,4 @@
-"""Device functions: triton only, one idea a file.
+"""Device functions: triton only, one idea a file. Kernels take tensors and their strides as ``operands``.
 
 A block of P pixels holds its logits as a Python tuple of class groups, unrolled at compile time:
 

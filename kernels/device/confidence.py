@@ -7,22 +7,24 @@ from fpl_fast.kernels.device.arithmetic import divide, log
 
 
 @triton.jit
-def confidence_weight(num_positives, rejected, mass, total, convex_scale, WEIGHTING: tl.constexpr, FAST: tl.constexpr):
+def confidence_weight(num_positives, rejected, mass, total, options, FAST: tl.constexpr):
     """Weight w(m, r) with m = c_{K+1} / (K + 1) and r = p_{K+1}, both given as masses relative to ``total``.
+
+    ``options`` holds ``weighting``, a constexpr, and ``convex_scale``.
 
     m - r is taken as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie, and one division less.
     """
-    if WEIGHTING == "none":
+    if options.weighting == "none":
         return tl.full(mass.shape, 1.0, tl.float32)
     else:
         num_ranks = num_positives + 1.0
         margin = mass - num_ranks * rejected
-        if WEIGHTING == "linear":
+        if options.weighting == "linear":
             w = divide(margin, mass, FAST)
-        elif WEIGHTING == "convex":
-            w = divide(margin, mass + convex_scale * (num_ranks * rejected), FAST)
+        elif options.weighting == "convex":
+            w = divide(margin, mass + options.convex_scale * (num_ranks * rejected), FAST)
         else:
-            tl.static_assert(WEIGHTING == "concave")
+            tl.static_assert(options.weighting == "concave")
             scale = divide(50.0, num_ranks * total, FAST)
             w = divide(log(1.0 + scale * margin, FAST), log(1.0 + scale * mass, FAST), FAST)
         return tl.minimum(w, 1.0)

@@ -6,8 +6,6 @@ import triton.language as tl
 from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log
 from fpl_fast.kernels.device.classes import class_index, fold_max, fold_sum
 
-NUM_LABEL_SUMS = tl.constexpr(3)
-
 
 @triton.jit
 def load_labels(target_ptr, pixel_offset, in_bounds, ignore_index):

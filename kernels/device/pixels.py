@@ -12,8 +12,6 @@ from fpl_fast.kernels.device.keys import make_key
 from fpl_fast.kernels.device.smooth import smooth_loss
 from fpl_fast.kernels.device.student import label_logit, log_sum_exp, part
 
-NUM_SUMS = tl.constexpr(12)
-
 
 @triton.jit
 def fuzzy_positive_pixels(
@@ -23,18 +21,12 @@ def fuzzy_positive_pixels(
     valid,
     pixel_weight,
     scale,
-    threshold,
-    max_positives,
-    convex_scale,
-    confidence_threshold,
-    confidence_power,
+    options,
     C: tl.constexpr,
     G: tl.constexpr,
     CAPPED: tl.constexpr,
-    KEY: tl.constexpr,
-    WEIGHTING: tl.constexpr,
-    FORM: tl.constexpr,
     CONFIDENCE: tl.constexpr,
+    KEY: tl.constexpr,
     WITH_STATS: tl.constexpr,
     FAST: tl.constexpr,
 ):
@@ -47,23 +39,17 @@ def fuzzy_positive_pixels(
         valid: pixels that count.
         pixel_weight: per pixel, or None for 1.
         scale: factor of the gradient, or None for 1.
-        threshold: T.
-        max_positives: cap on K, 1 to C - 1.
-        convex_scale: of the convex weight.
-        confidence_threshold: pixels whose largest probability is below it contribute nothing.
-        confidence_power: exponent of the largest probability as a factor of the loss.
+        options: ``LossOptions``, their names constexpr.
         C: classes.
         G: classes in a group.
         CAPPED: max_positives if that is 1, 2 or 3, otherwise 0.
-        KEY: see ``make_key``.
-        WEIGHTING: "none", "linear", "convex" or "concave".
-        FORM: "smooth" or "hinge".
         CONFIDENCE: whether the confidence threshold and power are looked at.
+        KEY: see ``make_key``.
         WITH_STATS: whether the terms other than the first are needed.
         FAST: see ``arithmetic``.
 
     Returns:
-        (terms, gradient): a tuple of NUM_SUMS terms, or of the first one, and class groups; all zero where not valid.
+        (terms, gradient): a tuple of all terms, or of the first one, and class groups; all zero where not valid.
         With q the largest probability, g = [q >= confidence_threshold] and b = pixel_weight * q^confidence_power, the
         terms are g*b*w*L, 1, w*L, L, CE, K, [K = 1], [K = 2], [K = 3], q, g and b.
     """
@@ -71,16 +57,16 @@ def fuzzy_positive_pixels(
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
-        keys, t, valid, threshold, max_positives, C, CAPPED
+        keys, t, valid, options.threshold, options.max_positives, C, CAPPED
     )
-    weight = confidence_weight(num_positives, rejected, mass, total, convex_scale, WEIGHTING, FAST)
+    weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1
     factor = tl.full(total.shape, 1.0, tl.float32)
     if pixel_weight is not None:
         factor *= pixel_weight
     if CONFIDENCE:
-        factor *= tl.exp2(-confidence_power * tl.log2(total))
-        selected = confidence >= confidence_threshold
+        factor *= tl.exp2(-options.confidence_power * tl.log2(total))
+        selected = confidence >= options.confidence_threshold
         total_weight = tl.where(selected, factor * weight, 0.0)
     else:
         total_weight = factor * weight
@@ -89,7 +75,7 @@ def fuzzy_positive_pixels(
     if scale is not None:
         coefficient *= scale
     positives, negatives, lowest, highest = part(keys, cut, z)
-    if FORM == "smooth":
+    if options.form == "smooth":
         loss, slopes = smooth_loss(positives, negatives, lowest, highest, coefficient, FAST)
     else:
         loss, slopes = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
@@ -100,7 +86,7 @@ def fuzzy_positive_pixels(
 
     terms = (tl.where(valid, total_weight * loss, 0.0),)
     if WITH_STATS:
-        if FORM == "smooth" and CAPPED == 1:
+        if options.form == "smooth" and CAPPED == 1:
             cross_entropy = loss
         else:
             cross_entropy = log_sum_exp(z, FAST) - label_logit(keys, top, z) + poison

@@ -13,7 +13,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from fpl_fast import cross_entropy, ohem_cross_entropy
-from fpl_fast.labelled import LabelEngine
+from fpl_fast.label_losses import LabelEngine
 from fpl_fast.trainer.config import ConsistencyConfig, MethodConfig, OptimConfig, PseudoLabelConfig
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.upsample import pixel_size

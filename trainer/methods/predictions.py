@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import cross_entropy
-from fpl_fast.labelled import LabelEngine
+from fpl_fast.label_losses import LabelEngine
 from fpl_fast.trainer.methods.consistency import Target
 from fpl_fast.trainer.upsample import pixel_size, upsample
 

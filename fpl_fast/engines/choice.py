@@ -1,11 +1,4 @@
-"""Engines of the loss: the inputs that each can run, and the choice that ``"auto"`` makes.
-
-| engine     | runs on                          | is                                              |
-|------------|----------------------------------|-------------------------------------------------|
-| "triton"   | CUDA and ROCm, fp16, bf16, fp32  | one hand-written kernel, forward and gradient   |
-| "compiled" | CPU, fp16, bf16, fp32, C <= 32   | class planes fused by Inductor into one loop    |
-| "eager"    | every device and floating dtype  | the reference equations in chunks               |
-"""
+"""The inputs that each engine can run, and the choice that ``"auto"`` makes."""
 
 import functools
 import importlib.util
@@ -18,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpl_fast import checks, eager, labels, packages, planes
+from fpl_fast import checks
+from fpl_fast.engines import eager, eager_labels, packages, planes
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
@@ -81,7 +75,7 @@ def resolve_labels(engine: str, logits: Tensor) -> str:
     Raises:
         ValueError: If the named engine does not exist or cannot run here.
     """
-    checks.check_choice("engine", engine, checks.LABEL_ENGINES)
+    checks.check_options(checks.LABEL_RULES, engine=engine)
     reason = _refusal("triton", logits, logits.dtype == torch.float64)
     if engine == "triton" and reason is not None:
         raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
@@ -94,7 +88,7 @@ def label_module(engine: str) -> ModuleType:
         from fpl_fast.kernels import cross_entropy
 
         return cross_entropy
-    return labels
+    return eager_labels
 
 
 def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:

@@ -12,13 +12,13 @@ so that no graph depends on how far classes lie apart.
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fpl_fast import chunked, packages
-from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.engines import chunked, packages
+from fpl_fast.kernels.arguments import NUMBERS, LossOptions
 
 # Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
 MAX_CLASSES = 32
@@ -42,28 +42,19 @@ def evaluate(
     with_grad: bool,
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
+    """Evaluate one chunk (see :class:`fpl_fast.engines.chunked.PixelFunction`)."""
     pixel_weight, valid = (None if x is None else x.contiguous() for x in (pixel_weight, valid))
-    specialisation = Specialisation(
-        num_classes=len(student),
-        dtypes=tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale)),
-        max_positives=options.max_positives,
-        weighting=options.weighting,
-        form=options.form,
-        uses_confidence=options.uses_confidence,
-        with_grad=with_grad,
-        with_stats=with_stats,
-    )
+    dtypes = tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale))
+    specialisation = specialise(len(student), dtypes, options, with_grad=with_grad, with_stats=with_stats)
     given = [x for x in (pixel_weight, valid, scale) if x is not None]
     planes = (plane for logits in (student, teacher) for plane in _in_planes(logits).unbind(0))
     terms, *grad = _compiled(specialisation)([*planes, *given, *numbers(options)])
     return terms, grad[0] if grad else None
 
 
-def numbers(options: LossOptions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Convert the numbers among the options to tensors, so that a new threshold needs no new graph."""
-    values = (options.threshold, options.convex_scale, options.confidence_threshold, options.confidence_power)
-    return tuple(torch.tensor(value, dtype=torch.float32, device="cpu") for value in values)  # type: ignore[return-value]
+def numbers(options: LossOptions) -> list[Tensor]:
+    """Convert the numbers among the options to 0-d tensors, so that a new threshold needs no new graph."""
+    return [torch.tensor(getattr(options, name), dtype=torch.float32, device="cpu") for name in NUMBERS]
 
 
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)
@@ -71,16 +62,28 @@ fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, evaluate, CHU
 
 
 class Specialisation(NamedTuple):
-    """Classes, dtypes and options that one graph is compiled for."""
+    """Classes, dtypes and options that one graph is compiled for; equal for options that differ in numbers only."""
 
     num_classes: int
     dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
-    max_positives: int
-    weighting: str
-    form: str
+    options: LossOptions  # its numbers 0: they are inputs of the graph, in the order of their fields
     uses_confidence: bool
     with_grad: bool
     with_stats: bool
+
+
+def specialise(
+    num_classes: int,
+    dtypes: tuple[torch.dtype | None, ...],
+    options: LossOptions,
+    *,
+    with_grad: bool,
+    with_stats: bool,
+) -> Specialisation:
+    """The specialisation that serves these options."""
+    zeros: dict[str, Any] = dict.fromkeys(NUMBERS, 0.0)
+    blank = options._replace(**zeros)
+    return Specialisation(num_classes, dtypes, blank, options.uses_confidence, with_grad, with_stats)
 
 
 def _in_planes(logits: Tensor) -> Tensor:
@@ -98,9 +101,7 @@ def evaluate_planes(tensors: Sequence[Tensor], specialisation: Specialisation) -
     c = specialisation.num_classes
     rest = iter(tensors[2 * c :])
     weight, valid, scale = (None if dtype is None else next(rest) for dtype in specialisation.dtypes[2:])
-    terms, grad = loss_planes(
-        tensors[:c], tensors[c : 2 * c], weight, valid, scale, *rest, specialisation=specialisation
-    )
+    terms, grad = loss_planes(tensors[:c], tensors[c : 2 * c], weight, valid, scale, list(rest), specialisation)
     return [terms] if grad is None else [terms, grad]
 
 
@@ -110,7 +111,7 @@ def example_tensors(specialisation: Specialisation) -> list[Tensor]:
     planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(specialisation.num_classes)]
     given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
     scales = [] if scale is None else [torch.ones((), dtype=scale)]
-    return [*planes, *given, *scales, *numbers(LossOptions(0.9, 1, "none", 1.0, "smooth"))]
+    return [*planes, *given, *scales, *numbers(specialisation.options)]
 
 
 def loss_planes(
@@ -119,18 +120,16 @@ def loss_planes(
     pixel_weight: Tensor | None,
     valid: Tensor | None,
     scale: Tensor | None,
-    threshold: Tensor,
-    convex_scale: Tensor,
-    confidence_threshold: Tensor,
-    confidence_power: Tensor,
-    *,
+    numbers: Sequence[Tensor],
     specialisation: Specialisation,
 ) -> tuple[Tensor, Tensor | None]:
     """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk: C planes of P logits."""
+    by_name: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=True))
+    options = specialisation.options._replace(**by_name)  # from here on, the numbers among them are tensors
     z, t = _load_planes(student, valid), _load_planes(teacher, valid)
-    assigned = _assign(z, t, threshold, specialisation.max_positives)
-    weight = _confidence_weight(assigned, specialisation.weighting, convex_scale)
-    tail = _smooth_loss if specialisation.form == "smooth" else _hinge_loss
+    assigned = _assign(z, t, options)
+    weight = _confidence_weight(assigned, options)
+    tail = _smooth_loss if options.form == "smooth" else _hinge_loss
     loss, gradient = tail(z, assigned.positives)
 
     one_if_finite = 1 + _total([0 * x for x in (*z, *t)])  # 0 * first: a sum of large logits may overflow
@@ -140,8 +139,8 @@ def loss_planes(
     factor = one if pixel_weight is None else pixel_weight
     selected, total_weight = one, factor * weight
     if specialisation.uses_confidence:
-        factor = factor * torch.exp2(confidence_power * torch.log2(confidence))
-        selected = torch.where(confidence >= confidence_threshold, 1.0, 0.0)
+        factor = factor * torch.exp2(options.confidence_power * torch.log2(confidence))
+        selected = torch.where(confidence >= options.confidence_threshold, 1.0, 0.0)
         total_weight = selected * factor * weight
     terms = [total_weight * loss]
     if specialisation.with_stats:
@@ -195,7 +194,7 @@ class _Assigned(NamedTuple):
     normaliser: Tensor  # sum of e over all classes
 
 
-def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Assigned:
+def _assign(z: Planes, t: Planes, options: LossOptions) -> _Assigned:
     """Fuzzy positive assignment: c_n < T becomes sum e < T * sum e.
 
     Ranks beyond ``max_positives`` + 1 are never read, and the compiler drops the comparisons that sort them.
@@ -205,7 +204,7 @@ def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Ass
         ordered = ranked[i] >= ranked[j]
         ranked[i], ranked[j] = torch.where(ordered, ranked[i], ranked[j]), torch.where(ordered, ranked[j], ranked[i])
     top = ranked[0]
-    limit = min(max_positives, len(t) - 1)
+    limit = min(options.max_positives, len(t) - 1)
     e = [_exp(x - top) for x in ranked[: limit + 1]]
     normaliser = _total([_exp(x - top) for x in t])
 
@@ -215,7 +214,7 @@ def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Ass
     cumulative = e[0]
     for rank in range(1, limit):
         cumulative = cumulative + e[rank]
-        accept = cumulative < threshold * normaliser
+        accept = cumulative < options.threshold * normaliser
         cutoff = torch.where(accept, ranked[rank], cutoff)
         accepted = torch.where(accept, cumulative, accepted)
         first_negative = torch.where(accept, e[rank + 1], first_negative)
@@ -235,16 +234,16 @@ def _assign(z: Planes, t: Planes, threshold: Tensor, max_positives: int) -> _Ass
     return _Assigned(positives, pseudo_label_logit, k, accepted, first_negative, normaliser)
 
 
-def _confidence_weight(assigned: _Assigned, weighting: str, convex_scale: Tensor) -> Tensor:
+def _confidence_weight(assigned: _Assigned, options: LossOptions) -> Tensor:
     """Weight w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
     k, r = assigned.num_positives, assigned.first_negative
     mass, margin = assigned.accepted + r, assigned.accepted - k * r
-    if weighting == "none":
+    if options.weighting == "none":
         return torch.ones_like(k)
-    if weighting == "linear":
+    if options.weighting == "linear":
         w = margin / mass
-    elif weighting == "convex":
-        w = margin / (mass + convex_scale * (k + 1) * r)
+    elif options.weighting == "convex":
+        w = margin / (mass + options.convex_scale * (k + 1) * r)
     else:  # concave
         factor = 50 / (assigned.normaliser * (k + 1))
         w = torch.log1p(factor * margin) / torch.log1p(factor * mass)

@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from fpl_fast import chunked
+from fpl_fast.engines import chunked
 from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.reference import loss_gradient, pixel_terms
 
@@ -24,19 +24,11 @@ def evaluate(
     with_grad: bool,
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Evaluate one chunk (see :class:`fpl_fast.chunked.PixelFunction`)."""
+    """Evaluate one chunk (see :class:`fpl_fast.engines.chunked.PixelFunction`)."""
     if valid is not None:  # a fill, not a product: NaN in an ignored pixel must not survive
         student, teacher = student.masked_fill(~valid, 0), teacher.masked_fill(~valid, 0)
     z, t = student.unsqueeze(0), teacher.unsqueeze(0)
-    terms = pixel_terms(
-        z,
-        t,
-        threshold=options.threshold,
-        max_positives=options.max_positives,
-        weighting=options.weighting,
-        convex_scale=options.convex_scale,
-        form=options.form,
-    )
+    terms = pixel_terms(z, t, options)
     loss, weight, confidence = terms.loss[0], terms.weight[0], terms.confidence[0]
     factor = torch.ones_like(loss) if pixel_weight is None else pixel_weight
     selected = torch.ones_like(loss)
@@ -59,7 +51,7 @@ def evaluate(
     slope = total_weight if scale is None else total_weight * scale
     if valid is not None:
         slope = slope.masked_fill(~valid, 0)
-    gradient = loss_gradient(z, t, positives=terms.positives, form=options.form)[0] * slope
+    gradient = loss_gradient(z, t, terms.positives, options)[0] * slope
     return stacked, gradient.to(student.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Build the package of one specialisation of the compiled engine; :mod:`fpl_fast.packages` starts this as a process."""
+"""Build the package of one specialisation of the compiled engine: the process that ``packages`` starts."""
 
 import pickle
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpl_fast.planes import Specialisation, evaluate_planes, example_tensors
+from fpl_fast.engines.planes import Specialisation, evaluate_planes, example_tensors
 
 # The number of threads is the caller's; and no limit on the size of a fused group: one loop is the point.
 _INDUCTOR_OPTIONS: dict[str, Any] = {

@@ -5,32 +5,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fpl_fast.chunked import pixels_of, windows
+from fpl_fast.engines.chunked import pixels_of, windows
+from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
 from fpl_fast.kernels.arguments import NUM_LABEL_SUMS, LabelInputs
 from fpl_fast.reference import accumulate_dtype
-from fpl_fast.windows import GradientWindows, LogitWindows, Window
+from fpl_fast.valid_labels import is_labelled
 
 # A chunk of 19 float32 classes is 1.2 MB and stays in a core's cache: on a CPU, 2 x 19 x 512 x 512 from 128 x 128 takes
 # half the time of upsampling and PyTorch's cross entropy; with chunks four times as large it takes more (one thread).
 CHUNK_PIXELS = 1 << 14
-
-
-def comparable(target: Tensor, ignore_index: int) -> tuple[Tensor, int]:
-    """Convert labels and ``ignore_index`` to values that every engine can compare.
-
-    A comparison in the labels' dtype wraps: as uint8, 300 equals 44, and as int32, 2^32 equals 0. A value outside that
-    dtype ignores nothing.
-    """
-    limits = torch.iinfo(target.dtype)
-    if limits.min <= ignore_index <= limits.max:
-        return target, ignore_index
-    # Engines widen uint8 to int32, where no label is -1. Any int32 may be an int32 label, so these compare as int64.
-    return (target, -1) if target.dtype == torch.uint8 else (target.long(), ignore_index)
-
-
-def is_labelled(target: Tensor, ignore_index: int) -> Tensor:
-    """Mask of the pixels whose label is not ``ignore_index``; the two must be :func:`comparable`."""
-    return (target.to(torch.int32) if target.dtype == torch.uint8 else target) != ignore_index
 
 
 def cross_entropy_sums(inputs: LabelInputs, *, scale: Tensor | None, with_grad: bool) -> tuple[Tensor, Tensor | None]:

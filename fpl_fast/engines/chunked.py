@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.reference import accumulate_dtype
-from fpl_fast.windows import GradientWindows, LogitWindows, Window
 
 # With upsampling, a window's logits are made for it, and should still be in cache when they are read. On two cores, the
 # compiled engine takes 2 x 19 x 512 x 512 from 128 x 128 in 46 ms with chunks of 2^14 pixels, in 75 with 2^17.

@@ -28,13 +28,15 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from fpl_fast.planes import Specialisation
+    from fpl_fast.engines.planes import Specialisation
 
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _LOGGER = logging.getLogger("fpl_fast")
 # sys.path first: the package may be importable in this process only because a script made it so.
-_BUILD = "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast import build; build.main()"
+_BUILD = (
+    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast.engines import build; build.main()"
+)
 _LOCK = threading.Lock()
 
 
@@ -180,7 +182,7 @@ def _key(specialisation: "Specialisation") -> str:
         platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
         _instruction_sets(),
-        repr(specialisation),
+        repr(specialisation),  # names the options in their order, which is that of the graph's numbers
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

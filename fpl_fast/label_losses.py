@@ -1,17 +1,43 @@
 """Losses with labels, with fused upsampling. Shapes: N images, C classes, h x w logits, H x W pixels of the labels."""
 
-from typing import Literal
+from typing import Literal, Required, TypedDict
 
 import torch
 from torch import Tensor
 
-from fpl_fast import checks, engines, label_ops
-from fpl_fast.labels import comparable, is_labelled
-from fpl_fast.ops import refuse_forward_mode
+from fpl_fast import checks
+from fpl_fast.engines import choice
+from fpl_fast.ops.cross_entropy import cross_entropy_map, cross_entropy_sums
+from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype
+from fpl_fast.valid_labels import comparable, is_labelled
 
 LabelReduction = Literal["none", "sum", "mean"]
 LabelEngine = Literal["auto", "triton", "eager"]
+
+
+class LabelOptions(TypedDict, total=False):
+    """The options that the losses with labels share, for typing code that passes them on."""
+
+    ignore_index: int
+    size: tuple[int, int] | None
+    align_corners: bool
+    engine: LabelEngine
+
+
+class CrossEntropyOptions(LabelOptions, total=False):
+    """The options of :func:`cross_entropy`."""
+
+    weight: Tensor | None
+    reduction: LabelReduction
+
+
+class OhemOptions(LabelOptions, total=False):
+    """The options of :func:`ohem_cross_entropy`."""
+
+    min_kept: Required[int]
+    threshold: float
+    group_size: int
 
 
 def cross_entropy(
@@ -61,8 +87,7 @@ def cross_entropy(
         >>> cross_entropy(logits, target, size=(128, 128)).backward()
     """
     checks.check_logits("logits", logits)
-    checks.check_choice("reduction", reduction, checks.LABEL_REDUCTIONS)
-    checks.check_flag("align_corners", align_corners)
+    checks.check_options(checks.LABEL_RULES, reduction=reduction, align_corners=align_corners)
     size = checks.check_size(size, logits)
     n, num_classes, *native = logits.shape
     pixels = (n, *(size or native))
@@ -78,16 +103,22 @@ def cross_entropy(
         weight = weight.detach().to(dtype).contiguous()
     if pixel_weight is not None:  # a fill: NaN in an ignored pixel must not survive
         pixel_weight = pixel_weight.detach().to(dtype).masked_fill(~labelled, 0)
-    engine_name = engines.resolve_labels(engine, logits)
-    arguments = (logits, target, weight, pixel_weight, ignore_index, size, align_corners, engine_name)
+    tensors = (logits, target, weight, pixel_weight)
+    settings = {
+        "ignore_index": ignore_index,
+        "size": size,
+        "align_corners": align_corners,
+        "engine": choice.resolve_labels(engine, logits),
+    }
     if reduction == "none":
-        losses: Tensor = label_ops.cross_entropy_map(*arguments)
+        losses: Tensor = cross_entropy_map(*tensors, **settings)
         return losses
     scale = None
     if reduction == "mean":
         scale = _mean_scale(target, labelled, weight, pixel_weight, dtype)
     with_grad = logits.requires_grad and torch.is_grad_enabled()
-    loss: Tensor = label_ops.cross_entropy_sums(*arguments, scale, with_grad)[0]
+    loss: Tensor
+    loss, _, _ = cross_entropy_sums(*tensors, scale, **settings, with_grad=with_grad)
     return loss
 
 
@@ -134,7 +165,8 @@ def ohem_cross_entropy(
         >>> logits, target = torch.randn(2, 19, 32, 32), torch.randint(0, 19, (2, 128, 128))
         >>> loss = ohem_cross_entropy(logits, target, min_kept=1000, size=(128, 128))
     """
-    min_kept, threshold, group_size = checks.check_mining(min_kept, threshold, group_size)
+    mining = {"min_kept": min_kept, "threshold": threshold, "group_size": group_size}
+    min_kept, threshold, group_size = checks.check_options(checks.LABEL_RULES, **mining).values()
     checks.check_logits("logits", logits)
     size = checks.check_size(size, logits if target.numel() else None)
     checks.check_target(target, (len(logits), *(size or logits.shape[2:])), logits.device)
@@ -143,9 +175,14 @@ def ohem_cross_entropy(
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
     if target.numel() == 0:
         return cross_entropy(logits, target, ignore_index=ignore_index, size=size, engine=engine)
-    keywords = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners, "engine": engine}
+    keywords: LabelOptions = {
+        "ignore_index": ignore_index,
+        "size": size,
+        "align_corners": align_corners,
+        "engine": engine,
+    }
     with torch.no_grad():
-        losses = cross_entropy(logits.detach(), target, reduction="none", **keywords)  # type: ignore[arg-type]
+        losses = cross_entropy(logits.detach(), target, reduction="none", **keywords)
         losses = losses.reshape(len(target) // group_size, -1)
         labelled = is_labelled(target, ignore_index).view_as(losses)
         p = (-losses).exp()  # 1 where ignored, as their loss is 0
@@ -158,7 +195,7 @@ def ohem_cross_entropy(
         # Weights about 1, and the small factor on the loss: a float16 gradient must meet it after the loss scale.
         average = num_kept.mean()
         weights = (kept * (average / num_kept)).view(target.shape)
-    total = cross_entropy(logits, target, pixel_weight=weights, reduction="sum", **keywords)  # type: ignore[arg-type]
+    total = cross_entropy(logits, target, pixel_weight=weights, reduction="sum", **keywords)
     return total / (average * len(kept))
 
 

@@ -11,8 +11,9 @@ from tolerances import EXACT, GRADIENT, INVARIANT, LOSS
 from torch.library import opcheck
 from torch.testing import assert_close
 
-from fpl_fast import cross_entropy, label_ops, ohem_cross_entropy, positive_gradient_score
+from fpl_fast import cross_entropy, ohem_cross_entropy, positive_gradient_score
 from fpl_fast.checks import shown
+from fpl_fast.ops.cross_entropy import cross_entropy_map, cross_entropy_sums
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 IGNORE = 255
@@ -154,10 +155,11 @@ def test_operators():
     logits, target = draw()
     weight, pixel_weight, one = torch.rand(5), torch.rand(2, 7, 8), torch.ones(())
     up = torch.randint(0, 5, (2, 7, 8))
-    opcheck(label_ops.cross_entropy_sums, (logits, target, weight, None, IGNORE, None, True, "eager", one, True))
-    arguments = (logits, up, None, pixel_weight, IGNORE, [7, 8], False, "eager")
-    opcheck(label_ops.cross_entropy_sums, (*arguments, one, True))
-    opcheck(label_ops.cross_entropy_map, arguments)
+    plain = {"ignore_index": IGNORE, "size": None, "align_corners": True, "engine": "eager"}
+    opcheck(cross_entropy_sums, (logits, target, weight, None, one), plain | {"with_grad": True})
+    tensors, upsampled = (logits, up, None, pixel_weight), plain | {"size": [7, 8], "align_corners": False}
+    opcheck(cross_entropy_sums, (*tensors, one), upsampled | {"with_grad": True})
+    opcheck(cross_entropy_map, tensors, upsampled)
 
 
 def test_compiles_whole():

@@ -1,0 +1,75 @@
+"""A block of pixels of one image at full resolution: its place, what it loads and what it stores.
+
+A program owns one block and all its classes.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from fpl_fast.kernels.device.classes import load_classes, store_classes
+
+
+class Block(NamedTuple):
+    """BLOCK pixels, (P,) or, for tiles of classes, (1, P)."""
+
+    image: Any  # int64
+    first_pixel: Any  # int64
+    pixel: Any  # int64, counted from the first
+    in_bounds: Any  # pixels that exist
+
+
+@triton.jit
+def own_block(num_pixels, blocks_per_image, G: tl.constexpr, BLOCK: tl.constexpr):
+    """The block of this program."""
+    program = tl.program_id(0)
+    image = (program // blocks_per_image).to(tl.int64)
+    first_pixel = (program % blocks_per_image).to(tl.int64) * BLOCK
+    pixel = tl.arange(0, BLOCK)
+    if G > 1:
+        pixel = pixel[None, :]
+    return Block(image, first_pixel, pixel.to(tl.int64), pixel < num_pixels - first_pixel)
+
+
+@triton.jit
+def first_of(x, block):
+    """Pointer to the block's first pixel (and class) of a tensor, see ``operands``."""
+    return x.ptr + (block.image * x.stride_n + block.first_pixel * x.stride_p)
+
+
+@triton.jit
+def load_pixels(x, block):
+    """Load a value of each pixel, 0 out of bounds."""
+    return tl.load(first_of(x, block) + block.pixel * x.stride_p, mask=block.in_bounds, other=0)
+
+
+@triton.jit
+def load_mask(x, block):
+    """Load a mask; False out of bounds."""
+    return block.in_bounds & (load_pixels(x, block) != 0)
+
+
+@triton.jit
+def load_logits(x, block, chosen, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
+    """Load the class groups of the chosen pixels, 0 elsewhere."""
+    return load_classes(first_of(x, block), block.pixel * x.stride_p, chosen, x.stride_c, C, G, x.ROWS, BLOCK)
+
+
+@triton.jit
+def store_gradient(x, block, groups, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
+    """Store class groups, rounded to the type of the tensor."""
+    store_classes(
+        first_of(x, block), block.pixel * x.stride_p, block.in_bounds, x.stride_c, groups, C, G, x.ROWS, BLOCK
+    )
+
+
+@triton.jit
+def store_terms(terms, block, num_pixels, sums_ptr, map_ptr):
+    """Store the first term of each pixel in a contiguous map, and the program's sums of all terms."""
+    if map_ptr is not None:
+        pixel = block.image * num_pixels + block.first_pixel + block.pixel
+        tl.store(map_ptr + pixel, terms[0], mask=block.in_bounds)
+    if sums_ptr is not None:
+        for i in tl.static_range(len(terms)):
+            tl.store(sums_ptr + i * tl.num_programs(0) + tl.program_id(0), tl.sum(terms[i]))

@@ -1,0 +1,71 @@
+"""Tensors of PyTorch as operands of kernels, see ``device/operands.py``: (H, W) seen as P pixels of one stride."""
+
+from typing import NamedTuple, overload
+
+from torch import Tensor
+
+from fpl_fast.kernels.axis import Axis
+from fpl_fast.kernels.configs import MAX_SINGLES
+from fpl_fast.kernels.device import operands
+from fpl_fast.kernels.specialisation import constant
+
+
+class Outputs(NamedTuple):
+    """Results of a launch: the sums of the terms or, instead, the first term of each pixel; and the gradient."""
+
+    num_terms: int
+    grad: Tensor | None = None  # like the student's logits, to be filled
+    scale: Tensor | None = None  # () float32, factor of the gradient; None for 1
+    pixel_map: Tensor | None = None  # (N, H, W) contiguous float32, to be filled
+
+
+@overload
+def writable(grad: Tensor) -> Tensor: ...
+@overload
+def writable(grad: None) -> None: ...
+@overload
+def writable(grad: Tensor | None) -> Tensor | None: ...
+def writable(grad: Tensor | None) -> Tensor | None:
+    """Return ``grad``, or a contiguous tensor to write and copy from where the (H, W) of ``grad`` do not collapse."""
+    if grad is None or _collapses(grad):
+        return grad
+    return grad.new_empty(grad.shape)
+
+
+def pixels(x: Tensor | None) -> operands.Pixels | None:
+    """(N, H, W) as pixels; copied if (H, W) do not collapse into one dimension of one stride."""
+    if x is None:
+        return None
+    x = x if _collapses(x) else x.contiguous()
+    return operands.Pixels(x, x.stride(0), _pixel_stride(x))
+
+
+def classes(x: Tensor | None) -> operands.Classes | None:
+    """(N, C, H, W) as classes of pixels; copied like :func:`pixels`."""
+    if x is None:
+        return None
+    x = x if _collapses(x) else x.contiguous()
+    num_classes, stride_p = x.shape[1], _pixel_stride(x)
+    rows = num_classes <= MAX_SINGLES and x.stride(1) == 1 and stride_p == num_classes
+    return operands.Classes(x, x.stride(0), x.stride(1), stride_p, constant(rows))
+
+
+def samples(x: Tensor) -> operands.Samples:
+    """(N, C, h, w), with any strides, as samples."""
+    return operands.Samples(x, *x.stride())
+
+
+def tables(axis: Axis) -> operands.Axis:
+    """The tables of an axis."""
+    return operands.Axis(axis.cell, axis.fraction, axis.start)
+
+
+def _collapses(x: Tensor) -> bool:
+    """Whether (H, W) are one dimension of one stride."""
+    h, w = x.shape[-2:]
+    stride_h, stride_w = x.stride()[-2:]
+    return h <= 1 or w <= 1 or stride_h == w * stride_w
+
+
+def _pixel_stride(x: Tensor) -> int:
+    return x.stride(-2) if x.shape[-1] == 1 else x.stride(-1)

@@ -1,0 +1,55 @@
+"""Tensors as operands of kernels: strides, copies, whole rows."""
+
+import pytest
+import torch
+
+from fpl_fast.kernels.configs import MAX_SINGLES
+from fpl_fast.kernels.operands import classes, pixels, samples, writable
+
+
+def strided(*shape, layout=torch.contiguous_format):
+    return torch.randn(shape).contiguous(memory_format=layout)
+
+
+def at(operand, n, p, c=None):
+    """The element that a kernel addresses."""
+    offset = operand.ptr.storage_offset() + n * operand.stride_n + p * operand.stride_p
+    offset += 0 if c is None else c * operand.stride_c
+    return operand.ptr.as_strided((1,), (1,), offset)[0]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        strided(2, 5, 3, 4),
+        strided(2, 5, 3, 4, layout=torch.channels_last),
+        strided(2, 5, 4, 3).transpose(2, 3),  # copied: its pixels have no single stride
+        strided(2, 7, 5, 6)[:, 1:6, 1:4, 1:5],
+        strided(2, 5, 12, 1),
+        strided(2, 5, 1, 12),
+        strided(2, 1, 3, 4).expand(2, 5, 3, 4),
+    ],
+)
+def test_every_element_is_where_the_strides_say(x):
+    h, w = x.shape[2:]
+    operand = classes(x)
+    for n, c, y, column in ((0, 0, 0, 0), (1, 4, h - 1, w - 1), (1, 2, h // 2, w // 2)):
+        assert at(operand, n, y * w + column, c) == x[n, c, y, column]
+        assert at(pixels(x[:, c]), n, y * w + column) == x[n, c, y, column]
+    assert samples(x)[1:] == x.stride() and samples(x).ptr is x
+
+
+def test_whole_rows_are_moved_where_classes_lie_side_by_side():
+    layout = torch.channels_last
+    assert classes(strided(2, 5, 3, 4, layout=layout)).ROWS.value
+    assert not classes(strided(2, 5, 3, 4)).ROWS.value
+    assert not classes(strided(2, 6, 3, 4, layout=layout)[:, :5]).ROWS.value  # a gap behind every pixel
+    assert not classes(strided(2, MAX_SINGLES + 1, 3, 4, layout=layout)).ROWS.value  # tiles are loaded by strides
+
+
+def test_a_gradient_that_cannot_be_written_in_place():
+    assert pixels(None) is classes(None) is writable(None) is None
+    grad = strided(2, 5, 3, 4)
+    assert writable(grad) is grad
+    transposed = grad.transpose(2, 3)
+    assert writable(transposed).shape == transposed.shape and writable(transposed).is_contiguous()
