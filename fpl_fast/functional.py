@@ -208,7 +208,7 @@ def fuzzy_positive_loss(
     weight = None if pixel_weight is None else pixel_weight.detach().to(dtype)
     inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, size, align_corners)
     cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
-    options = LossOptions(**{name: checked[name] for name in LossOptions._fields} | {"max_positives": cap})
+    options = LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
     with_stats = balance or return_stats or reduction == "weighted_mean"
     if reduction == "none":
         loss = pixel_losses(inputs, options, engine)

@@ -94,8 +94,8 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             _require_8_bits(picture)
-            turned = _orientation(picture) >= 5
-            return picture.size if turned else picture.size[::-1]
+            width, height = picture.size
+            return (width, height) if _orientation(picture) >= 5 else (height, width)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
     except ValueError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import submitit
+from submitit.core.utils import FailedJobError
 
 __all__ = ["Cluster", "Launcher", "TrialProcess"]
 
@@ -111,5 +112,5 @@ class Launcher:
             self._executor.update_parameters(visible_gpus=tuple(gpus))
         try:
             return self._executor.submit(process)
-        except submitit.core.utils.FailedJobError as error:
+        except FailedJobError as error:
             raise ValueError(f"the cluster must accept the job, but answers: {error} (--cluster-option)") from None
