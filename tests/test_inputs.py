@@ -6,6 +6,7 @@ import pytest
 import torch
 from data_trees import city_tree, voc_tree
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
@@ -44,8 +45,8 @@ def assert_equal(ours, theirs):
 
 
 def flat(batch):
-    views = (batch.labelled, *batch.unlabelled)
-    return [t for view in views for t in view if t is not None] + ([batch.mix_mask] if len(views) == 3 else [])
+    """All tensors of a batch but the images to paste from."""
+    return [leaf for leaf in tree_leaves(batch._replace(paste=None)) if isinstance(leaf, torch.Tensor)]
 
 
 def test_what_a_batch_holds():
