@@ -21,9 +21,7 @@ from fpl_fast.trainer.models.network import build_network
 from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
 from fpl_fast.trainer.optim import poly_lr
 
-ELSEWHERE = {
-    f"unimatch.unimatch_v2.{data}": "UniMatch V2, which is no method of the trainer" for data in ("voc", "city")
-}
+ELSEWHERE = dict.fromkeys(("unimatch.unimatch_v2.voc", "unimatch.unimatch_v2.city"), "no method of the trainer yet")
 
 
 class Recorded(nn.Module):

@@ -18,7 +18,7 @@ from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.methods import TrainingSet
 
 
-@pytest.mark.parametrize("head", ["cps", "ael"])
+@pytest.mark.parametrize("head", ["cps", "ael", "unimatch"])
 @pytest.mark.parametrize(
     "method",
     [
@@ -28,6 +28,8 @@ from fpl_fast.trainer.methods import TrainingSet
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "ce"},
         {"name": "ael"},
+        {"name": "fixmatch", "engine": "eager"},
+        {"name": "unimatch", "engine": "eager"},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
 )

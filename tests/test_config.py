@@ -118,6 +118,7 @@ def test_every_field_is_described(cls):
         (lambda: OptimConfig(weight_decay=-1e-4), "optim.weight_decay must be >= 0, got -0.0001"),
         (lambda: AugmentConfig(crop=(0, 3)), r"augment.crop must be >= 1 pixel on either side, got \(0, 3\)"),
         (lambda: AugmentConfig(scales=()), "augment.scales must be one or more factors > 0"),
+        (lambda: AugmentConfig(geometry="unimatch"), r"augment.scale_range must be a pair such as '\[0.5, 2.0\]' with"),
         (lambda: AugmentConfig(flip=1.5), r"augment.flip must be in \[0, 1\], got 1.5"),
         (lambda: CpsConfig(threshold=0.0), r"method.threshold must be in \(0, 1\], got 0.0"),
         (lambda: CpsConfig(max_positives=0), "method.max_positives must be >= 1 or null, got 0"),
