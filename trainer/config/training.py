@@ -33,9 +33,10 @@ class AugmentConfig:
         require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
         if self.scale_range is not None:
             check_scale_range(self.scale_range, "augment.scale_range")
-        known = self.geometry == "cps" or self.scale_range is not None
-        require(known, "augment.scale_range", "a pair such as '[0.5, 2.0]' with augment.geometry unimatch",
-                self.scale_range)  # fmt: skip
+        if self.geometry == "unimatch" and self.scale_range is None:
+            raise ValueError(
+                "augment.scale_range must be a pair such as '[0.5, 2.0]' with augment.geometry unimatch, got null"
+            )
         require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
 
 

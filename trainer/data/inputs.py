@@ -195,16 +195,17 @@ def _seeds(seed: int) -> _Seeds:
 
 def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
     """A loader's batch on the device."""
-    valid = item["valid"].to(device, non_blocking=True)
+    image, valid = item["image"].to(device, non_blocking=True), item["valid"].to(device, non_blocking=True)
     padding = valid if config.augment.geometry == "cps" else None  # which is black in the other geometry
 
     def normalized(image: torch.Tensor) -> torch.Tensor:
-        image = image.to(device, non_blocking=True)
         if config.train.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return normalize(image, padding, config.data.mean, config.data.std)
 
     label = item["label"].to(device, non_blocking=True).long() if with_label else None
     index, wanted = (item[name].to(device, non_blocking=True) if name in item else None for name in ("index", "wanted"))
-    strong = tuple(normalized(image) for image in item["strong"].unbind(1)) if "strong" in item else ()
-    return View(normalized(item["image"]), valid, label, index, wanted, strong)
+    strong: tuple[torch.Tensor, ...] = ()
+    if "strong" in item:
+        strong = tuple(map(normalized, item["strong"].to(device, non_blocking=True).unbind(1)))
+    return View(normalized(image), valid, label, index, wanted, strong)

@@ -90,8 +90,9 @@ class WeakStrongMethod(PseudoLabelMethod):
         """Count pixels of the supervised loss and, if padding is left out, of ``strong_terms``."""
         counts = Method.denominators(self, batch)
         if self.config.ignore_padding:
-            valid = [view.valid for view in mixed_strong_views(batch)]
-            counts |= {name: torch.count_nonzero(v) for name, v in zip(self.strong_terms, valid, strict=True)}
+            u, partner = batch.unlabelled
+            for name, mask in zip(self.strong_terms, batch.strong_masks, strict=True):
+                counts[name] = torch.count_nonzero(torch.where(mask, partner.valid, u.valid))
         return counts
 
     @property

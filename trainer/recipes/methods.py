@@ -88,8 +88,12 @@ METHODS = {
         "ael",
         {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
     ),
-    "fixmatch": MethodRecipe("FixMatch", FixMatchConfig(**_GATED), "unimatch", _GATE),
-    "fpl_fixmatch": MethodRecipe("fuzzy positives in FixMatch", FixMatchConfig(**_UNGATED), "unimatch"),
+    "fixmatch": MethodRecipe(
+        "FixMatch", FixMatchConfig(**_GATED), "unimatch", _GATE | {"synthetic": _SURE | {"unsup_weight": 0.5}}
+    ),
+    "fpl_fixmatch": MethodRecipe(
+        "fuzzy positives in FixMatch", FixMatchConfig(**_UNGATED), "unimatch", {"synthetic": {"unsup_weight": 0.5}}
+    ),
     "unimatch": MethodRecipe("UniMatch", UniMatchConfig(**_GATED), "unimatch", _GATE),
     "fpl_unimatch": MethodRecipe("fuzzy positives in UniMatch", UniMatchConfig(**_UNGATED), "unimatch"),
 }
