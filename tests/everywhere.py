@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
 NUMERIC = ("accumulate", "adaptive_equalization", "ael", "consistency", "cutmix_seg", "deeplabv3plus", "ema",
-           "fixmatch", "golden", "labelled", "loop", "mean_teacher", "methods", "network", "step",
+           "golden", "labelled", "loop", "mean_teacher", "methods", "network", "step",
            "unimatch")  # fmt: skip
 
 
