@@ -26,6 +26,7 @@ EXACT = {
     "supervised": {"name": "supervised"},
     "plain": {"loss": "ce", "ignore_padding": True},
     "fpl": {"loss": "fpl", "balance": False, "cutmix": False},
+    "fixmatch": {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.15},
 }
 """Equal on processes and in micro-batches."""
 
@@ -43,6 +44,9 @@ SCALED = {
         "bank_momentum": 0.5,
         "ignore_padding": True,
     },
+    "fpl_fixmatch": {"name": "fixmatch", "loss": "fpl", "weighting": "concave"},
+    "unimatch": {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.15},
+    "fpl_unimatch": {"name": "unimatch", "loss": "fpl", "ignore_padding": False},
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
 """Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss."""
@@ -61,8 +65,8 @@ class Double(PlainNetwork):
         super().__init__(num_classes)
         self.double()
 
-    def forward(self, image):
-        return super().forward(image.double())
+    def forward(self, image, **options):
+        return super().forward(image.double(), **options)
 
 
 def exact(folder, name, accumulate):

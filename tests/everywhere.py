@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
 NUMERIC = ("accumulate", "adaptive_equalization", "ael", "consistency", "cutmix_seg", "deeplabv3plus", "ema",
-           "labelled", "loop", "mean_teacher", "methods", "network", "step")  # fmt: skip
+           "golden", "labelled", "loop", "mean_teacher", "methods", "network", "step",
+           "unimatch")  # fmt: skip
 
 
 class Setting(NamedTuple):

@@ -29,8 +29,15 @@ class TinyNetwork(nn.Module):
         )
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
 
-    def forward(self, image):
-        return self.layers(image)
+    feature_channels = (8, 8)
+
+    def forward(self, image, *, factors=None):
+        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
+        if factors is None:
+            return self.layers(image)
+        low = self.layers[:3](image)
+        high = self.layers[3:6](torch.cat([low, low * factors.low]))
+        return self.layers[6](high * torch.cat([torch.ones_like(factors.high), factors.high]))
 
 
 class AuxNetwork(TinyNetwork):
@@ -66,13 +73,34 @@ def make_view(generator, num=3, labelled=False):
     return View(image, valid, label.masked_fill(~valid, 255) if labelled else None, index, wanted)
 
 
-def make_batch(num_unlabelled_views, seed=0, num=3, paste=False):
+def make_batch(num_unlabelled_views, seed=0, num=3, paste=False, num_strong=0):
     generator = torch.Generator().manual_seed(seed)
     labelled = make_view(generator, num=2, labelled=True)
     unlabelled = tuple(make_view(generator, num) for _ in range(num_unlabelled_views))
     mask = torch.rand(num, *SIZE, generator=generator) < 0.4
     paste = make_view(generator, num=2, labelled=True) if paste else None
+    if num_strong:
+        return strengthen(Batch(labelled, unlabelled, seed=seed), num_strong, generator)
     return Batch(labelled, unlabelled, mask if num_unlabelled_views == 2 else None, paste)
+
+
+def strengthen(batch, num_strong, generator):
+    """Give a batch ``num_strong`` strong views and the boxes of each."""
+    if not num_strong:
+        return batch
+    views = tuple(
+        view._replace(strong=tuple(torch.randn(view.image.shape, generator=generator) for _ in range(num_strong)))
+        for view in batch.unlabelled
+    )
+    shape = batch.unlabelled[0].valid.shape
+    masks = tuple(torch.rand(shape, generator=generator) < 0.4 for _ in range(num_strong))
+    return batch._replace(unlabelled=views, strong_masks=masks)
+
+
+def make_batch_for(method, **options):
+    """A batch with all that a method reads."""
+    num_strong = getattr(method.config, "num_strong_views", 0)
+    return make_batch(method.num_unlabelled_views, num_strong=num_strong, **options)
 
 
 def upsample(logits):

@@ -4,6 +4,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.fabric import Fabric
+from method_cases import strengthen
 from trainer_runs import PlainNetwork, method_config
 
 from fpl_fast.trainer.accumulate import backward
@@ -24,7 +25,8 @@ def make_view(*, labelled=False):
 def make_batch(method):
     num_views = method.num_unlabelled_views
     mask = torch.rand(IMAGES, *SIZE) < 0.4 if num_views == 2 else None
-    return Batch(make_view(labelled=True), tuple(make_view() for _ in range(num_views)), mask)
+    batch = Batch(make_view(labelled=True), tuple(make_view() for _ in range(num_views)), mask)
+    return strengthen(batch, getattr(method.config, "num_strong_views", 0), torch.default_generator)
 
 
 def run(method, batch, num_micro_batches):
@@ -48,6 +50,9 @@ EXACT = [
     {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "fpl", "balance": False, "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "ignore_padding": True, "divide_by_all": True},
+    {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
+    {"name": "fixmatch", "loss": "fpl", "balance": False, "weighting": "concave", "ignore_padding": False},
+    {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3, "feature_dropout": 0.0},
 ]
 
 

@@ -28,6 +28,14 @@ def test_deep_stem_resnets_are_those_of_the_papers(name, expected, output_stride
         assert {block.conv1.stride[0] for block in blocks} == {1}
 
 
+@pytest.mark.parametrize(("output_stride", "layer4"), [(16, [1, 2, 2]), (8, [2, 4, 4])])
+def test_without_multi_grid_the_first_block_keeps_the_dilation_before(output_stride, layer4):
+    encoder = Backbone("resnet50", output_stride=output_stride, multi_grid=False).encoder
+    assert [block.conv2.dilation[0] for block in encoder.layer4] == layer4
+    assert {block.conv2.stride[0] for block in encoder.layer4} == {1}
+    assert not encoder.maxpool.ceil_mode
+
+
 def test_deep_stem_resnets_start_with_identity_blocks():
     encoder = Backbone("resnet50").encoder
     blocks = [block for stage in (1, 2, 3, 4) for block in getattr(encoder, f"layer{stage}")]

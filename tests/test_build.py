@@ -20,7 +20,7 @@ from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 
 
-@pytest.mark.parametrize("head", ["cps", "ael"])
+@pytest.mark.parametrize("head", ["cps", "ael", "unimatch"])
 @pytest.mark.parametrize(
     "method",
     [
@@ -30,6 +30,8 @@ from fpl_fast.trainer.models.normalization import with_normalization
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "ce"},
         {"name": "ael"},
+        {"name": "fixmatch", "engine": "eager"},
+        {"name": "unimatch", "engine": "eager"},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
 )

@@ -118,6 +118,7 @@ def test_every_field_is_described(cls):
         (lambda: OptimConfig(weight_decay=-1e-4), "optim.weight_decay must be >= 0, got -0.0001"),
         (lambda: AugmentConfig(crop=(0, 3)), r"augment.crop must be >= 1 pixel on either side, got \(0, 3\)"),
         (lambda: AugmentConfig(scales=()), "augment.scales must be one or more factors > 0"),
+        (lambda: AugmentConfig(geometry="unimatch"), r"augment.scale_range must be a pair such as '\[0.5, 2.0\]' with"),
         (lambda: AugmentConfig(flip=1.5), r"augment.flip must be in \[0, 1\], got 1.5"),
         (lambda: CpsConfig(threshold=0.0), r"method.threshold must be in \(0, 1\], got 0.0"),
         (lambda: CpsConfig(max_positives=0), "method.max_positives must be >= 1 or null, got 0"),
@@ -161,7 +162,7 @@ def test_broken_rules(make, message):
         ({"data": {"root": "x"}}, "unknown key 'data.root'"),  # a folder's key in synthetic data
         ({"data": {"ignore_index": 0}}, "unknown key 'data.ignore_index'"),  # scenes mark void themselves
         ({"method": {"name": "cps", "loss": "mse"}}, "method.loss"),
-        ({"method": {"name": "cp"}}, "method.name must be one of supervised, cps, mean_teacher, cutmix_seg, ael, got"),
+        ({"method": {"name": "cp"}}, f"method.name must be one of {', '.join(METHODS)}, got"),
         ({"method": {"paste_draws": 1}}, "unknown key 'method.paste_draws': a setting of ael, not of cps"),
         ({"method": {"tresholt": 1}}, "unknown key 'method.tresholt': did you mean 'method.threshold'?"),
         ({"optim": 3}, "optim must hold keys and values, got 3"),
@@ -175,7 +176,7 @@ def test_broken_rules(make, message):
         (None, "must hold keys and values, got nothing"),
         ({"train": {"steps": "abc"}}, "train.steps must be an integer, got 'abc'"),
         ({"augment": {"crop": 512}}, "augment.crop must be two integers such as '[512, 512]', got 512"),
-        ({"eval": {"protocol": "csp"}}, "eval.protocol must be one of cps, ael, ael_crop, whole, got 'csp'"),
+        ({"eval": {"protocol": "csp"}}, "eval.protocol must be one of cps, ael, ael_crop, unimatch, whole, got 'csp'"),
     ],
 )
 def test_bad_values(values, message):
@@ -265,7 +266,7 @@ def test_every_method_s_settings_of_an_early_run_are_read():
     every = {"name": "mean_teacher"}
     for method in METHODS.values():
         every |= {key: value for key, value in dataclasses.asdict(method.Config()).items() if key != "name"}
-    every |= {"loss": "mse", "ema_decay": 0.9}
+    every |= dataclasses.asdict(MeanTeacherConfig()) | {"loss": "mse", "ema_decay": 0.9}
     config = config_from_dict({"method": every}, source="run.yaml")
     assert config.method == MeanTeacherConfig(loss="mse", ema_decay=0.9)
     del every["donor_lead"]  # not written by a run

@@ -157,20 +157,23 @@ def test_public_images_are_known_in_every_folder(part):
 
 
 @pytest.mark.parametrize(
-    ("method", "labelled_streams", "unlabelled_streams"),
+    ("method", "labelled_streams", "unlabelled_streams", "strong"),
     [
-        ({"name": "supervised"}, 1, 0),
-        ({"name": "cps", "cutmix": False}, 1, 1),
-        ({"name": "cps"}, 1, 2),
-        ({"name": "mean_teacher"}, 1, 1),
-        ({"name": "ael"}, 2, 2),
-        ({"name": "ael", "paste_probability": 0.0}, 1, 2),
+        ({"name": "supervised"}, 1, 0, 0),
+        ({"name": "cps", "cutmix": False}, 1, 1, 0),
+        ({"name": "cps"}, 1, 2, 0),
+        ({"name": "mean_teacher"}, 1, 1, 0),
+        ({"name": "ael"}, 2, 2, 0),
+        ({"name": "ael", "paste_probability": 0.0}, 1, 2, 0),
+        ({"name": "fixmatch"}, 1, 2, 1),
+        ({"name": "unimatch"}, 1, 2, 2),
     ],
 )
-def test_the_method_says_what_loaders_hold(tmp_path, method, labelled_streams, unlabelled_streams):
+def test_the_method_says_what_loaders_hold(tmp_path, method, labelled_streams, unlabelled_streams, strong):
     voc_tree(tmp_path)
     report = examine_data(run_on(VocData(root=str(tmp_path)), **method), quiet)
-    assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 * labelled_streams + 4 * 2 * unlabelled_streams)
+    of_unlabelled = (4 + 3 * strong) * 2 * unlabelled_streams
+    assert report.loader_bytes == 2 * 32 * 32 * (5 * 2 * labelled_streams + of_unlabelled)
 
 
 def test_supervised_reads_no_unlabelled_images(tmp_path):

@@ -18,7 +18,15 @@ from fpl_fast.trainer.dry_run import (
     prepared_method,
 )
 
-METHODS = [{"name": "supervised"}, {"cutmix": False}, {}, {"name": "cutmix_seg", "loss": "mse"}, {"name": "ael"}]
+METHODS = [
+    {"name": "supervised"},
+    {"cutmix": False},
+    {},
+    {"name": "cutmix_seg", "loss": "mse"},
+    {"name": "ael"},
+    {"name": "fixmatch"},
+    {"name": "unimatch"},
+]
 
 
 def made(config):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from data_trees import city_tree, voc_tree
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 from trainer_runs import STEPS, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData, FolderData, VocData
@@ -44,8 +45,8 @@ def assert_equal(ours, theirs):
 
 
 def flat(batch):
-    views = (batch.labelled, *batch.unlabelled)
-    return [t for view in views for t in view if t is not None] + ([batch.mix_mask] if len(views) == 3 else [])
+    """All tensors of a batch but the images to paste from."""
+    return [leaf for leaf in tree_leaves(batch._replace(paste=None)) if isinstance(leaf, torch.Tensor)]
 
 
 def test_what_a_batch_holds():
@@ -72,20 +73,74 @@ def test_number_of_views(num_views):
     assert (batch.mix_mask is not None) == (num_views == 2)
 
 
-def test_resumed_batches_are_the_same():
-    config = tiny_run()
+@pytest.mark.parametrize("name", ["cps", "unimatch"])
+def test_resumed_batches_are_the_same(name):
+    config = tiny_run(name=name)
     for ours, theirs in zip(batches(config, start_step=2), batches(config)[2:], strict=True):
         assert_equal(ours, theirs)
 
 
-def test_processes_share_the_batches_of_one():
-    config = changed(tiny_run(), train={"batch_labelled": 4, "batch_unlabelled": 6})
+@pytest.mark.parametrize("name", ["cps", "unimatch"])
+def test_processes_share_the_batches_of_one(name):
+    config = changed(tiny_run(name=name), train={"batch_labelled": 4, "batch_unlabelled": 6})
     alone = batches(config)
     shares = [batches(config, rank=rank, world_size=2) for rank in range(2)]
     for whole, *parts in zip(alone, *shares, strict=True):
         together = [torch.cat(pair) for pair in zip(*map(flat, parts), strict=True)]
         for ours, theirs in zip(together, flat(whole), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "number"), [("fixmatch", 1), ("unimatch", 2)])
+def test_strong_views_are_the_weak_crop_in_other_colours(name, number):
+    batch = batches(tiny_run(name=name))[0]
+    assert batch.mix_mask is None and len(batch.strong_masks) == number
+    for view in batch.unlabelled:
+        assert [image.shape for image in view.strong] == [view.image.shape] * number
+        assert all(not torch.equal(image, view.image) for image in view.strong)
+        assert all(image.is_contiguous(memory_format=torch.channels_last) for image in view.strong)
+        assert all((image.permute(0, 2, 3, 1)[~view.valid] == 0).all() for image in view.strong)
+    plain = dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0)
+    for view in batches(tiny_run(name=name, mix_probability=1.0, **plain))[0].unlabelled:
+        assert all(torch.equal(image, view.image) for image in view.strong)
+
+
+def test_each_strong_view_has_boxes_of_its_own():
+    made = batches(tiny_run(name="unimatch", mix_probability=1.0))
+    assert all(mask.flatten(1).any(1).all() for batch in made for mask in batch.strong_masks)
+    assert not any(torch.equal(*batch.strong_masks) for batch in made)
+    none = batches(tiny_run(name="unimatch", mix_probability=0.0))
+    assert not any(mask.any() for batch in none for mask in batch.strong_masks)
+
+
+def test_geometry_of_unimatch():
+    """Padding is black, at the right and at the bottom, and still outside the image."""
+    geometry = {"geometry": "unimatch", "scale_range": (0.5, 1.0), "flip": 0.0, "crop": (64, 64)}
+    config = changed(tiny_run(name="unimatch"), augment=geometry)
+    for batch in batches(config):
+        for view in (batch.labelled, *batch.unlabelled):
+            rows, columns = view.valid.any(2), view.valid.any(1)
+            assert torch.equal(view.valid, rows.unsqueeze(2) & columns.unsqueeze(1))
+            assert (rows.int().diff() <= 0).all() and (columns.int().diff() <= 0).all()
+            assert not view.valid.all((1, 2)).any()
+            black = -torch.tensor(config.data.mean) / torch.tensor(config.data.std)
+            padding = view.image.permute(0, 2, 3, 1)[~view.valid]
+            torch.testing.assert_close(padding, black.expand_as(padding))
+        assert (batch.labelled.label[~batch.labelled.valid] == 255).all()
+
+
+def test_the_same_partner_is_another_crop_in_a_new_order_each_epoch():
+    """As in the loaders of UniMatch, which unlike the loaders of CPS are told the epoch."""
+    config = changed(
+        tiny_run(name="unimatch", partner="same"),
+        data={"num_unlabelled": 8},
+        augment={"crop": (32, 48), "scales": (1.0,), "flip": 0.0},
+        train={"steps": 8},
+    )
+    made = batches(config)
+    assert all(torch.equal(*(view.index for view in batch.unlabelled)) for batch in made)
+    first, second = (torch.cat([b.unlabelled[0].index for b in part]) for part in (made[:4], made[4:]))
+    assert first.sort().values.equal(second.sort().values) and not first.equal(second)
 
 
 def test_donors_and_sources_to_paste():

@@ -129,6 +129,19 @@ def test_a_teacher_resumes_too(tmp_path, name):
         assert torch.equal(value, saved[f"networks.{place}.{key}"])
 
 
+@pytest.mark.parametrize("name", ["fixmatch", "unimatch"])
+def test_strong_views_resume_too(tmp_path, name):
+    """Their colours, their boxes and the channels that are dropped."""
+    straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
+    config = tiny_run(name=name, loss="fpl", engine="eager")
+    train(config, straight, Quiet())
+    train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, workers=1))
+    train(config, stopped, Quiet(), resume=True)
+    assert_same_state(stopped.last, straight.last)
+    assert metrics(stopped) == metrics(straight)
+
+
 def test_killed_and_resumed_equals_straight(tmp_path, straight):
     """A crash leaves a checkpoint and a log that runs past it."""
     folder = RunFolder(tmp_path / "run")
@@ -183,6 +196,8 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"loss": "ce", "partner": "same", "ignore_padding": True},
         {"name": "mean_teacher", "loss": "mse", "unsup_weight": 100.0},
         {"name": "cutmix_seg", "loss": "fpl", "mix_boxes": 1, "confidence_threshold": 0.5},
+        {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
+        {"name": "unimatch", "loss": "fpl", "weighting": "concave", "engine": "eager"},
         {"name": "ael", "loss": "ce", "paste_draws": 1, "unsup_weight": 0.1},
         {"name": "ael", "loss": "fpl", "paste_probability": 0.0, "unsup_weight": 0.1},
     ],
@@ -255,7 +270,7 @@ def test_a_diverged_run_is_not_saved(tmp_path, stop):
     assert not folder.last.exists()
 
 
-@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "ael"])
+@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "ael", "fixmatch", "unimatch"])
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between.
 

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from method_cases import CLOSE, AuxNetwork, C, literal_fpl, make_batch, make_method, upsample
+from method_cases import CLOSE, AuxNetwork, C, literal_fpl, make_batch, make_batch_for, make_method, upsample
 from torch import nn
 from torch.nn import functional as F
 
@@ -273,14 +273,16 @@ def test_networks_differ_and_the_first_is_evaluated():
         ({"name": "cps", "loss": "fpl"}, 2),
         ({"name": "mean_teacher", "loss": "fpl"}, 1),
         ({"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3}, 2),
+        ({"name": "unimatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
     ],
 )
 def test_engines_agree(changes, num_views):
     """The kernels and the unfused equations: one recipe, the same losses and gradients."""
-    batch = make_batch(num_views, num=1)
     results = []
     for engine in ("eager", "triton"):
         method = make_method(weighting="concave", engine=engine, **changes).train()
+        assert method.num_unlabelled_views == num_views
+        batch = make_batch_for(method, num=1)
         losses = method(batch, 0.0)
         sum(losses.terms.values()).backward()
         gradients = [p.grad for p in method.parameters() if p.requires_grad]

@@ -101,7 +101,7 @@ def test_main_logits_do_not_depend_on_the_auxiliary_ones(backbone):
     torch.testing.assert_close(aux, network.aux_head(network.encode(image).middle), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("head", ["cps", "ael"])
+@pytest.mark.parametrize("head", ["cps", "ael", "unimatch"])
 def test_every_parameter_gets_a_gradient(head):
     network = build_network(num_classes=5, head=head, **TINY)
     image = torch.randn(2, 3, 64, 64)

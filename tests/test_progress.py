@@ -30,6 +30,7 @@ def test_a_record_names_each_loss():
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "mse"},
         {"name": "ael"},
+        {"name": "unimatch", "loss": "ce", "engine": "eager"},
     ],
 )
 def test_every_method_can_be_described(tmp_path, method):

@@ -107,6 +107,31 @@ def test_probabilities_are_averaged_over_windows():
     assert not torch.allclose(summed, expected)
 
 
+@pytest.mark.parametrize(
+    "window, size, rows, columns",
+    [
+        ((801, 801), (1024, 2048), [0, 534], [0, 534, 1068, 1602]),  # Cityscapes in the protocol of UniMatch
+        ((61, 61), (96, 160), [0, 40, 80], [0, 40, 80, 120]),
+        ((9, 9), (4, 6), [0], [0]),
+        ((1, 1), (2, 3), [0, 1], [0, 1, 2]),  # a step of no pixel would never end
+    ],
+)
+def test_the_border_cuts_windows(window, size, rows, columns):
+    """Nothing is padded, and every pixel has the mean of the windows over it."""
+    protocol, seen = Protocol(window, combine="probabilities", border="cut"), []
+    assert (protocol.starts(size[0], axis=0), protocol.starts(size[1], axis=1)) == (rows, columns)
+    image = torch.randn(1, NUM_CLASSES, *size)
+
+    def network(crop):
+        seen.append(tuple(crop.shape[-2:]))
+        return crop
+
+    torch.testing.assert_close(predict_logits(network, image, protocol).softmax(1), image.softmax(1))
+    expected = itertools.product(*([min(w, s - t) for t in starts] for w, s, starts in
+                                   zip(window, size, (rows, columns), strict=True)))  # fmt: skip
+    assert seen == list(expected)
+
+
 def test_probabilities_of_zero_stay_finite():
     logits = torch.tensor([0.0, 500.0, -500.0, 0.0]).view(1, 4, 1, 1)
     found = predict_logits(lambda crop: logits.expand(1, 4, 2, 2), torch.zeros(1, 3, 2, 3),
@@ -120,9 +145,10 @@ def test_named_protocols():
     assert named_protocol("cps", size) == Protocol(window=size)
     assert named_protocol("ael", size) == Protocol(window=size, combine="probabilities")
     assert named_protocol("ael_crop", size) == Protocol(centre=size)
+    assert named_protocol("unimatch", size) == Protocol(window=size, combine="probabilities", border="cut")
     assert named_protocol("whole", size) == Protocol()
-    assert len(PROTOCOLS) == 4
-    with pytest.raises(ValueError, match="protocol must be one of cps, ael, ael_crop, whole, got 'window'"):
+    assert len(PROTOCOLS) == 5
+    with pytest.raises(ValueError, match="protocol must be one of cps, ael, ael_crop, unimatch, whole, got 'window'"):
         named_protocol("window", size)
 
 
@@ -142,6 +168,7 @@ def test_the_part_that_counts():
         (lambda: Protocol(centre=(5, 0)), r"centre must be at least 1 x 1 or None, got \(5, 0\)"),
         (lambda: Protocol((4, 4), 1.5), r"stride must be in \(0, 1\], got 1.5"),
         (lambda: Protocol(combine="votes"), "combine must be 'logits' or 'probabilities', got 'votes'"),
+        (lambda: Protocol(border="open"), "border must be 'shift' or 'cut', got 'open'"),
     ],
 )
 def test_wrong_arguments(make, message):

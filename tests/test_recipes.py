@@ -19,7 +19,8 @@ from fpl_fast.trainer.recipes.tables import grid, published_number
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
-METHODS = ("supervised", *CPS, *EMA)
+WEAK_STRONG = ("fixmatch", "fpl_fixmatch", "unimatch", "fpl_unimatch")
+METHODS = ("supervised", *CPS, *EMA, *WEAK_STRONG)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -115,6 +116,51 @@ def test_what_ael_trains_with(method):
     assert city.method.confidence_threshold == 0
     assert (voc.method.component_area, voc.method.bank_area, voc.method.paste_draws) == (0.03, 0.03, 1)
     assert (city.method.component_area, city.method.bank_area, city.method.paste_draws) == (0.005, 0.01, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        ("voc", {"1/16": 99_200, "1/8": 92_560, "1/4": 79_360}),
+        ("city", {"1/32": 86_400, "1/16": 83_760, "1/8": 78_000, "1/4": 66_960, "1/2": 44_640}),
+    ],
+)
+@pytest.mark.parametrize("method", WEAK_STRONG)
+def test_length_of_unimatch(data, steps, method):
+    """240 epochs on Cityscapes, 80 on VOC, of a loader of two images on each of four processes."""
+    assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
+
+
+@pytest.mark.parametrize("method", WEAK_STRONG)
+def test_what_unimatch_trains_with(method):
+    """spec/methods.md section 3.7."""
+    voc, city, folder = (make_recipe(f"{data}/{method}") for data in ("voc", "city", "folder"))
+    for config, crop, lr, head in ((voc, 321, 0.001, 10), (city, 801, 0.005, 1), (folder, 321, 0.001, 10)):
+        assert (config.augment.crop, config.augment.geometry) == ((crop, crop), "unimatch")
+        assert config.augment.scale_range == (0.5, 2.0)
+        assert (config.optim.lr, config.optim.head_lr_scale) == (lr, head)
+        assert (config.optim.weight_decay, config.optim.decay_all) == (1e-4, True)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (8, 8)
+        assert (config.model.head, config.model.output_stride) == ("unimatch", 16)
+        assert config.method.ignore_padding
+        gate = 0.95 if method in ("fixmatch", "unimatch") and config is not city else 0
+        assert config.method.confidence_threshold == gate
+        assert (config.method.loss, config.method.threshold) == ("fpl" if "fpl" in method else "ce", 0.9)
+    assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "unimatch", (801, 801))
+    assert voc.method.sup_loss == folder.method.sup_loss == "ce"
+    assert (city.method.sup_loss, city.method.ohem_min_kept, city.method.ohem_group) == ("ohem", 200_000, 2)
+    if "unimatch" in method:
+        assert (voc.method.strong_weight, voc.method.feature_weight, voc.method.feature_dropout) == (0.25, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "unimatch"])
+@pytest.mark.parametrize("data", DATA)
+def test_fuzzy_positives_have_no_gate_and_weights_instead(data, name):
+    """Behind the gate of the baseline they would be the cross entropy."""
+    ours, theirs = (make_recipe(f"{data}/{method}") for method in (f"fpl_{name}", name))
+    assert (ours.method.confidence_threshold, ours.method.weighting) == (0, "concave")
+    same = {"loss": "ce", "weighting": "none", "confidence_threshold": theirs.method.confidence_threshold}
+    assert dataclasses.replace(ours, recipe=theirs.recipe, method=dataclasses.replace(ours.method, **same)) == theirs
 
 
 @pytest.mark.parametrize("data", PARTITIONS)

@@ -3,6 +3,8 @@ import copy
 import pytest
 import torch
 from lightning.fabric import Fabric
+from lightning_utilities.core.apply_func import apply_to_collection
+from method_cases import strengthen
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from trainer_runs import tiny_run
@@ -26,6 +28,9 @@ METHODS = [
     {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "confidence_threshold": 0.3},
     {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
+    {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3},
+    {"name": "unimatch", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
     {"name": "ael", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "ael", "loss": "fpl", "ignore_padding": True},
 ]
@@ -42,9 +47,20 @@ SYNCHRONISING = {
 }
 
 
-def make_network():
+class Network(nn.Sequential):
     """Stride 4 with batch normalisation."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
+
+    feature_channels = (8, C)
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
+
+    def forward(self, image, *, factors=None):
+        if factors is None:
+            return super().forward(image)
+        low = self[2](self[1](self[0](image)))
+        high = self[3](torch.cat([low, low * factors.low]))
+        return high * torch.cat([torch.ones_like(factors.high), factors.high])
 
 
 def make_batch(method, device):
@@ -62,14 +78,16 @@ def make_batch(method, device):
     mask = (torch.rand(NUM, *SIZE, generator=generator) < 0.4).to(device)
     unlabelled = tuple(view(False) for _ in range(num_views))
     paste = view(True) if method.reads_paste_sources else None
-    return Batch(view(True), unlabelled, mask if num_views == 2 else None, paste)
+    batch = Batch(view(True), unlabelled, mask if num_views == 2 else None, paste)
+    num_strong = getattr(method.config, "num_strong_views", 0)
+    return apply_to_collection(strengthen(batch, num_strong, generator), torch.Tensor, lambda t: t.to(device))
 
 
 def prepare(changes, device="cpu"):
     """The arguments of ``train_step``, and the bare method, ready to train on the device."""
     config = tiny_run(**changes)
     torch.manual_seed(0)
-    method = build_method(config.method, make_network)
+    method = build_method(config.method, Network)
     method.prepare(TrainingSet(C, NUM_UNLABELLED, NUM))
     fabric = Fabric(accelerator=device, devices=1)
     batch = make_batch(method, fabric.device)

@@ -1,5 +1,6 @@
 """A run of a few seconds, shared by the tests of the trainer."""
 
+import torch
 from torch import nn
 
 from fpl_fast.trainer.config import (
@@ -77,5 +78,12 @@ class PlainNetwork(nn.Module):
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
         self.aux_head = None
 
-    def forward(self, image):
-        return self.layers(image)
+    feature_channels = (8, 8)
+
+    def forward(self, image, *, factors=None):
+        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
+        if factors is None:
+            return self.layers(image)
+        low = self.layers[:2](image)
+        high = self.layers[2:5](torch.cat([low, low * factors.low]))
+        return self.layers[5](high * torch.cat([torch.ones_like(factors.high), factors.high]))

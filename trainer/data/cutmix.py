@@ -1,4 +1,4 @@
-"""CutMix masks as Cross Pseudo Supervision draws them: a few boxes, or one, combined by exclusive or."""
+"""CutMix masks: boxes combined by exclusive or, as in Cross Pseudo Supervision, and single boxes, as in UniMatch."""
 
 import numpy as np
 import torch
@@ -50,4 +50,45 @@ def cutmix_masks(
         for (top, left), (box_height, box_width) in zip(corners, sizes, strict=True):
             box = mask[top : top + box_height, left : left + box_width]
             np.logical_not(box, out=box)
+    return torch.from_numpy(masks)
+
+
+def fitting_boxes(
+    num: int,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    probability: float = 0.5,
+    area_range: tuple[float, float] = (0.02, 0.4),
+    aspect_range: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """Draw masks of one box or, with ``1 - probability``, none; True takes the pixel from the partner image.
+
+    A box has an area A ~ U(area_range) of the image. Its aspect r ~ U(aspect_range), height over width in units of the
+    image's sides, and its corner, uniform over the pixels, are drawn together until it fits (Yang et al. 2023). It
+    fits with a chance that is proportional to the number of corners left, which favours r near 1. Here r is drawn with
+    this chance at once, on a grid, so that no draw repeats.
+
+    Args:
+        num: Number of masks.
+        size: Height and width of a mask in pixels.
+        rng: The only source of randomness.
+        probability: Probability that a mask has a box.
+        area_range: Range of A, within (0, 1].
+        aspect_range: Range of r, around 1.
+
+    Returns:
+        (num, H, W) bool.
+    """
+    masks = np.zeros((num, *size), dtype=bool)
+    grid = np.append(np.linspace(*aspect_range, 1023), 1.0)  # with r = 1 every box fits
+    for mask in masks:
+        drawn, area = rng.random() < probability, rng.uniform(*area_range)
+        lengths = np.stack([np.sqrt(area * grid), np.sqrt(area / grid)], axis=-1) * size
+        lengths = lengths.astype(int)
+        corners = np.clip(np.array(size) - lengths + 1, 0, size)  # positions at which each fits
+        chance = corners.prod(-1) / corners.prod(-1).sum()
+        chosen = rng.choice(len(grid), p=chance)
+        (top, left), (height, width) = rng.integers(corners[chosen]), lengths[chosen]
+        mask[top : top + height, left : left + width] = drawn
     return torch.from_numpy(masks)

@@ -7,12 +7,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from fpl_fast.trainer.config import CutMixPart, PairedCutMixPart, PastePart, RunConfig
-from fpl_fast.trainer.data.cutmix import cutmix_masks
+from fpl_fast.trainer.config import (
+    CutMixPart,
+    MethodConfig,
+    PairedCutMixPart,
+    PartnerPart,
+    PastePart,
+    RunConfig,
+    WeakStrongConfig,
+)
+from fpl_fast.trainer.data.cutmix import cutmix_masks, fitting_boxes
 from fpl_fast.trainer.data.datasets import TrainDatasets
 from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.data.long_side import LongSideAugmentation
 from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
+from fpl_fast.trainer.data.strong import StrongAugmentation
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
 from fpl_fast.trainer.models.normalization import normalization
@@ -51,7 +61,7 @@ def read_batches(
     pinned = device.type == "cuda"
     method = config.method
     mixed = num_unlabelled_views == 2 and donors is None
-    same = mixed and isinstance(method, PairedCutMixPart) and method.partner == "same"
+    same = mixed and isinstance(method, PartnerPart) and method.partner == "same"
     loaders = [
         make_loader(
             stream,
@@ -78,25 +88,33 @@ def read_batches(
             unlabelled = tuple(
                 _to_view(item, config, device, with_label=False) for item in items[1 : 1 + num_unlabelled_views]
             )
-            mask = None
+            masks = []
             if num_unlabelled_views == 2:
-                assert isinstance(method, CutMixPart)
-                rng = np.random.default_rng([seeds.mask, step])
-                masks = cutmix_masks(
-                    config.train.batch_unlabelled,
-                    config.augment.crop,
-                    rng,
-                    num_boxes=method.mix_boxes,
-                    area_range=method.mix_area,
-                )
-                mask = masks[shown][: len(unlabelled[0].image)]
-                if pinned:  # a copy from pageable memory would wait for the device
-                    mask = mask.pin_memory()
-                mask = mask.to(device, non_blocking=True)
+                masks = _draw_masks(method, config, np.random.default_rng([seeds.mask, step]))
+            masks = [mask[shown][: len(unlabelled[0].image)] for mask in masks]
+            if pinned:  # a copy from pageable memory would wait for the device
+                masks = [mask.pin_memory() for mask in masks]
+            masks = [mask.to(device, non_blocking=True) for mask in masks]
             (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
-            yield Batch(labelled, unlabelled, mask, sources, int(seed))
+            if isinstance(method, WeakStrongConfig):
+                yield Batch(labelled, unlabelled, None, sources, int(seed), tuple(masks))
+            else:
+                yield Batch(labelled, unlabelled, masks[0] if masks else None, sources, int(seed))
 
     return batches()
+
+
+def _draw_masks(method: MethodConfig, config: RunConfig, rng: np.random.Generator) -> list[torch.Tensor]:
+    """Draw the CutMix masks (N, H, W) of all processes' unlabelled images: one, or one for each strong view."""
+    num, size = config.train.batch_unlabelled, config.augment.crop
+    if isinstance(method, WeakStrongConfig):
+        probability, area, aspect = method.mix_probability, method.mix_area, method.mix_aspect
+        return [
+            fitting_boxes(num, size, rng, probability=probability, area_range=area, aspect_range=aspect)
+            for _ in range(method.num_strong_views)
+        ]
+    assert isinstance(method, CutMixPart)
+    return [cutmix_masks(num, size, rng, num_boxes=method.mix_boxes, area_range=method.mix_area)]
 
 
 def _streams(
@@ -104,16 +122,28 @@ def _streams(
 ) -> list[tuple[SampleStream, int]]:
     """The labelled stream, the unlabelled ones and that of images to paste from, each with its images a step.
 
-    With ``same`` both unlabelled streams have one order, that of the first epoch again and again.
+    With ``same`` both unlabelled streams have one order; CutMix of CPS repeats the order of the first epoch.
     """
-    augment, seeds = config.augment, _seeds(config.train.seed)
-    augmentation = Augmentation(
-        augment.crop,
-        augment.scales,
-        augment.flip,
-        pad_label=config.data.ignore_index if augment.pad_label == "ignore" else 0,
-        scale_range=augment.scale_range,
-    )
+    augment, seeds, method = config.augment, _seeds(config.train.seed), config.method
+    pad_label = config.data.ignore_index if augment.pad_label == "ignore" else 0
+    augmentation: Augmentation | LongSideAugmentation
+    if augment.geometry == "unimatch":
+        assert augment.scale_range is not None
+        augmentation = LongSideAugmentation(augment.crop, augment.scale_range, augment.flip, pad_label)
+    else:
+        augmentation = Augmentation(
+            augment.crop, augment.scales, augment.flip, pad_label=pad_label, scale_range=augment.scale_range
+        )
+    strong = None
+    if isinstance(method, WeakStrongConfig):
+        strong = StrongAugmentation(
+            method.jitter,
+            method.jitter_probability,
+            method.grey_probability,
+            method.blur_probability,
+            method.blur_sigma,
+            num_views=method.num_strong_views,
+        )
     x_seeds: dict[str, Any] = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
     if num_unlabelled_views == 0:
         return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
@@ -127,19 +157,20 @@ def _streams(
             epoch_length=length,
             order_seed=seeds.order_u if same else seeds.order_u + 1 + view,
             augment_seed=(seeds.augment_u, seeds.augment_partner)[view],
-            reshuffle=not same,
+            reshuffle=not (same and isinstance(method, PairedCutMixPart)),
+            strong=strong,
         )
         for view in range(num_unlabelled_views)
     ]
     streams = [(x, config.train.batch_labelled), *((u, config.train.batch_unlabelled) for u in unlabelled)]
     if paste:
-        assert isinstance(config.method, PastePart)
+        assert isinstance(method, PastePart)
         source = SampleStream(
             datasets.labelled,
-            replace(augmentation, pad_label=config.data.ignore_index, scale_range=config.method.paste_scales),
+            replace(augmentation, pad_label=config.data.ignore_index, scale_range=method.paste_scales),
             order_seed=seeds.order_paste,
             augment_seed=seeds.augment_paste,
-            blank=1 - config.method.paste_probability,
+            blank=1 - method.paste_probability,
         )
         streams.append((source, config.train.batch_labelled))
     return streams
@@ -166,8 +197,16 @@ def _seeds(seed: int) -> _Seeds:
 def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
     """A loader's batch on the device."""
     image, valid = item["image"].to(device, non_blocking=True), item["valid"].to(device, non_blocking=True)
-    if config.train.channels_last:
-        image = image.contiguous(memory_format=torch.channels_last)
+    padding = valid if config.augment.geometry == "cps" else None  # which is black in the other geometry
+
+    def normalized(image: torch.Tensor) -> torch.Tensor:
+        if config.train.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return normalize(image, padding, *normalization(config))
+
     label = item["label"].to(device, non_blocking=True).long() if with_label else None
     index, wanted = (item[name].to(device, non_blocking=True) if name in item else None for name in ("index", "wanted"))
-    return View(normalize(image, valid, *normalization(config)), valid, label, index, wanted)
+    strong: tuple[torch.Tensor, ...] = ()
+    if "strong" in item:
+        strong = tuple(map(normalized, item["strong"].to(device, non_blocking=True).unbind(1)))
+    return View(normalized(image), valid, label, index, wanted, strong)

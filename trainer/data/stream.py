@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
+from fpl_fast.trainer.data.long_side import LongSideAugmentation
 from fpl_fast.trainer.data.sample import SegmentationDataset
+from fpl_fast.trainer.data.strong import StrongAugmentation
 from fpl_fast.trainer.data.transforms import Augmentation
 from fpl_fast.trainer.run.interrupt import leave_signals_to_the_run
 
@@ -38,6 +40,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         augment_seed: Seed of the augmentation.
         reshuffle: Whether each epoch has an order of its own; otherwise all have the order of epoch 0.
         blank: Share of the positions without an image: nothing is read, no pixel is valid or labelled.
+        strong: Makes strong views of each crop.
 
     Raises:
         ValueError: If the data set is empty or epoch_length < 1.
@@ -46,13 +49,14 @@ class SampleStream(Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: SegmentationDataset,
-        augmentation: Augmentation,
+        augmentation: Augmentation | LongSideAugmentation,
         *,
         epoch_length: int | None = None,
         order_seed: int = 0,
         augment_seed: int = 0,
         reshuffle: bool = True,
         blank: float = 0.0,
+        strong: StrongAugmentation | None = None,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("dataset must hold at least one image, got 0")
@@ -65,6 +69,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         self.augment_seed = augment_seed
         self.reshuffle = reshuffle
         self.blank = blank
+        self.strong = strong
 
     def index_at(self, position: int) -> int:
         """Index into the data set at a position."""
@@ -73,7 +78,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         return int(order[place])
 
     def __getitem__(self, position: int | tuple[int, Donor]) -> dict[str, Any]:
-        """Read ``image``, ``valid``, ``index`` and, for a labelled image, ``label``.
+        """Read ``image``, ``valid``, ``index``, for a labelled image ``label``, and with strong views ``strong``.
 
         A pair of position and donor selects the donor's image instead of the one in the stream's own order, and adds
         ``wanted``, the class to paste from it.
@@ -89,6 +94,8 @@ class SampleStream(Dataset[dict[str, Any]]):
             return self._blank_item(index)
         view = self.augmentation(self.dataset[index], rng)
         item = {"image": view.image, "valid": view.valid, "index": index}
+        if self.strong is not None:
+            item["strong"] = self.strong(view.image, rng)
         return item if view.label is None else item | {"label": view.label}
 
     def _blank_item(self, index: int) -> dict[str, Any]:
@@ -163,7 +170,8 @@ def make_loader(
 
     Returns:
         Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data
-        set, ``label`` (B, h, w) uint8; from donors ``wanted`` (B,) int64.
+        set, ``label`` (B, h, w) uint8; from donors ``wanted`` (B,) int64; with strong views ``strong`` (B, num_views,
+        3, h, w) uint8.
 
     Raises:
         ValueError: If a count breaks its rule.

@@ -27,12 +27,14 @@ class Protocol:
             than the window, on one side or on both, is padded around its centre with 0 after normalisation, as crops
             are in training, and the padding is cut off again. (The published code of CPS pads with black where one
             side alone is longer than the window; PASCAL VOC and Cityscapes have no such image.)
-        stride: Step of the window as a fraction of its size, rounded up to pixels; the last window of a row or column
-            is moved back to the border.
+        stride: Step of the window as a fraction of its size, rounded up to pixels (down where borders cut); the last
+            window of a row or column is moved back to the border.
         combine: Quantity that is summed where windows overlap: raw "logits", or "probabilities", whose average is then
             returned as its logarithm.
         centre: Height and width of the centred crop that alone is evaluated, or None for all. A smaller image is
             padded: the image with 0 after normalisation, the label with class 0.
+        border: Fate of a window that reaches over the right or the lower border: "shift" moves it back, "cut" ends it
+            there, so that an image smaller than a window runs as it is.
 
     Raises:
         ValueError: If a field breaks its rule.
@@ -46,6 +48,7 @@ class Protocol:
     stride: float = 2 / 3
     combine: Literal["logits", "probabilities"] = "logits"
     centre: tuple[int, int] | None = None
+    border: Literal["shift", "cut"] = "shift"
 
     def __post_init__(self) -> None:
         for name in ("window", "centre"):
@@ -56,11 +59,19 @@ class Protocol:
             raise ValueError(f"stride must be in (0, 1], got {self.stride}")
         if self.combine not in ("logits", "probabilities"):
             raise ValueError(f"combine must be 'logits' or 'probabilities', got {self.combine!r}")
+        if self.border not in ("shift", "cut"):
+            raise ValueError(f"border must be 'shift' or 'cut', got {self.border!r}")
 
     def starts(self, length: int, axis: int) -> list[int]:
-        """First pixel of each window along a side (0 = rows, 1 = columns) that is at least as long as the window."""
-        assert self.window is not None and length >= self.window[axis]
+        """First pixel of each window along a side (0 = rows, 1 = columns).
+
+        Where windows are moved back, the side is at least as long as one.
+        """
+        assert self.window is not None
         extent = self.window[axis]
+        if self.border == "cut":
+            return [*range(0, length, max(1, math.floor(extent * self.stride + 1e-9)))]
+        assert length >= extent
         step = math.ceil(extent * self.stride - 1e-9)  # 2/3 of 768 is 512
         return [*range(0, length - extent, step), length - extent]
 
@@ -74,6 +85,7 @@ PROTOCOLS: dict[str, Callable[[tuple[int, int]], Protocol]] = {
     "cps": lambda size: Protocol(window=size),
     "ael": lambda size: Protocol(window=size, combine="probabilities"),
     "ael_crop": lambda size: Protocol(centre=size),
+    "unimatch": lambda size: Protocol(window=size, combine="probabilities", border="cut"),
     "whole": lambda size: Protocol(),
 }
 
@@ -86,6 +98,7 @@ def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
     | "cps"      | windows 2/3 apart, raw logits summed                                | CPS, FPL on CPS            |
     | "ael"      | windows 2/3 apart, probabilities averaged                           | AEL, final evaluation      |
     | "ael_crop" | the centred crop alone, padded with class 0 as if that were labelled | AEL, while it trains       |
+    | "unimatch" | windows 2/3 apart that the border cuts, probabilities averaged      | UniMatch, CorrMatch        |
     | "whole"    | the image as it is                                                  | most later work            |
 
     Args:
@@ -123,6 +136,8 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
         return run(image)
     height, width = image.shape[-2:]
     missing = [max(0, extent - side) for extent, side in zip(protocol.window, (height, width), strict=True)]
+    if protocol.border == "cut":
+        missing = [0, 0]
     top, left = missing[0] // 2, missing[1] // 2
     padded = F.pad(image, (left, missing[1] - left, top, missing[0] - top))
 

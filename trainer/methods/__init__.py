@@ -9,8 +9,10 @@ from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationL
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
+from fpl_fast.trainer.methods.fixmatch import FixMatch
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
+from fpl_fast.trainer.methods.unimatch import UniMatch
 
 __all__ = [
     "METHODS",
@@ -18,11 +20,13 @@ __all__ = [
     "Batch",
     "CrossPseudoSupervision",
     "CutMixSeg",
+    "FixMatch",
     "Losses",
     "MeanTeacher",
     "Method",
     "Supervised",
     "TrainingSet",
+    "UniMatch",
     "View",
     "build_method",
 ]
@@ -33,6 +37,8 @@ METHODS: dict[str, type[Method]] = {
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
     "ael": AdaptiveEqualizationLearning,
+    "fixmatch": FixMatch,
+    "unimatch": UniMatch,
 }
 """Class of each ``method.name``."""
 

@@ -29,6 +29,7 @@ class View(NamedTuple):
     label: Tensor | None = None  # (N, H, W) int64, only with labelled images
     index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index; (N,) int64, indices into the data set
     wanted: Tensor | None = None  # (N,) int64, the class to paste from each, where the method chose the images
+    strong: tuple[Tensor, ...] = ()  # the same pixels in other colours, each (N, 3, H, W), if the method wants them
 
 
 class Batch(NamedTuple):
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     mix_mask: Tensor | None = None  # (N, H, W) bool, True: taken from the second unlabelled view
     paste: View | None = None  # labelled images to paste from, for a method that reads_paste_sources
     seed: int = 0  # of the method's random draws; the same in all processes
+    strong_masks: tuple[Tensor, ...] = ()  # as mix_mask, one for each strong view
 
     def split(self, num: int) -> list["Batch"]:
         """Split into ``num`` batches of consecutive images and seeds; ``num`` divides the images of each view."""
@@ -60,8 +62,8 @@ def label_engine(config: MethodConfig) -> LabelEngine:
 class WithAuxHead(Protocol):
     """A network with an auxiliary head."""
 
-    def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute main and auxiliary logits from (N, 3, H, W)."""
+    def forward_with_aux(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        """Compute main and auxiliary logits from (N, 3, H, W); options as of ``forward``."""
         ...
 
 
@@ -169,18 +171,29 @@ class Method(nn.Module, ABC):
             for (scale, decay), parameters in groups.items()
         ]
 
-    def supervised(self, network: nn.Module, view: View) -> tuple[Tensor, Tensor]:
+    def supervised(
+        self, network: nn.Module, view: View, unlabelled: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
         """Compute a network's logits of labelled images and the supervised loss.
 
         A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
         ``aux_weight``.
+
+        Args:
+            network: Any of the method's.
+            view: The labelled images.
+            unlabelled: (M, 3, H, W), images that share the pass and its normalisation; their logits follow.
+            options: Keywords of the network.
         """
-        assert view.label is not None
+        label, image = view.label, view.image
+        assert label is not None
+        if unlabelled is not None:
+            image = torch.cat([image, unlabelled])
         if getattr(network, "aux_head", None) is None:
-            logits = network(view.image)
-            return logits, self.supervised_loss(logits, view.label)
-        logits, aux = cast("WithAuxHead", network).forward_with_aux(view.image)
-        main_loss, aux_loss = (self.supervised_loss(z, view.label) for z in (logits, aux))
+            logits = network(image, **options)
+            return logits, self.supervised_loss(logits[: len(label)], label)
+        logits, aux = cast("WithAuxHead", network).forward_with_aux(image, **options)
+        main_loss, aux_loss = (self.supervised_loss(z[: len(label)], label) for z in (logits, aux))
         return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Convolutions and batch norm start as PyTorch draws them.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,14 +24,15 @@ class PyramidPooling(nn.Module):
     Args:
         in_channels: Of the input.
         channels: Of each branch; the output has five times as many.
+        rates: Dilations of the three 3 x 3 convolutions.
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, rates: Sequence[int] = _RATES) -> None:
         super().__init__()
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), conv_norm_relu(in_channels, channels, 1))
         self.branches = nn.ModuleList(
             [conv_norm_relu(in_channels, channels, 1)]
-            + [conv_norm_relu(in_channels, channels, 3, dilation=rate) for rate in _RATES]
+            + [conv_norm_relu(in_channels, channels, 3, dilation=rate) for rate in rates]
         )
 
     def forward(self, x: Tensor) -> Tensor:

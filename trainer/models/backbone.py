@@ -42,6 +42,7 @@ class Backbone(nn.Module):
 
     ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers: dilations 2, 4, 8 in layer4 at
     output stride 16 (Chen et al. 2021); 1 then 2 in layer3 and 4, 8, 16 in layer4 at output stride 8 (Hu et al. 2021);
+    without ``multi_grid`` 1, 2, 2 and 2, 4, 4 in layer4 (Yang et al. 2023);
     without ImageNet weights, convolutions are Kaiming-normal over fan-out and the last batch norm of a block starts at
     0. Any other name goes to timm unchanged; with a tag, timm's own ResNets are available, too (``resnet50.a1_in1k``).
     Encoders made for one image size, such as timm's transformers, need that size.
@@ -51,6 +52,7 @@ class Backbone(nn.Module):
         output_stride: Stride of the last features, or None for the encoder's own (usually 32).
         ceil_pool: Whether the max-pooling of the deep-stem networks rounds sizes up, as in AEL: 512 pixels then give
             129 and not 128.
+        multi_grid: Whether the dilations within layer4 of the deep-stem networks grow as 1, 2, 4.
         pretrained: Whether to start from ImageNet weights: of the installed package that holds timm's
             (:func:`fpl_fast.trainer.models.packaged_weights.packaged_weights`), otherwise fetched through timm.
         weights_file: Local file of weights for the encoder alone, instead of those; see
@@ -70,6 +72,7 @@ class Backbone(nn.Module):
         *,
         output_stride: int | None = 16,
         ceil_pool: bool = False,
+        multi_grid: bool = True,
         pretrained: bool = False,
         weights_file: str | PathLike[str] | None = None,
     ) -> None:
@@ -84,7 +87,7 @@ class Backbone(nn.Module):
         self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained and weights_file is None)
         if name in _DEEP_STEM:
             self.encoder.maxpool.ceil_mode = ceil_pool
-            if output_stride in (8, 16):
+            if multi_grid and output_stride in (8, 16):
                 for block, grid in zip(self.encoder.layer4, _MULTI_GRID, strict=True):
                     block.conv2.dilation = block.conv2.padding = (grid * 32 // output_stride,) * 2
         # An encoder whose features at stride 4 are the last but one has two taps instead of three.

@@ -1,13 +1,15 @@
 """A segmentation network: encoder, decoder head, classifier, and an auxiliary head where the paper has one."""
 
 from os import PathLike
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead
 from fpl_fast.trainer.models.backbone import Backbone, Features
 from fpl_fast.trainer.models.deeplabv3plus import DeepLabV3PlusHead
+from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
+from fpl_fast.trainer.models.unimatch import UniMatchHead
 
 
 class SegmentationNetwork(nn.Module):
@@ -29,6 +31,12 @@ class SegmentationNetwork(nn.Module):
         self.classifier = classifier
         self.aux_head = aux_head
 
+    @property
+    def feature_channels(self) -> tuple[int, int]:
+        """Channels of the low and the high features, which ``ChannelFactors`` perturb."""
+        low, _, high = self.backbone.channels
+        return low, high
+
     def encode(self, image: Tensor) -> Features:
         """Map normalised images (N, 3, H, W) to features."""
         return self.backbone(image)
@@ -41,28 +49,32 @@ class SegmentationNetwork(nn.Module):
         """Map decoder features to logits of the same height and width."""
         return self.classifier(decoded)
 
-    def forward(self, image: Tensor, *, with_aux: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, *, with_aux: bool = False, factors: ChannelFactors | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
-        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last.
+        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last. With ``factors`` of
+        the features' channels (2N, num_classes, h, w), first of the clean features, then of the perturbed ones, from
+        one pass of the encoder and one of the decoder.
         """
         features = self.encode(image)
-        logits = self.classify(self.decode(features))
+        logits = self.classify(self.decode(features if factors is None else with_perturbed(features, factors)))
         if not with_aux:
             return logits
         assert self.aux_head is not None
         return logits, self.aux_head(features.middle)
 
-    def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_aux(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         """Compute main and auxiliary logits in one pass; needs ``aux_head``, and is compiled if ``forward`` is."""
-        return self(image, with_aux=True)
+        return self(image, with_aux=True, **options)
 
 
 def build_network(
     backbone: str,
     num_classes: int,
     *,
-    head: Literal["cps", "ael"] = "cps",
+    head: Literal["cps", "ael", "unimatch"] = "cps",
     output_stride: int | None = 16,
     head_channels: int = 256,
     low_channels: int = 48,
@@ -80,10 +92,11 @@ def build_network(
         num_classes: At least 2.
         head: "cps": rates 6, 12, 18, Kaiming-normal convolutions (fan-in), made for output stride 16. "ael": rates 12,
             24, 36, dropout, an auxiliary head, PyTorch's initialisation, and max-pooling that rounds sizes up; made
-            for output stride 8.
+            for output stride 8. "unimatch": rates 6, 12, 18, batch norm in every branch, PyTorch's initialisation, and
+            an encoder without multi-grid dilations; made for output stride 16.
         output_stride: Of the encoder, or None for its own.
         head_channels: Width of the decoder; 256 in the papers.
-        low_channels: "cps": width of the reduced fine features; 48 in the paper ("ael" takes ``head_channels``).
+        low_channels: Width of the reduced fine features; 48 in the papers ("ael" takes ``head_channels``).
         pretrained: Whether to fetch ImageNet weights through timm.
         weights_file: Local weights of the encoder alone.
 
@@ -106,6 +119,7 @@ def build_network(
         backbone,
         output_stride=output_stride,
         ceil_pool=head == "ael",
+        multi_grid=head != "unimatch",
         pretrained=pretrained,
         weights_file=weights_file,
     )
@@ -114,6 +128,8 @@ def build_network(
     if head == "ael":
         aux_head = AuxiliaryHead(middle, head_channels, num_classes)
         return SegmentationNetwork(encoder, AELHead((low, high), head_channels), classifier, aux_head)
+    if head == "unimatch":
+        return SegmentationNetwork(encoder, UniMatchHead((low, high), head_channels, low_channels), classifier)
     decoder = DeepLabV3PlusHead((low, high), head_channels, low_channels)
     for module in (*decoder.modules(), classifier):
         if isinstance(module, nn.Conv2d):

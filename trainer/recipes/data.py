@@ -106,9 +106,50 @@ def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
     )
 
 
+def _voc_unimatch(method: MethodConfig) -> RunConfig:
+    """UniMatch on PASCAL VOC: four processes of two labelled and two unlabelled images; whole images to evaluate."""
+    return dataclasses.replace(
+        _unimatch(method, crop=321, lr=0.001, head_lr_scale=10.0), data=VocData(), eval=EvalConfig(protocol="whole")
+    )
+
+
+def _city_unimatch(method: MethodConfig) -> RunConfig:
+    """UniMatch on Cityscapes: OHEM over the two labelled images of each process, windows that the border cuts."""
+    method = dataclasses.replace(method, sup_loss="ohem", ohem_min_kept=200_000, ohem_group=2)
+    return dataclasses.replace(
+        _unimatch(method, crop=801, lr=0.005, workers=4),
+        data=CityscapesData(),
+        eval=EvalConfig(protocol="unimatch", window=(801, 801)),
+    )
+
+
+def _folder_unimatch(method: MethodConfig) -> RunConfig:
+    """UniMatch on images, labels and lists in a folder, with its numbers on VOC."""
+    return dataclasses.replace(
+        _unimatch(method, crop=321, lr=0.001, head_lr_scale=10.0),
+        data=FolderData(),
+        train=TrainConfig(),
+    )
+
+
+def _unimatch(method: MethodConfig, *, crop: int, lr: float, head_lr_scale: float = 1.0, workers: int = 4) -> RunConfig:
+    """Settings of UniMatch that all data sets share. Its loaders jitter four or six crops an unlabelled image."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0), geometry="unimatch"),
+        model=ModelConfig(head="unimatch", pretrained=True),
+        method=method,
+        optim=OptimConfig(lr=lr, head_lr_scale=head_lr_scale, weight_decay=1e-4, decay_all=True),
+        train=TrainConfig(precision="bf16-mixed", workers=workers),
+    )
+
+
 DATA = {
     "synthetic": DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
-    "folder": DataRecipe("your images, index-PNG labels and list files", {"cps": _folder}),
-    "voc": DataRecipe("PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps, "ael": _voc_ael}),
-    "city": DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael}),
+    "folder": DataRecipe(
+        "your images, index-PNG labels and list files", {"cps": _folder, "unimatch": _folder_unimatch}
+    ),
+    "voc": DataRecipe(
+        "PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps, "ael": _voc_ael, "unimatch": _voc_unimatch}
+    ),
+    "city": DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael, "unimatch": _city_unimatch}),
 }

@@ -7,8 +7,10 @@ from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
+from fpl_fast.trainer.methods.fixmatch import FixMatchConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
+from fpl_fast.trainer.methods.unimatch import UniMatchConfig
 
 __all__ = ["METHODS", "MethodRecipe"]
 
@@ -52,6 +54,11 @@ _AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
 _AEL_STREET: Numbers = {"paste_exclude": _STREET}
 # As AEL on PASCAL VOC: without the gate, an early teacher's errors would become labels and reinforce themselves.
 _SURE: Numbers = {"confidence_threshold": 0.7}
+# The gate of the public code is 0.95, and 0 on Cityscapes. Fuzzy positives need uncertain pixels, and have no gate;
+# their concave weights lessen pixels whose first rejected class is nearly as probable.
+_GATE: dict[str, Numbers] = {"synthetic": _SURE, "city": {"confidence_threshold": 0.0}}
+_GATED: Numbers = {"loss": "ce", "confidence_threshold": 0.95}
+_UNGATED: Numbers = {"loss": "fpl", "weighting": "concave"}
 
 METHODS = {
     "supervised": MethodRecipe("labelled images only", SupervisedConfig()),
@@ -81,4 +88,12 @@ METHODS = {
         "ael",
         {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
     ),
+    "fixmatch": MethodRecipe(
+        "FixMatch", FixMatchConfig(**_GATED), "unimatch", _GATE | {"synthetic": _SURE | {"unsup_weight": 0.5}}
+    ),
+    "fpl_fixmatch": MethodRecipe(
+        "fuzzy positives in FixMatch", FixMatchConfig(**_UNGATED), "unimatch", {"synthetic": {"unsup_weight": 0.5}}
+    ),
+    "unimatch": MethodRecipe("UniMatch", UniMatchConfig(**_GATED), "unimatch", _GATE),
+    "fpl_unimatch": MethodRecipe("fuzzy positives in UniMatch", UniMatchConfig(**_UNGATED), "unimatch"),
 }

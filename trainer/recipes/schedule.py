@@ -23,6 +23,10 @@ _CPS_BATCH = 8
 _AEL_EPOCHS = {"voc": 80, "city": 200}
 _AEL_PROCESSES, _AEL_BATCH = 8, 2  # each process loads two unlabelled images a step, and keeps one
 
+# As in the configurations of UniMatch, for every part; its FixMatch shares them.
+_UNIMATCH_EPOCHS = {"voc": 80, "city": 240}
+_UNIMATCH_PROCESSES, _UNIMATCH_BATCH = 4, 2
+
 
 def num_labelled(data: str, partition: str) -> int:
     """Count the labelled images of a public data set, rounded up as in the public lists.
@@ -40,16 +44,19 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     Args:
         data: "voc" or "city".
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
-            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes.
+            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "unimatch":
+            floor(ceil(unlabelled / 4) / 2), on each of four.
         partition: "1/32" ... "1/2".
 
     Example:
         >>> num_steps("voc", "cps", "1/8"), num_steps("city", "ael", "1/2")
         (39338, 18600)
     """
+    unlabelled = NUM_IMAGES[data] - num_labelled(data, partition)
     if setting == "ael":
-        unlabelled = NUM_IMAGES[data] - num_labelled(data, partition)
         return _AEL_EPOCHS[data] * (-(-unlabelled // _AEL_PROCESSES) // _AEL_BATCH)
+    if setting == "unimatch":
+        return _UNIMATCH_EPOCHS[data] * (-(-unlabelled // _UNIMATCH_PROCESSES) // _UNIMATCH_BATCH)
     labelled = NUM_IMAGES[data] // _denominator(partition)
     return _CPS_EPOCHS[data][partition] * (max(labelled, NUM_IMAGES[data] - labelled) // _CPS_BATCH)
 

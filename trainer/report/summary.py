@@ -18,6 +18,8 @@ _SCALARS = {
     "loss": ("Loss", "", 1),
     "loss_sup": ("Supervised loss", "", 1),
     "loss_unsup": ("Unsupervised loss", "", 1),
+    "loss_unsup_2": ("Unsupervised loss of the second strong view", "", 1),
+    "loss_features": ("Unsupervised loss of perturbed features", "", 1),
     "loss_labelled": ("Consistency loss on labelled images", "", 1),
     "confidence": ("Mean confidence of the teacher", "%", 100),
     "sure": ("Share of pixels that the teacher is sure of", "%", 100),

@@ -1,0 +1,40 @@
+"""The DeepLabv3+ variant of UniMatch (Yang et al. 2023), which CorrMatch shares: the decoder head.
+
+Convolutions and batch norm start as PyTorch draws them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fpl_fast.trainer.models.ael import PyramidPooling
+from fpl_fast.trainer.models.backbone import Features
+from fpl_fast.trainer.models.blocks import conv_norm_relu
+from fpl_fast.trainer.upsample import upsample
+
+_RATES = (6, 12, 18)
+
+
+class UniMatchHead(nn.Module):
+    """Pyramid pooling on the last features, refined with the fine features.
+
+    Args:
+        in_channels: Channels of the fine and the last features.
+        channels: Of every layer and of the output.
+        low_channels: Channels that the fine features are reduced to.
+    """
+
+    def __init__(self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48) -> None:
+        super().__init__()
+        low, high = in_channels
+        self.aspp = nn.Sequential(PyramidPooling(high, channels, _RATES), conv_norm_relu(5 * channels, channels, 1))
+        self.low = conv_norm_relu(low, low_channels, 1)
+        self.refine = nn.Sequential(
+            conv_norm_relu(low_channels + channels, channels, 3),
+            conv_norm_relu(channels, channels, 3),
+        )
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, channels, h, w), with the size of the fine features."""
+        low = self.low(features.low)
+        high = upsample(self.aspp(features.high), low.shape[-2:])
+        return self.refine(torch.cat([low, high], dim=1))
