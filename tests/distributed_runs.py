@@ -35,6 +35,8 @@ SCALED = {
     "fpl_mean_teacher": {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "confidence_threshold": 0.15, "ignore_padding": True},
     "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "cct": {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1, "ignore_padding": True},
+    "fpl_cct": {"name": "cct", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
     "ael": {
         "name": "ael",
         "loss": "ce",
@@ -61,8 +63,8 @@ class Double(PlainNetwork):
         super().__init__(num_classes)
         self.double()
 
-    def forward(self, image):
-        return super().forward(image.double())
+    def forward_with_decoded(self, image):
+        return super().forward_with_decoded(image.double())
 
 
 def exact(folder, name, accumulate):

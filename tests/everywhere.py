@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
-NUMERIC = ("accumulate", "adaptive_equalization", "ael", "consistency", "cutmix_seg", "deeplabv3plus", "ema",
-           "labelled", "loop", "mean_teacher", "methods", "network", "step")  # fmt: skip
+NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "contours", "cross_consistency",
+           "cutmix_seg", "deeplabv3plus", "distances", "ema", "labelled", "loop", "mean_teacher", "methods", "network",
+           "perturbations", "step")  # fmt: skip
 
 
 class Setting(NamedTuple):

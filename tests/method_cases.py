@@ -29,8 +29,16 @@ class TinyNetwork(nn.Module):
         )
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
 
+    @property
+    def classifier(self):
+        return self.layers[-1]
+
     def forward(self, image):
         return self.layers(image)
+
+    def forward_with_decoded(self, image):
+        decoded = self.layers[:-1](image)
+        return self.classifier(decoded), decoded
 
 
 class AuxNetwork(TinyNetwork):

@@ -27,6 +27,7 @@ from fpl_fast.trainer.methods import TrainingSet
         {"loss": "fpl"},
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "ce"},
+        {"name": "cct", "loss": "mse", "adversarial_decoders": 1},
         {"name": "ael"},
     ],
     ids=lambda method: "-".join(map(str, method.values())),

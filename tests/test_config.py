@@ -161,7 +161,10 @@ def test_broken_rules(make, message):
         ({"data": {"root": "x"}}, "unknown key 'data.root'"),  # a folder's key in synthetic data
         ({"data": {"ignore_index": 0}}, "unknown key 'data.ignore_index'"),  # scenes mark void themselves
         ({"method": {"name": "cps", "loss": "mse"}}, "method.loss"),
-        ({"method": {"name": "cp"}}, "method.name must be one of supervised, cps, mean_teacher, cutmix_seg, ael, got"),
+        (
+            {"method": {"name": "cp"}},
+            "method.name must be one of supervised, cps, mean_teacher, cutmix_seg, cct, ael, got",
+        ),
         ({"method": {"paste_draws": 1}}, "unknown key 'method.paste_draws': a setting of ael, not of cps"),
         ({"method": {"tresholt": 1}}, "unknown key 'method.tresholt': did you mean 'method.threshold'?"),
         ({"optim": 3}, "optim must hold keys and values, got 3"),

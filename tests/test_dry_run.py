@@ -18,7 +18,14 @@ from fpl_fast.trainer.dry_run import (
     prepared_method,
 )
 
-METHODS = [{"name": "supervised"}, {"cutmix": False}, {}, {"name": "cutmix_seg", "loss": "mse"}, {"name": "ael"}]
+METHODS = [
+    {"name": "supervised"},
+    {"cutmix": False},
+    {},
+    {"name": "cutmix_seg", "loss": "mse"},
+    {"name": "cct", "loss": "mse"},
+    {"name": "ael"},
+]
 
 
 def made(config):

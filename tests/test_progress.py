@@ -29,6 +29,7 @@ def test_a_record_names_each_loss():
         {"name": "supervised"},
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "mse"},
+        {"name": "cct", "loss": "mse"},
         {"name": "ael"},
     ],
 )

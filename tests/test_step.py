@@ -26,6 +26,8 @@ METHODS = [
     {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "confidence_threshold": 0.3},
     {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1},
+    {"name": "cct", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
     {"name": "ael", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "ael", "loss": "fpl", "ignore_padding": True},
 ]
@@ -42,9 +44,22 @@ SYNCHRONISING = {
 }
 
 
-def make_network():
+class Network(nn.Sequential):
     """Stride 4 with batch normalisation."""
-    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, C, 1)
+        )
+
+    @property
+    def classifier(self):
+        return self[-1]
+
+    def forward_with_decoded(self, image):
+        *layers, _ = self
+        decoded = nn.Sequential(*layers)(image)
+        return self.classifier(decoded), decoded
 
 
 def make_batch(method, device):
@@ -69,7 +84,7 @@ def prepare(changes, device="cpu"):
     """The arguments of ``train_step``, and the bare method, ready to train on the device."""
     config = tiny_run(**changes)
     torch.manual_seed(0)
-    method = build_method(config.method, make_network)
+    method = build_method(config.method, Network)
     method.prepare(TrainingSet(C, NUM_UNLABELLED, NUM))
     fabric = Fabric(accelerator=device, devices=1)
     batch = make_batch(method, fabric.device)

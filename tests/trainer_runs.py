@@ -71,5 +71,13 @@ class PlainNetwork(nn.Module):
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
         self.aux_head = None
 
+    @property
+    def classifier(self):
+        return self.layers[-1]
+
     def forward(self, image):
-        return self.layers(image)
+        return self.forward_with_decoded(image)[0]
+
+    def forward_with_decoded(self, image):
+        decoded = self.layers[:-1](image)
+        return self.classifier(decoded), decoded

@@ -8,6 +8,7 @@ from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
+from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
@@ -16,6 +17,7 @@ __all__ = [
     "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
+    "CrossConsistencyTraining",
     "CrossPseudoSupervision",
     "CutMixSeg",
     "Losses",
@@ -32,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "cps": CrossPseudoSupervision,
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
+    "cct": CrossConsistencyTraining,
     "ael": AdaptiveEqualizationLearning,
 }
 """Class of each ``method.name``."""

@@ -18,7 +18,17 @@ from fpl_fast.trainer.config import ConsistencyConfig, MethodConfig, OptimConfig
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["Batch", "Losses", "Method", "PseudoLabelMethod", "TrainingSet", "View", "label_engine", "mix_views"]
+__all__ = [
+    "Batch",
+    "Losses",
+    "Method",
+    "PseudoLabelMethod",
+    "TrainingSet",
+    "View",
+    "WithDecoder",
+    "label_engine",
+    "mix_views",
+]
 
 
 class View(NamedTuple):
@@ -62,6 +72,19 @@ class WithAuxHead(Protocol):
 
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Compute main and auxiliary logits from (N, 3, H, W)."""
+        ...
+
+
+class WithDecoder(Protocol):
+    """A network whose last layer is a 1 x 1 classifier."""
+
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The last layer."""
+        ...
+
+    def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits from (N, 3, H, W), and the feature map that the classifier reads."""
         ...
 
 
@@ -169,18 +192,21 @@ class Method(nn.Module, ABC):
             for (scale, decay), parameters in groups.items()
         ]
 
-    def supervised(self, network: nn.Module, view: View) -> tuple[Tensor, Tensor]:
-        """Compute a network's logits of labelled images and the supervised loss.
+    def supervised(
+        self, network: nn.Module, view: View, loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a network's logits of labelled images and a loss of logits and labels, by default the supervised one.
 
         A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
         ``aux_weight``.
         """
         assert view.label is not None
+        loss = loss or self.supervised_loss
         if getattr(network, "aux_head", None) is None:
             logits = network(view.image)
-            return logits, self.supervised_loss(logits, view.label)
+            return logits, loss(logits, view.label)
         logits, aux = cast("WithAuxHead", network).forward_with_aux(view.image)
-        main_loss, aux_loss = (self.supervised_loss(z, view.label) for z in (logits, aux))
+        main_loss, aux_loss = (loss(z, view.label) for z in (logits, aux))
         return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:

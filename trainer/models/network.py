@@ -41,13 +41,19 @@ class SegmentationNetwork(nn.Module):
         """Map decoder features to logits of the same height and width."""
         return self.classifier(decoded)
 
-    def forward(self, image: Tensor, *, with_aux: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, image: Tensor, *, with_aux: bool = False, with_decoded: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
-        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last.
+        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last; with
+        ``with_decoded`` also the decoder's feature map.
         """
         features = self.encode(image)
-        logits = self.classify(self.decode(features))
+        decoded = self.decode(features)
+        logits = self.classify(decoded)
+        if with_decoded:
+            return logits, decoded
         if not with_aux:
             return logits
         assert self.aux_head is not None
@@ -56,6 +62,10 @@ class SegmentationNetwork(nn.Module):
     def forward_with_aux(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Compute main and auxiliary logits in one pass; needs ``aux_head``, and is compiled if ``forward`` is."""
         return self(image, with_aux=True)
+
+    def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits and the feature map that the classifier reads, in one pass; compiled if ``forward`` is."""
+        return self(image, with_decoded=True)
 
 
 def build_network(
