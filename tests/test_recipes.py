@@ -19,7 +19,8 @@ from fpl_fast.trainer.recipes.tables import grid, published_number
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
-METHODS = ("supervised", *CPS, *EMA)
+CCT = ("cct", "fpl_cct")
+METHODS = ("supervised", *CPS, *EMA, *CCT)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -64,7 +65,7 @@ def test_the_grid_holds_every_cell_once():
         ("city", {"1/32": 44_640, "1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640}),
     ],
 )
-@pytest.mark.parametrize("method", ["supervised", *CPS])
+@pytest.mark.parametrize("method", ["supervised", *CPS, *CCT])
 def test_length_of_cps(data, steps, method):
     assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
     assert make_recipe(f"{data}/{method}").train.steps == steps["1/8"]
@@ -139,6 +140,10 @@ def test_methods_differ_as_their_names_say():
     assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))
     assert made["fpl_ael"].weighting == "concave"
     assert make_recipe("synthetic/ael").method.paste_exclude == (0, 1, 3, 4, 5)
+    for method in CCT:
+        assert made[method].name == "cct"
+        assert made[method].loss == ("fpl" if "fpl" in method else "mse")
+        assert made[method].unsup_weight == (1 if "fpl" in method else 30)
     for method in CPS:
         assert made[method].name == "cps"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")
@@ -154,6 +159,20 @@ def test_cityscapes_has_weights_of_its_own():
         assert (made.sup_loss, made.weighting) == ("ohem", "concave")
         assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)
         assert make_recipe(f"voc/{method}").method == make_recipe(f"folder/{method}").method
+
+
+@pytest.mark.parametrize("method", CCT)
+def test_what_cct_trains_with(method):
+    """The code of CPS: twelve decoders, no ramp, annealed labels; on Cityscapes OHEM as in its other rows."""
+    voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
+    for config in (voc, city):
+        theirs = dataclasses.replace(make_recipe(config.recipe.replace(method, "cps")), recipe=config.recipe)
+        assert dataclasses.replace(config, method=theirs.method) == theirs
+        kinds = ("dropout", "cutout", "context", "object", "salient", "noise", "adversarial")
+        assert [config.method.num_decoders(kind) for kind in kinds] == [2, 2, 2, 2, 2, 2, 0]
+        assert (config.method.ramp_share, config.method.confidence_threshold) == (0, 0)
+    assert (voc.method.sup_loss, voc.method.annealed_end, voc.method.background) == ("annealed", 0.99, (0,))
+    assert (city.method.sup_loss, city.method.background) == ("ohem", (0, 1, 2, 3, 4, 8, 9, 10))
 
 
 def test_the_number_to_compare_a_run_with():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.methods.cross_consistency import CctConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
@@ -46,6 +47,13 @@ _MIXED: dict[str, Numbers] = {
 _CUTMIX_SEG: Numbers = {
     "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97, "ignore_padding": True, "divide_by_all": True,
 }  # fmt: skip
+# Background to CCT: flat, construction, nature and sky on Cityscapes, and the same classes of the street scenes.
+_CCT: dict[str, Numbers] = {
+    "synthetic": {"background": (0, 1, 3, 4, 5, 7)} | _CONCAVE,
+    "voc": {"sup_loss": "annealed"},
+    "folder": {"sup_loss": "annealed"},
+    "city": {"background": (0, 1, 2, 3, 4, 8, 9, 10)} | _CONCAVE,
+}
 _AEL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
 _AEL_VOC: Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
 _AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
@@ -63,6 +71,8 @@ METHODS = {
     "fpl_cutmix_seg": MethodRecipe(
         "fuzzy positives in CutMix-Seg", CutMixSegConfig(loss="fpl", **_CUTMIX_SEG), numbers=_WEIGHED
     ),
+    "cct": MethodRecipe("Cross-Consistency Training", CctConfig(loss="mse", unsup_weight=30.0), numbers=_CCT),
+    "fpl_cct": MethodRecipe("fuzzy positives in Cross-Consistency Training", CctConfig(loss="fpl"), numbers=_CCT),
     "cps": MethodRecipe("cross pseudo supervision", CpsConfig(loss="ce", cutmix=False), numbers=_PLAIN),
     "fpl_cps": MethodRecipe(
         "fuzzy positives in cross pseudo supervision", CpsConfig(loss="fpl", cutmix=False), numbers=_PLAIN
