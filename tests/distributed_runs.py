@@ -20,6 +20,7 @@ from trainer_runs import PlainNetwork, Quiet, tiny_run
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.methods import u2pl
 from fpl_fast.trainer.run.folder import RunFolder
 
 EXACT = {
@@ -37,6 +38,8 @@ SCALED = {
     "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
     "cct": {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1, "ignore_padding": True},
     "fpl_cct": {"name": "cct", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "u2pl": {"name": "u2pl", "loss": "ce", "ignore_padding": True, "anchors": 64, "keys_per_step": 16, "bank_size": 40},
+    "fpl_u2pl": {"name": "u2pl", "loss": "fpl", "weighting": "concave", "follow_share": 0.4, "contrast_threshold": 0.0},
     "ael": {
         "name": "ael",
         "loss": "ce",
@@ -70,6 +73,7 @@ class Double(PlainNetwork):
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: Double(num_classes)
+    u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
-NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "contours", "cross_consistency",
+NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "contours", "contrast",
+           "cross_consistency",
            "cutmix_seg", "deeplabv3plus", "distances", "ema", "labelled", "loop", "mean_teacher", "methods", "network",
-           "perturbations", "step")  # fmt: skip
+           "perturbations", "step", "u2pl")  # fmt: skip
 
 
 class Setting(NamedTuple):

@@ -40,6 +40,14 @@ class TinyNetwork(nn.Module):
         decoded = self.layers[:-1](image)
         return self.classifier(decoded), decoded
 
+    @property
+    def fused_channels(self):
+        return self.classifier.in_channels
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded
+
 
 class AuxNetwork(TinyNetwork):
     """Network with an auxiliary head and dropout, like AEL's."""

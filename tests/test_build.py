@@ -29,6 +29,8 @@ from fpl_fast.trainer.methods import TrainingSet
         {"name": "cutmix_seg", "loss": "ce"},
         {"name": "cct", "loss": "mse", "adversarial_decoders": 1},
         {"name": "ael"},
+        {"name": "u2pl"},
+        {"name": "u2pl", "warmup_share": 0.5},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
 )

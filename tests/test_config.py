@@ -163,7 +163,7 @@ def test_broken_rules(make, message):
         ({"method": {"name": "cps", "loss": "mse"}}, "method.loss"),
         (
             {"method": {"name": "cp"}},
-            "method.name must be one of supervised, cps, mean_teacher, cutmix_seg, cct, ael, got",
+            "method.name must be one of supervised, cps, mean_teacher, cutmix_seg, cct, ael, u2pl, got",
         ),
         ({"method": {"paste_draws": 1}}, "unknown key 'method.paste_draws': a setting of ael, not of cps"),
         ({"method": {"tresholt": 1}}, "unknown key 'method.tresholt': did you mean 'method.threshold'?"),

@@ -25,6 +25,7 @@ METHODS = [
     {"name": "cutmix_seg", "loss": "mse"},
     {"name": "cct", "loss": "mse"},
     {"name": "ael"},
+    {"name": "u2pl", "warmup_share": 0.1},
 ]
 
 

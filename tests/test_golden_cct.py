@@ -1,11 +1,14 @@
-"""Cross-Consistency Training against inputs and outputs of the public code; the folder GOLDEN holds them."""
+"""Cross-Consistency Training and U2PL against outputs of the public code; the folder GOLDEN holds them."""
 
 import importlib.util
 import os
 from pathlib import Path
 
+import golden_cct
+import golden_u2pl
 import pytest
-from golden_cct import ADAPTERS, ELSEWHERE
+
+ADAPTERS, ELSEWHERE = golden_cct.ADAPTERS | golden_u2pl.ADAPTERS, golden_cct.ELSEWHERE
 
 FOLDER = Path(os.environ.get("GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 HERE = (FOLDER / "golden.py").is_file()
@@ -13,7 +16,7 @@ if HERE:
     spec = importlib.util.spec_from_file_location("golden", FOLDER / "golden.py")
     golden = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(golden)
-NAMES = golden.cases("cct") if HERE else []
+NAMES = [*golden.cases("cct"), *golden.cases("u2pl")] if HERE else []
 pytestmark = pytest.mark.skipif(not HERE, reason="GOLDEN names no folder of golden cases")
 
 

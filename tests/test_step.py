@@ -28,6 +28,8 @@ METHODS = [
     {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
     {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1},
     {"name": "cct", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "u2pl", "loss": "ce"},
+    {"name": "u2pl", "loss": "fpl", "published_indices": True, "ignore_padding": True},
     {"name": "ael", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "ael", "loss": "fpl", "ignore_padding": True},
 ]
@@ -60,6 +62,12 @@ class Network(nn.Sequential):
         *layers, _ = self
         decoded = nn.Sequential(*layers)(image)
         return self.classifier(decoded), decoded
+
+    fused_channels = 8
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded
 
 
 def make_batch(method, device):

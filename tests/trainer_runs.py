@@ -81,3 +81,11 @@ class PlainNetwork(nn.Module):
     def forward_with_decoded(self, image):
         decoded = self.layers[:-1](image)
         return self.classifier(decoded), decoded
+
+    @property
+    def fused_channels(self):
+        return self.classifier.in_channels
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded

@@ -12,6 +12,7 @@ from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
+from fpl_fast.trainer.methods.u2pl import U2pl
 
 __all__ = [
     "METHODS",
@@ -25,6 +26,7 @@ __all__ = [
     "Method",
     "Supervised",
     "TrainingSet",
+    "U2pl",
     "View",
     "build_method",
 ]
@@ -36,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "cutmix_seg": CutMixSeg,
     "cct": CrossConsistencyTraining,
     "ael": AdaptiveEqualizationLearning,
+    "u2pl": U2pl,
 }
 """Class of each ``method.name``."""
 

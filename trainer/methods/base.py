@@ -26,6 +26,7 @@ __all__ = [
     "TrainingSet",
     "View",
     "WithDecoder",
+    "WithFused",
     "label_engine",
     "mix_views",
 ]
@@ -85,6 +86,19 @@ class WithDecoder(Protocol):
 
     def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits from (N, 3, H, W), and the feature map that the classifier reads."""
+        ...
+
+
+class WithFused(WithDecoder, Protocol):
+    """A network whose decoder refines features that other heads may read as well."""
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of these features."""
+        ...
+
+    def forward_with_fused(self, image: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits from (N, 3, H, W), auxiliary logits if there are any, and the features."""
         ...
 
 

@@ -21,7 +21,11 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, classifier: nn.Module, aux_head: nn.Module | None = None
+        self,
+        backbone: Backbone,
+        head: AELHead | DeepLabV3PlusHead,
+        classifier: nn.Module,
+        aux_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -42,16 +46,20 @@ class SegmentationNetwork(nn.Module):
         return self.classifier(decoded)
 
     def forward(
-        self, image: Tensor, *, with_aux: bool = False, with_decoded: bool = False
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self, image: Tensor, *, with_aux: bool = False, with_decoded: bool = False, with_fused: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor | None, Tensor]:
         """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
         With ``with_aux`` also the auxiliary logits, at the stride of the features before the last; with
-        ``with_decoded`` also the decoder's feature map.
+        ``with_decoded`` also the decoder's feature map; with ``with_fused`` also the auxiliary logits, if there are
+        any, and the features that the decoder refines.
         """
         features = self.encode(image)
-        decoded = self.decode(features)
+        fused = self.head.fuse(features)
+        decoded = self.head.refine(fused)
         logits = self.classify(decoded)
+        if with_fused:
+            return logits, None if self.aux_head is None else self.aux_head(features.middle), fused
         if with_decoded:
             return logits, decoded
         if not with_aux:
@@ -66,6 +74,15 @@ class SegmentationNetwork(nn.Module):
     def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Compute logits and the feature map that the classifier reads, in one pass; compiled if ``forward`` is."""
         return self(image, with_decoded=True)
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of the features that the decoder refines."""
+        return self.head.fused_channels
+
+    def forward_with_fused(self, image: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the features that the decoder refines, in one pass."""
+        return self(image, with_fused=True)
 
 
 def build_network(

@@ -10,6 +10,7 @@ from fpl_fast.trainer.methods.cross_consistency import CctConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
+from fpl_fast.trainer.methods.u2pl import U2plConfig
 
 __all__ = ["METHODS", "MethodRecipe"]
 
@@ -60,6 +61,14 @@ _AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
 _AEL_STREET: Numbers = {"paste_exclude": _STREET}
 # As AEL on PASCAL VOC: without the gate, an early teacher's errors would become labels and reinforce themselves.
 _SURE: Numbers = {"confidence_threshold": 0.7}
+_U2PL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5)}
+# The public code divides the contrastive loss by the number of processes once more than it shows: 4 and 8.
+_U2PL_NUMBERS: dict[str, Numbers] = {
+    "synthetic": {"bank_size": 2000, "bank_size_first": 2000, "keys_per_step": 128, "anchors": 64} | _CONCAVE,
+    "folder": {"contrast_weight": 0.25, "warmup_share": 1 / 80, "follow_share": 2 / 80},
+    "voc": {"contrast_weight": 0.25, "warmup_share": 1 / 80, "follow_share": 2 / 80, "aux_weight": 0.0},
+    "city": {"contrast_weight": 0.125, "follow_share": 1 / 200} | _CONCAVE,
+}
 
 METHODS = {
     "supervised": MethodRecipe("labelled images only", SupervisedConfig()),
@@ -91,4 +100,6 @@ METHODS = {
         "ael",
         {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
     ),
+    "u2pl": MethodRecipe("U2PL, unreliable pseudo-labels", U2plConfig(loss="ce", **_U2PL), "u2pl", _U2PL_NUMBERS),
+    "fpl_u2pl": MethodRecipe("fuzzy positives in U2PL", U2plConfig(loss="fpl", **_U2PL), "u2pl", _U2PL_NUMBERS),
 }

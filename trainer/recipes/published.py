@@ -1,8 +1,8 @@
 """Published results: mIoU on the validation images, as the paper prints it, for every row that can be trained.
 
 Source: Fuzzy Positive Learning (CVPR 2023), tables 1 (Cityscapes) and 2 (PASCAL VOC 2012, augmented). The rows CPS, CPS
-with CutMix and AEL are runs of its authors, in the environment of the FPL rows; MT, CCT and CutMix-Seg are quoted there
-from earlier work. The paper does not say how many runs a number stands for, nor which checkpoint.
+with CutMix and AEL are runs of its authors, in the environment of the FPL rows; MT, CCT, CutMix-Seg and U2PL are
+quoted there from earlier work. The paper does not say how many runs a number stands for, nor which checkpoint.
 """
 
 from typing import NamedTuple
@@ -42,6 +42,7 @@ _TABLES = {
     "city": {
         "mean_teacher": "- 66.14 72.03 74.47  - 68.08 73.71 76.53",
         "cct": "- 66.35 72.46 75.68  - 69.64 74.48 76.35",
+        "u2pl": "- - - -  - 74.90 76.48 78.51",
         "cps": "54.40 68.68 73.06 75.75  59.70 71.22 74.98 77.45",
         "fpl_cps": "55.77+1.37 69.71+1.03 74.43+1.37 76.76+1.01  61.00+1.30 72.05+0.83 75.67+0.69 77.57+0.12",
         "cps_cutmix": "71.33 74.05 76.92 77.77  72.51 74.72 77.62 78.93",

@@ -20,8 +20,14 @@ _CPS_EPOCHS = {
 _CPS_BATCH = 8
 
 # Epochs of the only configurations that AEL ships; for other parts its authors say to change the labelled images alone.
+# U2PL has as many.
 _AEL_EPOCHS = {"voc": 80, "city": 200}
-_AEL_PROCESSES, _AEL_BATCH = 8, 2  # each process loads two unlabelled images a step, and keeps one
+_LOADERS = {
+    ("ael", "voc"): (8, 2),  # processes, and unlabelled images that each of them loads for a step (AEL keeps one)
+    ("ael", "city"): (8, 2),
+    ("u2pl", "voc"): (4, 4),
+    ("u2pl", "city"): (8, 2),
+}
 
 
 def num_labelled(data: str, partition: str) -> int:
@@ -40,16 +46,18 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     Args:
         data: "voc" or "city".
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
-            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes.
+            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "u2pl": likewise, but
+            four images on each of four processes on "voc".
         partition: "1/32" ... "1/2".
 
     Example:
         >>> num_steps("voc", "cps", "1/8"), num_steps("city", "ael", "1/2")
         (39338, 18600)
     """
-    if setting == "ael":
+    if (setting, data) in _LOADERS:
+        processes, images = _LOADERS[setting, data]
         unlabelled = NUM_IMAGES[data] - num_labelled(data, partition)
-        return _AEL_EPOCHS[data] * (-(-unlabelled // _AEL_PROCESSES) // _AEL_BATCH)
+        return _AEL_EPOCHS[data] * (-(-unlabelled // processes) // images)
     labelled = NUM_IMAGES[data] // _denominator(partition)
     return _CPS_EPOCHS[data][partition] * (max(labelled, NUM_IMAGES[data] - labelled) // _CPS_BATCH)
 
