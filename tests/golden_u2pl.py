@@ -12,7 +12,7 @@ from fpl_fast.trainer.methods.consistency import Target
 from fpl_fast.trainer.methods.contrast import Pixels, contrastive_loss, push_keys
 from fpl_fast.trainer.methods.key_bank import KeyBank
 from fpl_fast.trainer.methods.u2pl import U2pl, class_masks, nearest
-from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentile
+from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentiles
 from fpl_fast.trainer.models.ael import RepresentationHead
 from fpl_fast.trainer.models.network import build_network
 
@@ -83,7 +83,7 @@ def unsupervised(case):
     label, student = given["label"], given["student_logits"].requires_grad_()
     counted, size = label != 255, tuple(label.shape[1:])
     entropy = entropy_map(given["teacher_logits"], size)
-    kept = counted & (entropy < percentile(entropy, percent, counted))
+    kept = counted & (entropy < percentiles(entropy, [percent], counted)[0])
     one_hot = F.one_hot(label.masked_fill(~counted, 0), student.shape[1]).movedim(-1, 1).float()
     method = SimpleNamespace(config=method_config(name="u2pl", loss="ce", engine="eager"))
     loss, _ = U2pl._unsupervised(method, student, Target(one_hot), kept, torch.ones_like(kept))
@@ -97,7 +97,7 @@ def masks(case):
     counted = label != 255
     entropy = entropy_map(given["teacher_logits_unlabelled"], tuple(label.shape[1:]))
     percent = percent_unreliable(params["epoch"] / params["epochs"], 20)
-    low, high = (percentile(entropy, share, counted) for share in (percent, 100 - percent))
+    low, high = percentiles(entropy, (percent, 100 - percent), counted)
     first = labelled != 255
     values = (torch.cat([labelled, label]), torch.cat([first, counted & (entropy <= low)]),
               torch.cat([first, counted & (entropy >= high)]))  # fmt: skip

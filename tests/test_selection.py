@@ -2,7 +2,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from fpl_fast.trainer.methods.selection import Selection
-from fpl_fast.trainer.methods.unreliable import percentile
+from fpl_fast.trainer.methods.unreliable import percentiles
 
 SIZES = (6, 11)  # labelled and unlabelled pixels of a process
 
@@ -28,7 +28,7 @@ def one_of_three(rank, folder, member, values, wanted):
     mine, ours = parts(rank, member, values)
     selection = Selection(mine, SIZES[0])
     index, here = selection.find(wanted)
-    high = percentile(ours, 80.0, ours > 0.2)
+    (high,) = percentiles(ours, [80.0], ours > 0.2)
     torch.save((selection.total, ours[index] * here, here, high), folder / str(rank))
     distributed.destroy_process_group()
 
@@ -44,4 +44,4 @@ def test_processes_find_what_one_finds(tmp_path):
     assert all(torch.equal(total, selection.total) for total, *_ in results)
     assert torch.equal(sum(found for _, found, *_ in results), values[index] * here)
     assert torch.equal(sum(mine.long() for _, _, mine, _ in results), here.long())
-    assert all(high == percentile(values, 80.0, values > 0.2) for *_, high in results)
+    assert all(high == percentiles(values, [80.0], values > 0.2)[0] for *_, high in results)

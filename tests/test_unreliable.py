@@ -3,7 +3,7 @@ import pytest
 import torch
 from method_cases import SIZE, upsample
 
-from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentile
+from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentiles
 
 
 @pytest.mark.parametrize("percent", [0.0, 12.5, 33.3, 80.0, 100.0])
@@ -11,13 +11,13 @@ from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable,
 def test_percentile_equals_numpy(percent, num):
     values, counted = torch.rand(3, 40), torch.zeros(3, 40, dtype=torch.bool)
     counted.view(-1)[torch.randperm(120)[:num]] = True
-    ours = percentile(values, percent, counted)
-    assert ours.item() == pytest.approx(np.percentile(values[counted].numpy(), percent), abs=1e-6)
+    for ours, share in zip(percentiles(values, (percent, 50.0), counted), (percent, 50.0), strict=True):
+        assert ours.item() == pytest.approx(np.percentile(values[counted].numpy(), share), abs=1e-6)
 
 
 def test_nothing_is_below_the_percentile_of_nothing():
     values = torch.rand(9)
-    assert percentile(values, 50.0, torch.zeros(9, dtype=torch.bool)) == torch.inf
+    assert percentiles(values, [50.0], torch.zeros(9, dtype=torch.bool)) == [torch.inf]
 
 
 def test_entropy_of_upsampled_predictions():

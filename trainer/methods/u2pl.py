@@ -21,7 +21,7 @@ from fpl_fast.trainer.methods.ema import EmaMethod, ema_decay, ema_update
 from fpl_fast.trainer.methods.key_bank import KeyBank
 from fpl_fast.trainer.methods.predictions import predict
 from fpl_fast.trainer.methods.step_random import StepRandom
-from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentile
+from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentiles
 from fpl_fast.trainer.models.ael import RepresentationHead
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size
@@ -141,7 +141,7 @@ class U2pl(EmaMethod):
             counted = mixed.valid if config.ignore_padding else torch.ones_like(mixed.valid)
             entropy = entropy_map(teacher_logits[num:], pixel_size(mask))
             percent = percent_unreliable(progress, config.unreliable_percent)
-            low, high = (percentile(entropy, share, counted) for share in (percent, 100 - percent))
+            low, high = percentiles(entropy, (percent, 100 - percent), counted)
         loss, telemetry = self._unsupervised(logits[num:], target, counted & (entropy < high), counted)
         terms = {"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * loss}
 

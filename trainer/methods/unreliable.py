@@ -1,12 +1,14 @@
 """Entropy of predictions, and the pixels that it makes reliable or unreliable, over the images of all processes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, distributed
 
 from fpl_fast.trainer.processes import rank_and_world_size
 from fpl_fast.trainer.upsample import upsample
 
-__all__ = ["entropy_map", "percent_unreliable", "percentile"]
+__all__ = ["entropy_map", "percent_unreliable", "percentiles"]
 
 _LEAST = 1e-10  # added to a probability in the logarithm, as in the public code
 
@@ -26,10 +28,10 @@ def entropy_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat(parts)
 
 
-def percentile(values: Tensor, percent: float, counted: Tensor) -> Tensor:
-    """Find the percentile, interpolated linearly between values, of the values of all processes that count, 0-d.
+def percentiles(values: Tensor, percents: Sequence[float], counted: Tensor) -> list[Tensor]:
+    """Find percentiles, interpolated linearly between values, of the values of all processes that count, 0-d each.
 
-    It is infinite where none counts.
+    They are infinite where none counts.
     """
     values = values.masked_fill(~counted, torch.inf).flatten()
     _, world_size = rank_and_world_size()
@@ -38,8 +40,13 @@ def percentile(values: Tensor, percent: float, counted: Tensor) -> Tensor:
         distributed.all_gather(parts, values)
         values = torch.cat(parts)
     ordered = values.sort().values
-    place = (ordered.isfinite().sum() - 1).clamp(min=0).double() * (percent / 100)
+    last = (ordered.isfinite().sum() - 1).clamp(min=0).double()
+    return [_between(ordered, last * (percent / 100)) for percent in percents]
+
+
+def _between(ordered: Tensor, place: Tensor) -> Tensor:
+    """Interpolate between the numbers next to a place, 0-d, that need not be whole."""
     low = place.floor()
-    near = [ordered.gather(0, at.long().view(1)).squeeze(0) for at in (low, place.ceil())]
-    part = (place - low).to(values.dtype)
-    return torch.where(part > 0, near[0] + (near[1] - near[0]) * part, near[0])
+    lower, upper = (ordered.gather(0, at.long().view(1)).squeeze(0) for at in (low, place.ceil()))
+    part = (place - low).to(ordered.dtype)
+    return torch.where(part > 0, lower + (upper - lower) * part, lower)
