@@ -20,6 +20,7 @@ from trainer_runs import PlainNetwork, Quiet, tiny_run
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.methods import u2pl
 from fpl_fast.trainer.run.folder import RunFolder
 
 EXACT = {
@@ -36,6 +37,10 @@ SCALED = {
     "fpl_mean_teacher": {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     "cutmix_seg": {"name": "cutmix_seg", "loss": "ce", "confidence_threshold": 0.15, "ignore_padding": True},
     "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "cct": {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1, "ignore_padding": True},
+    "fpl_cct": {"name": "cct", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "u2pl": {"name": "u2pl", "loss": "ce", "ignore_padding": True, "anchors": 64, "keys_per_step": 16, "bank_size": 40},
+    "fpl_u2pl": {"name": "u2pl", "loss": "fpl", "weighting": "concave", "follow_share": 0.4, "contrast_threshold": 0.0},
     "ael": {
         "name": "ael",
         "loss": "ce",
@@ -68,10 +73,14 @@ class Double(PlainNetwork):
     def forward(self, image, **options):
         return super().forward(image.double(), **options)
 
+    def forward_with_decoded(self, image):
+        return super().forward_with_decoded(image.double())
+
 
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: Double(num_classes)
+    u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 
 

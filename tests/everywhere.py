@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
-NUMERIC = ("accumulate", "adaptive_equalization", "ael", "consistency", "cutmix_seg", "deeplabv3plus", "ema",
-           "golden", "labelled", "loop", "mean_teacher", "methods", "network", "step",
-           "unimatch")  # fmt: skip
+NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "contours", "contrast",
+           "cross_consistency", "cutmix_seg", "deeplabv3plus", "distances", "ema", "golden", "label_losses", "loop",
+           "mean_teacher", "methods", "network", "perturbations", "step", "u2pl", "unimatch")  # fmt: skip
 
 
 class Setting(NamedTuple):

@@ -47,5 +47,5 @@ def load_adapters() -> Adapters:
     found = Adapters({}, {})
     for module in modules:
         found.by_start.update(module.ADAPTERS)
-        found.elsewhere.update(module.ELSEWHERE)
+        found.elsewhere.update(getattr(module, "ELSEWHERE", {}))
     return found

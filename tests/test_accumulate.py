@@ -39,6 +39,8 @@ def run(method, batch, num_micro_batches):
     return values, [p.grad.clone() for p in method.parameters() if p.requires_grad]
 
 
+# Auxiliary decoders whose perturbations follow from the prediction alone: each micro-batch draws its own numbers.
+UNDRAWN = {f"{kind}_decoders": 0 for kind in ("dropout", "cutout", "salient", "noise")}
 EXACT = [
     {"name": "supervised"},
     {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 40},
@@ -48,6 +50,8 @@ EXACT = [
     {"loss": "fpl", "balance": False, "weighting": "concave", "unsup_weight": 1.5},
     {"loss": "fpl", "balance": False, "cutmix": False, "ignore_padding": True},
     {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
+    {"name": "cct", "loss": "mse", "ignore_padding": True} | UNDRAWN,
+    {"name": "cct", "loss": "fpl", "balance": False, "ignore_padding": True} | UNDRAWN,
     {"name": "cutmix_seg", "loss": "fpl", "balance": False, "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "ignore_padding": True, "divide_by_all": True},
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},

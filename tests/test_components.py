@@ -6,7 +6,7 @@ import torch
 from fpl_fast.trainer.methods.components import connected_components, random_component_box
 
 
-def flood(mask):
+def flood(mask, corners=True):
     """The components of one mask, as sets of (row, column)."""
     left = {tuple(place) for place in mask.nonzero().tolist()}
     components = []
@@ -15,7 +15,7 @@ def flood(mask):
         while edge:
             row, column = edge.pop()
             grown.add((row, column))
-            near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1) if corners or not i * j} & left
             left -= near
             edge += near
         components.append(grown)
@@ -42,11 +42,24 @@ def test_components_equal_a_flood_fill(density):
         assert torch.equal(label, expected)
 
 
+def test_corners_touch_unless_sides_alone_count():
+    masks = torch.rand(3, 23, 31) < 0.55
+    for mask, label in zip(masks, connected_components(masks, neighbours=4), strict=True):
+        for component in flood(mask, corners=False):
+            assert len({label[place].item() for place in component}) == 1
+            highest = max(r * 31 + c for r, c in component)
+            assert all(label[place] == 1 + highest for place in component)
+    corner = torch.eye(5, dtype=torch.bool).unsqueeze(0)
+    assert len(connected_components(corner)[corner].unique()) == 1
+    assert len(connected_components(corner, neighbours=4)[corner].unique()) == 5
+
+
+@pytest.mark.parametrize("neighbours", [4, 8])
 @pytest.mark.parametrize("turn", [False, True])
 @pytest.mark.parametrize("size", [64, 193, 257])
-def test_the_longest_way_is_one_component(size, turn):
+def test_the_longest_way_is_one_component(size, turn, neighbours):
     mask = meander(size).T if turn else meander(size)
-    label = connected_components(mask.unsqueeze(0))[0]
+    label = connected_components(mask.unsqueeze(0), neighbours=neighbours)[0]
     assert len(label[mask].unique()) == 1
     assert not label[~mask].any()
 

@@ -23,7 +23,9 @@ METHODS = [
     {"cutmix": False},
     {},
     {"name": "cutmix_seg", "loss": "mse"},
+    {"name": "cct", "loss": "mse"},
     {"name": "ael"},
+    {"name": "u2pl", "warmup_share": 0.1},
     {"name": "fixmatch"},
     {"name": "unimatch"},
 ]

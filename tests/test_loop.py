@@ -112,19 +112,20 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "ael"])
-def test_a_teacher_resumes_too(tmp_path, name):
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "ael", "u2pl"])
+def test_every_method_resumes(tmp_path, name):
     """AEL also resumes its banks, and the donors that were chosen but not yet used."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     banks = {"donor_lead": 2, "bank_momentum": 0.5} if name == "ael" else {}
-    config = tiny_run(name=name, loss="fpl", ema_decay=0.5, **banks)
+    ema = {} if name == "cct" else {"ema_decay": 0.5}
+    config = tiny_run(name=name, loss="fpl", **ema, **banks)
     train(config, straight, Quiet())
     train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
     train(config, stopped, Quiet(), resume=True)
     assert_same_state(stopped.last, straight.last)
     assert metrics(stopped) == metrics(straight)
     saved, trained = load_checkpoint(stopped.last)["method"], load_trained(stopped, checkpoint="last")
-    place = 0 if name == "mean_teacher" else 1  # the student or its average
+    place = 1 if name in ("cutmix_seg", "ael", "u2pl") else 0  # the student's average or the student
     for key, value in trained.network.state_dict().items():
         assert torch.equal(value, saved[f"networks.{place}.{key}"])
 
@@ -196,6 +197,10 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"loss": "ce", "partner": "same", "ignore_padding": True},
         {"name": "mean_teacher", "loss": "mse", "unsup_weight": 100.0},
         {"name": "cutmix_seg", "loss": "fpl", "mix_boxes": 1, "confidence_threshold": 0.5},
+        {"name": "cct", "loss": "mse", "unsup_weight": 30.0},
+        {"name": "cct", "loss": "fpl", "ramp_share": 0.5},
+        {"name": "u2pl", "loss": "ce", "warmup_share": 0.2, "follow_share": 0.3},
+        {"name": "u2pl", "loss": "fpl", "contrast_weight": 0.1},
         {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
         {"name": "unimatch", "loss": "fpl", "weighting": "concave", "engine": "eager"},
         {"name": "ael", "loss": "ce", "paste_draws": 1, "unsup_weight": 0.1},
@@ -270,7 +275,7 @@ def test_a_diverged_run_is_not_saved(tmp_path, stop):
     assert not folder.last.exists()
 
 
-@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "ael", "fixmatch", "unimatch"])
+@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "cct", "ael", "u2pl", "fixmatch", "unimatch"])
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between.
 

@@ -160,3 +160,13 @@ def test_auxiliary_logits_are_compiled_with_the_network():
     network.compile(backend=backend, fullgraph=True)
     torch.testing.assert_close(network.forward_with_aux(image), expected)
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("head", ["cps", "ael"])
+def test_the_classifier_reads_what_is_returned_with_the_logits(head):
+    network = build_network("test_resnet", 7, head=head, head_channels=8).eval()
+    image = torch.randn(2, 3, 32, 48)
+    logits, decoded = network.forward_with_decoded(image)
+    assert decoded.shape == (2, 8, 8, 12)
+    torch.testing.assert_close(logits, network(image))
+    torch.testing.assert_close(network.classifier(decoded), logits)

@@ -19,8 +19,10 @@ from fpl_fast.trainer.recipes.tables import grid, published_number
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
+CCT = ("cct", "fpl_cct")
+U2PL = ("u2pl", "fpl_u2pl")
 WEAK_STRONG = ("fixmatch", "fpl_fixmatch", "unimatch", "fpl_unimatch")
-METHODS = ("supervised", *CPS, *EMA, *WEAK_STRONG)
+METHODS = ("supervised", *CPS, *EMA, *CCT, *U2PL, *WEAK_STRONG)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -65,7 +67,7 @@ def test_the_grid_holds_every_cell_once():
         ("city", {"1/32": 44_640, "1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640}),
     ],
 )
-@pytest.mark.parametrize("method", ["supervised", *CPS])
+@pytest.mark.parametrize("method", ["supervised", *CPS, *CCT])
 def test_length_of_cps(data, steps, method):
     assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
     assert make_recipe(f"{data}/{method}").train.steps == steps["1/8"]
@@ -185,6 +187,13 @@ def test_methods_differ_as_their_names_say():
     assert (made["cutmix_seg"].mix_boxes, made["cutmix_seg"].mix_area) == (1, (0.5, 0.5))
     assert made["fpl_ael"].weighting == "concave"
     assert make_recipe("synthetic/ael").method.paste_exclude == (0, 1, 3, 4, 5)
+    for method in CCT:
+        assert made[method].name == "cct"
+        assert made[method].loss == ("fpl" if "fpl" in method else "mse")
+        assert made[method].unsup_weight == (1 if "fpl" in method else 30)
+    for method in U2PL:
+        assert made[method].name == "u2pl"
+        assert made[method].loss == ("fpl" if "fpl" in method else "ce")
     for method in CPS:
         assert made[method].name == "cps"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")
@@ -200,6 +209,45 @@ def test_cityscapes_has_weights_of_its_own():
         assert (made.sup_loss, made.weighting) == ("ohem", "concave")
         assert made.unsup_weight == (5.0 if "cutmix" in method else 6.0)
         assert make_recipe(f"voc/{method}").method == make_recipe(f"folder/{method}").method
+
+
+@pytest.mark.parametrize("method", CCT)
+def test_what_cct_trains_with(method):
+    """The code of CPS: twelve decoders, no ramp, annealed labels; on Cityscapes OHEM as in its other rows."""
+    voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
+    for config in (voc, city):
+        theirs = dataclasses.replace(make_recipe(config.recipe.replace(method, "cps")), recipe=config.recipe)
+        assert dataclasses.replace(config, method=theirs.method) == theirs
+        kinds = ("dropout", "cutout", "context", "object", "salient", "noise", "adversarial")
+        assert [config.method.num_decoders(kind) for kind in kinds] == [2, 2, 2, 2, 2, 2, 0]
+        assert (config.method.ramp_share, config.method.confidence_threshold) == (0, 0)
+    assert (voc.method.sup_loss, voc.method.annealed_end, voc.method.background) == ("annealed", 0.99, (0,))
+    assert (city.method.sup_loss, city.method.background) == ("ohem", (0, 1, 2, 3, 4, 8, 9, 10))
+
+
+@pytest.mark.parametrize("method", U2PL)
+def test_what_u2pl_trains_with(method):
+    """Settings of the public code, with the factor that its processes hide in the contrastive loss."""
+    voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
+    for config, crop in ((voc, 513), (city, 769)):
+        assert config.augment.crop == (crop, crop)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (16, 16)
+        assert (config.model.head, config.model.output_stride) == ("ael", 8)
+        assert (config.method.ema_decay, config.method.unreliable_percent) == (0.99, 20)
+        assert (config.method.anchors, config.method.negatives, config.method.contrast_threshold) == (256, 50, 0.3)
+        assert (config.method.bank_size, config.method.bank_size_first) == (30_000, 50_000)
+        assert (config.method.mix_boxes, config.method.mix_area, config.method.mix_probability) == (1, (0.5, 0.5), 0.5)
+        assert config.optim.decay_all
+    assert (voc.optim.lr, voc.optim.head_lr_scale, voc.optim.weight_decay) == (0.001, 10, 1e-4)
+    assert (city.optim.lr, city.optim.head_lr_scale, city.optim.weight_decay) == (0.01, 1, 5e-4)
+    assert (voc.method.sup_loss, voc.method.aux_weight, voc.method.contrast_weight) == ("ce", 0, 0.25)
+    assert (city.method.sup_loss, city.method.ohem_min_kept, city.method.aux_weight) == ("ohem", 100_000, 0.4)
+    assert (city.method.contrast_weight, city.method.warmup_share, city.method.follow_share) == (0.125, 0, 1 / 200)
+    assert (voc.method.warmup_share, voc.method.follow_share) == (1 / 80, 2 / 80)
+    assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (769, 769))
+    steps = {part: make_recipe(f"voc/{method}", partition=part).train.steps for part in ("1/16", "1/8")}
+    assert steps == {"1/16": 80 * 620, "1/8": 80 * 578}
+    assert make_recipe(f"city/{method}", partition="1/2").train.steps == 200 * 93
 
 
 def test_the_number_to_compare_a_run_with():

@@ -28,6 +28,10 @@ METHODS = [
     {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "confidence_threshold": 0.3},
     {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1},
+    {"name": "cct", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "u2pl", "loss": "ce"},
+    {"name": "u2pl", "loss": "fpl", "published_indices": True, "ignore_padding": True},
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "unimatch", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
@@ -50,17 +54,32 @@ SYNCHRONISING = {
 class Network(nn.Sequential):
     """Stride 4 with batch normalisation."""
 
-    feature_channels = (8, C)
+    feature_channels = (8, 8)
+    fused_channels = 8
 
     def __init__(self):
-        super().__init__(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, C, 3, 2, 1))
+        super().__init__(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, C, 1)
+        )
+
+    @property
+    def classifier(self):
+        return self[4]
 
     def forward(self, image, *, factors=None):
         if factors is None:
             return super().forward(image)
         low = self[2](self[1](self[0](image)))
         high = self[3](torch.cat([low, low * factors.low]))
-        return high * torch.cat([torch.ones_like(factors.high), factors.high])
+        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+
+    def forward_with_decoded(self, image):
+        decoded = self[3](self[2](self[1](self[0](image))))
+        return self.classifier(decoded), decoded
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded
 
 
 def make_batch(method, device):

@@ -19,7 +19,8 @@ def test_draws_follow_the_weights():
 def numbers(seed, num_images):
     """Draw the numbers of a process's step: common, by image, common again."""
     random, weight = StepRandom(seed, torch.device("cpu")), torch.arange(1.0, 8.0).expand(50, -1)
-    return draw(weight, random.generator), random.rows(num_images, 3, 5), draw(weight, random.generator)
+    rows = random.rows(num_images, 3, 5)
+    return draw(weight, random.generator), rows, random.common(4, 2)
 
 
 def test_the_seed_decides_and_the_default_generator_is_left_alone():

@@ -80,10 +80,26 @@ class PlainNetwork(nn.Module):
 
     feature_channels = (8, 8)
 
+    @property
+    def classifier(self):
+        return self.layers[-1]
+
     def forward(self, image, *, factors=None):
         """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
         if factors is None:
-            return self.layers(image)
+            return self.forward_with_decoded(image)[0]
         low = self.layers[:2](image)
         high = self.layers[2:5](torch.cat([low, low * factors.low]))
-        return self.layers[5](high * torch.cat([torch.ones_like(factors.high), factors.high]))
+        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+
+    def forward_with_decoded(self, image):
+        decoded = self.layers[:-1](image)
+        return self.classifier(decoded), decoded
+
+    @property
+    def fused_channels(self):
+        return self.classifier.in_channels
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded

@@ -34,6 +34,7 @@ from fpl_fast.trainer.step import train_step
 __all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]
 
 _STEPS = 2
+_PROGRESS = 0.5  # of the run: a method may begin with steps that need less
 _PROBE_CROPS = (64, 128)
 _PROBE_LABELLED = (2, 4)
 
@@ -131,8 +132,7 @@ def dry_run(config: RunConfig) -> DryRun:
     durations = []
     for step, batch in enumerate(_random_batches(config, method, fabric)):
         begin = time.perf_counter()
-        progress = step / config.train.steps
-        losses = train_step(fabric, module, optimizer, batch, progress, num_micro_batches=config.train.accumulate)
+        losses = train_step(fabric, module, optimizer, batch, _PROGRESS, num_micro_batches=config.train.accumulate)
         method.after_step(step)
         float(losses["loss"])  # waits for the device
         durations.append(time.perf_counter() - begin)
@@ -239,7 +239,7 @@ def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         fabric.autocast(),
     ):
-        losses = method.losses(batch, 0.0)  # held until all is counted: a freed storage could be counted twice
+        losses = method.losses(batch, _PROGRESS)  # held until all is counted: a freed storage could be counted twice
     method.config = config
     del losses
     return sum(storages.values())

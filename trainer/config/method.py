@@ -127,7 +127,8 @@ class ConfidencePart(MethodPart):
 
     confidence_threshold: float = 0.0
     """Probability from which a teacher's pixel counts as sure. CutMix-Seg: the share of sure pixels weighs the whole
-    loss (0.97 in the public code). AEL with "ce": other pixels are left out (0 on Cityscapes, 0.7 elsewhere)."""
+    loss (0.97 in the public code). AEL with "ce": other pixels are left out (0 on Cityscapes, 0.7 elsewhere). CCT:
+    surer pixels alone count (0 in the tables; 0.5 in the public code, which does not use it)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,16 +8,19 @@ from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
+from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
 from fpl_fast.trainer.methods.fixmatch import FixMatch
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
+from fpl_fast.trainer.methods.u2pl import U2pl
 from fpl_fast.trainer.methods.unimatch import UniMatch
 
 __all__ = [
     "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
+    "CrossConsistencyTraining",
     "CrossPseudoSupervision",
     "CutMixSeg",
     "FixMatch",
@@ -26,6 +29,7 @@ __all__ = [
     "Method",
     "Supervised",
     "TrainingSet",
+    "U2pl",
     "UniMatch",
     "View",
     "build_method",
@@ -36,7 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "cps": CrossPseudoSupervision,
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
+    "cct": CrossConsistencyTraining,
     "ael": AdaptiveEqualizationLearning,
+    "u2pl": U2pl,
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
 }

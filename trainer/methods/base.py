@@ -18,7 +18,18 @@ from fpl_fast.trainer.config import ConsistencyConfig, MethodConfig, OptimConfig
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["Batch", "Losses", "Method", "PseudoLabelMethod", "TrainingSet", "View", "label_engine", "mix_views"]
+__all__ = [
+    "Batch",
+    "Losses",
+    "Method",
+    "PseudoLabelMethod",
+    "TrainingSet",
+    "View",
+    "WithDecoder",
+    "WithFused",
+    "label_engine",
+    "mix_views",
+]
 
 
 class View(NamedTuple):
@@ -64,6 +75,32 @@ class WithAuxHead(Protocol):
 
     def forward_with_aux(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         """Compute main and auxiliary logits from (N, 3, H, W); options as of ``forward``."""
+        ...
+
+
+class WithDecoder(Protocol):
+    """A network whose last layer is a 1 x 1 classifier."""
+
+    @property
+    def classifier(self) -> nn.Conv2d:
+        """The last layer."""
+        ...
+
+    def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits from (N, 3, H, W), and the feature map that the classifier reads."""
+        ...
+
+
+class WithFused(WithDecoder, Protocol):
+    """A network whose decoder refines features that other heads may read as well."""
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of these features."""
+        ...
+
+    def forward_with_fused(self, image: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits from (N, 3, H, W), auxiliary logits if there are any, and the features."""
         ...
 
 
@@ -172,9 +209,15 @@ class Method(nn.Module, ABC):
         ]
 
     def supervised(
-        self, network: nn.Module, view: View, unlabelled: Tensor | None = None, **options: Any
+        self,
+        network: nn.Module,
+        view: View,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
+        unlabelled: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Compute a network's logits of labelled images and the supervised loss.
+        """Compute a network's logits of labelled images and a loss of logits and labels.
 
         A network with an auxiliary head (``aux_head`` is not None) adds the loss of that head's logits, times
         ``aux_weight``.
@@ -182,18 +225,20 @@ class Method(nn.Module, ABC):
         Args:
             network: Any of the method's.
             view: The labelled images.
+            loss: Loss to compute; by default the supervised one.
             unlabelled: (M, 3, H, W), images that share the pass and its normalisation; their logits follow.
             options: Keywords of the network.
         """
         label, image = view.label, view.image
         assert label is not None
+        loss = loss or self.supervised_loss
         if unlabelled is not None:
             image = torch.cat([image, unlabelled])
         if getattr(network, "aux_head", None) is None:
             logits = network(image, **options)
-            return logits, self.supervised_loss(logits[: len(label)], label)
+            return logits, loss(logits[: len(label)], label)
         logits, aux = cast("WithAuxHead", network).forward_with_aux(image, **options)
-        main_loss, aux_loss = (self.supervised_loss(z[: len(label)], label) for z in (logits, aux))
+        main_loss, aux_loss = (loss(z[: len(label)], label) for z in (logits, aux))
         return logits, main_loss + self.config.aux_weight * aux_loss
 
     def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:

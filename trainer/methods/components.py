@@ -1,5 +1,7 @@
 """Connected components of masks on the device, without a loop whose length depends on the data."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,8 +11,8 @@ __all__ = ["connected_components", "random_component_box"]
 _ROUNDS = 12  # spirals and meanders need 9 at 512 x 512 and 7 at 193 x 193; noise needs at most 6
 
 
-def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
-    """Label the connected components of masks under 8-neighbourhood.
+def connected_components(mask: Tensor, *, neighbours: Literal[4, 8] = 8, rounds: int = _ROUNDS) -> Tensor:
+    """Label the connected components of masks.
 
     Every pixel points at a pixel of its component, at first itself. A round lets each root point at the highest root
     that a neighbour of its tree points at, then halves all paths twice (Shiloach and Vishkin; FastSV). In practice the
@@ -19,6 +21,7 @@ def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
 
     Args:
         mask: (N, h, w) bool, h * w below 2^24 (positions pass through float32).
+        neighbours: Pixels that touch: 8 with those at the corners, 4 without.
         rounds: Rounds.
 
     Returns:
@@ -32,12 +35,22 @@ def connected_components(mask: Tensor, *, rounds: int = _ROUNDS) -> Tensor:
     parent = slots * inside
     for _ in range(rounds):
         grid = parent[:, 1:].view(num, 1, height, width).float()
-        highest = F.pad(F.max_pool2d(grid, 3, stride=1, padding=1).flatten(1).long(), (1, 0)) * inside
+        highest = F.pad(_highest_near(grid, neighbours).flatten(1).long(), (1, 0)) * inside
         parent = parent.scatter_reduce(1, parent, highest, "amax")  # integers: the order of the writes does not matter
         parent = torch.maximum(parent, highest)
         for _ in range(2):
             parent = parent.gather(1, parent)
     return parent[:, 1:].view(num, height, width)
+
+
+def _highest_near(grid: Tensor, neighbours: int) -> Tensor:
+    """Highest number among each pixel and its neighbours."""
+    if neighbours == 8:
+        return F.max_pool2d(grid, 3, stride=1, padding=1)
+    column, row = (
+        F.max_pool2d(grid, size, stride=1, padding=(size[0] // 2, size[1] // 2)) for size in ((3, 1), (1, 3))
+    )
+    return torch.maximum(column, row)
 
 
 def random_component_box(mask: Tensor, min_area: float, lot: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ class FixMatch(WeakStrongMethod):
         (network,), x, (u, partner) = self.networks, batch.labelled, batch.unlabelled
         with evaluating(network):
             partner_logits = network(partner.image)
-        logits, loss_sup = self.supervised(network, x, u.image)
+        logits, loss_sup = self.supervised(network, x, unlabelled=u.image)
         weak_logits = logits[len(x.image) :].detach()
         ((loss, stats),) = self.strong_losses(network, batch, weak_logits, partner_logits)
         terms = {"loss_sup": loss_sup / 2, "loss_unsup": self.config.unsup_weight * loss / 2}

@@ -23,6 +23,10 @@ class StepRandom:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.generator = torch.Generator(device).manual_seed(seed)
 
+    def common(self, *shape: int) -> Tensor:
+        """Draw uniform numbers in [0, 1), (*shape), the same for all images and in all processes."""
+        return torch.rand(*shape, device=self.generator.device, generator=self.generator)
+
     def rows(self, num: int, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1), (num, *shape), a row for each of this process's ``num`` images."""
         rank, world_size = rank_and_world_size()

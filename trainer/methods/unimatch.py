@@ -68,7 +68,7 @@ class UniMatch(WeakStrongMethod):
         config, (network,), x, (u, partner) = self.config, self.networks, batch.labelled, batch.unlabelled
         with evaluating(network):
             partner_logits = network(partner.image)
-        logits, loss_sup = self.supervised(network, x, u.image, factors=self._factors(network, batch))
+        logits, loss_sup = self.supervised(network, x, unlabelled=u.image, factors=self._factors(network, batch))
         (_, clean), (_, perturbed) = (z.split([len(x.image), len(u.image)]) for z in logits.chunk(2))
         weak_logits = clean.detach()
         features, of_features = self.gated_loss(perturbed, Target(weak_logits), u.valid)

@@ -52,6 +52,7 @@ class AELHead(nn.Module):
     def __init__(self, in_channels: tuple[int, int], channels: int = 256) -> None:
         super().__init__()
         low, high = in_channels
+        self.fused_channels = 2 * channels
         self.aspp = PyramidPooling(high, channels)
         self.high = conv_norm_relu(5 * channels, channels, 3, dropout=_DROPOUT)
         self.low = conv_norm_relu(low, channels, 1, bias=True)
@@ -60,11 +61,31 @@ class AELHead(nn.Module):
             conv_norm_relu(channels, channels, 3, bias=True, dropout=_DROPOUT),
         )
 
-    def forward(self, features: Features) -> Tensor:
-        """Map features to (N, channels, h, w), with the size of the fine features."""
+    def fuse(self, features: Features) -> Tensor:
+        """Map features to (N, fused_channels, h, w), with the size of the fine features."""
         low = self.low(features.low)
         high = upsample(self.high(self.aspp(features.high)), low.shape[-2:])
-        return self.refine(torch.cat([low, high], dim=1))
+        return torch.cat([low, high], dim=1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, channels, h, w), with the size of the fine features."""
+        return self.refine(self.fuse(features))
+
+
+class RepresentationHead(nn.Sequential):
+    """Features to compare with each other, from the fused ones (U2PL, Wang et al. 2022).
+
+    Args:
+        in_channels: Channels of the fused features.
+        channels: Channels of the hidden layers and of the output.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__(
+            conv_norm_relu(in_channels, channels, 3, bias=True, dropout=_DROPOUT),
+            conv_norm_relu(channels, channels, 3, bias=True, dropout=_DROPOUT),
+            nn.Conv2d(channels, channels, 1),
+        )
 
 
 class AuxiliaryHead(nn.Sequential):

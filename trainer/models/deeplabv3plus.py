@@ -58,6 +58,7 @@ class DeepLabV3PlusHead(nn.Module):
     def __init__(self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48) -> None:
         super().__init__()
         low, high = in_channels
+        self.fused_channels = channels + low_channels
         self.aspp = ASPP(high, channels)
         self.low = conv_norm_relu(low, low_channels, 1)
         self.refine = nn.Sequential(
@@ -65,8 +66,12 @@ class DeepLabV3PlusHead(nn.Module):
             conv_norm_relu(channels, channels, 3),
         )
 
-    def forward(self, features: Features) -> Tensor:
-        """Map features to (N, channels, H / 4, W / 4)."""
+    def fuse(self, features: Features) -> Tensor:
+        """Map features to (N, fused_channels, H / 4, W / 4)."""
         low = self.low(features.low)
         high = upsample(self.aspp(features.high), low.shape[-2:])
-        return self.refine(torch.cat([high, low], dim=1))
+        return torch.cat([high, low], dim=1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, channels, H / 4, W / 4)."""
+        return self.refine(self.fuse(features))

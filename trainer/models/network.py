@@ -23,7 +23,11 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, classifier: nn.Module, aux_head: nn.Module | None = None
+        self,
+        backbone: Backbone,
+        head: AELHead | DeepLabV3PlusHead | UniMatchHead,
+        classifier: nn.Module,
+        aux_head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -50,16 +54,30 @@ class SegmentationNetwork(nn.Module):
         return self.classifier(decoded)
 
     def forward(
-        self, image: Tensor, *, with_aux: bool = False, factors: ChannelFactors | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self,
+        image: Tensor,
+        *,
+        with_aux: bool = False,
+        with_decoded: bool = False,
+        with_fused: bool = False,
+        factors: ChannelFactors | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor | None, Tensor]:
         """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
-        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last. With ``factors`` of
-        the features' channels (2N, num_classes, h, w), first of the clean features, then of the perturbed ones, from
-        one pass of the encoder and one of the decoder.
+        With ``with_aux`` also the auxiliary logits, at the stride of the features before the last; with
+        ``with_decoded`` also the decoder's feature map; with ``with_fused`` also the auxiliary logits, if there are
+        any, and the features that the decoder refines. With ``factors`` of the features' channels, logits (2N,
+        num_classes, h, w), first of the clean features, then of the perturbed ones, from one pass of the encoder and
+        one of the decoder.
         """
         features = self.encode(image)
-        logits = self.classify(self.decode(features if factors is None else with_perturbed(features, factors)))
+        fused = self.head.fuse(features if factors is None else with_perturbed(features, factors))
+        decoded = self.head.refine(fused)
+        logits = self.classify(decoded)
+        if with_fused:
+            return logits, None if self.aux_head is None else self.aux_head(features.middle), fused
+        if with_decoded:
+            return logits, decoded
         if not with_aux:
             return logits
         assert self.aux_head is not None
@@ -68,6 +86,19 @@ class SegmentationNetwork(nn.Module):
     def forward_with_aux(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         """Compute main and auxiliary logits in one pass; needs ``aux_head``, and is compiled if ``forward`` is."""
         return self(image, with_aux=True, **options)
+
+    def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits and the feature map that the classifier reads, in one pass; compiled if ``forward`` is."""
+        return self(image, with_decoded=True)
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of the features that the decoder refines."""
+        return self.head.fused_channels
+
+    def forward_with_fused(self, image: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the features that the decoder refines, in one pass."""
+        return self(image, with_fused=True)
 
 
 def build_network(

@@ -26,15 +26,20 @@ class UniMatchHead(nn.Module):
     def __init__(self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48) -> None:
         super().__init__()
         low, high = in_channels
+        self.fused_channels = low_channels + channels
         self.aspp = nn.Sequential(PyramidPooling(high, channels, _RATES), conv_norm_relu(5 * channels, channels, 1))
         self.low = conv_norm_relu(low, low_channels, 1)
         self.refine = nn.Sequential(
-            conv_norm_relu(low_channels + channels, channels, 3),
+            conv_norm_relu(self.fused_channels, channels, 3),
             conv_norm_relu(channels, channels, 3),
         )
 
-    def forward(self, features: Features) -> Tensor:
-        """Map features to (N, channels, h, w), with the size of the fine features."""
+    def fuse(self, features: Features) -> Tensor:
+        """Map features to (N, fused_channels, h, w), with the size of the fine features."""
         low = self.low(features.low)
         high = upsample(self.aspp(features.high), low.shape[-2:])
-        return self.refine(torch.cat([low, high], dim=1))
+        return torch.cat([low, high], dim=1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Map features to (N, channels, h, w)."""
+        return self.refine(self.fuse(features))

@@ -95,6 +95,27 @@ def _city_ael(method: MethodConfig) -> RunConfig:
     )
 
 
+def _voc_u2pl(method: MethodConfig) -> RunConfig:
+    """U2PL on PASCAL VOC: the network and the evaluation of AEL, and a tenth of the rate in the backbone."""
+    config = _voc_ael(method)
+    return dataclasses.replace(
+        config,
+        method=method,
+        optim=dataclasses.replace(config.optim, lr=0.001, weight_decay=1e-4),
+        train=dataclasses.replace(config.train, batch_unlabelled=16),
+    )
+
+
+def _city_u2pl(method: MethodConfig) -> RunConfig:
+    """U2PL on Cityscapes: the network, the evaluation and the hard pixels of AEL, and one rate for all weights."""
+    config = _city_ael(method)
+    return dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, lr=0.01, head_lr_scale=1.0, weight_decay=5e-4),
+        train=dataclasses.replace(config.train, batch_unlabelled=16),
+    )
+
+
 def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
     """Settings of AEL that both data sets share: network, optimiser, batches, continuous scales, OHEM."""
     return RunConfig(
@@ -149,7 +170,10 @@ DATA = {
         "your images, index-PNG labels and list files", {"cps": _folder, "unimatch": _folder_unimatch}
     ),
     "voc": DataRecipe(
-        "PASCAL VOC 2012 with SBD's labels", {"cps": _voc_cps, "ael": _voc_ael, "unimatch": _voc_unimatch}
+        "PASCAL VOC 2012 with SBD's labels",
+        {"cps": _voc_cps, "ael": _voc_ael, "u2pl": _voc_u2pl, "unimatch": _voc_unimatch},
     ),
-    "city": DataRecipe("Cityscapes", {"cps": _city_cps, "ael": _city_ael, "unimatch": _city_unimatch}),
+    "city": DataRecipe(
+        "Cityscapes", {"cps": _city_cps, "ael": _city_ael, "u2pl": _city_u2pl, "unimatch": _city_unimatch}
+    ),
 }

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.methods.cross_consistency import CctConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
 from fpl_fast.trainer.methods.fixmatch import FixMatchConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
+from fpl_fast.trainer.methods.u2pl import U2plConfig
 from fpl_fast.trainer.methods.unimatch import UniMatchConfig
 
 __all__ = ["METHODS", "MethodRecipe"]
@@ -48,12 +50,27 @@ _MIXED: dict[str, Numbers] = {
 _CUTMIX_SEG: Numbers = {
     "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97, "ignore_padding": True, "divide_by_all": True,
 }  # fmt: skip
+# Background to CCT: flat, construction, nature and sky on Cityscapes, and the same classes of the street scenes.
+_CCT: dict[str, Numbers] = {
+    "synthetic": {"background": (0, 1, 3, 4, 5, 7)} | _CONCAVE,
+    "voc": {"sup_loss": "annealed"},
+    "folder": {"sup_loss": "annealed"},
+    "city": {"background": (0, 1, 2, 3, 4, 8, 9, 10)} | _CONCAVE,
+}
 _AEL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
 _AEL_VOC: Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
 _AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
 _AEL_STREET: Numbers = {"paste_exclude": _STREET}
 # As AEL on PASCAL VOC: without the gate, an early teacher's errors would become labels and reinforce themselves.
 _SURE: Numbers = {"confidence_threshold": 0.7}
+_U2PL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5)}
+# The public code divides the contrastive loss by the number of processes once more than it shows: 4 and 8.
+_U2PL_NUMBERS: dict[str, Numbers] = {
+    "synthetic": {"bank_size": 2000, "bank_size_first": 2000, "keys_per_step": 128, "anchors": 64} | _CONCAVE,
+    "folder": {"contrast_weight": 0.25, "warmup_share": 1 / 80, "follow_share": 2 / 80},
+    "voc": {"contrast_weight": 0.25, "warmup_share": 1 / 80, "follow_share": 2 / 80, "aux_weight": 0.0},
+    "city": {"contrast_weight": 0.125, "follow_share": 1 / 200} | _CONCAVE,
+}
 # The gate of the public code is 0.95, and 0 on Cityscapes. Fuzzy positives need uncertain pixels, and have no gate;
 # their concave weights lessen pixels whose first rejected class is nearly as probable.
 _GATE: dict[str, Numbers] = {"synthetic": _SURE, "city": {"confidence_threshold": 0.0}}
@@ -70,6 +87,8 @@ METHODS = {
     "fpl_cutmix_seg": MethodRecipe(
         "fuzzy positives in CutMix-Seg", CutMixSegConfig(loss="fpl", **_CUTMIX_SEG), numbers=_WEIGHED
     ),
+    "cct": MethodRecipe("Cross-Consistency Training", CctConfig(loss="mse", unsup_weight=30.0), numbers=_CCT),
+    "fpl_cct": MethodRecipe("fuzzy positives in Cross-Consistency Training", CctConfig(loss="fpl"), numbers=_CCT),
     "cps": MethodRecipe("cross pseudo supervision", CpsConfig(loss="ce", cutmix=False), numbers=_PLAIN),
     "fpl_cps": MethodRecipe(
         "fuzzy positives in cross pseudo supervision", CpsConfig(loss="fpl", cutmix=False), numbers=_PLAIN
@@ -88,6 +107,8 @@ METHODS = {
         "ael",
         {"synthetic": _AEL_STREET, "voc": _AEL_VOC, "city": _AEL_CITY},
     ),
+    "u2pl": MethodRecipe("U2PL, unreliable pseudo-labels", U2plConfig(loss="ce", **_U2PL), "u2pl", _U2PL_NUMBERS),
+    "fpl_u2pl": MethodRecipe("fuzzy positives in U2PL", U2plConfig(loss="fpl", **_U2PL), "u2pl", _U2PL_NUMBERS),
     "fixmatch": MethodRecipe(
         "FixMatch", FixMatchConfig(**_GATED), "unimatch", _GATE | {"synthetic": _SURE | {"unsup_weight": 0.5}}
     ),

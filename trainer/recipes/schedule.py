@@ -20,8 +20,14 @@ _CPS_EPOCHS = {
 _CPS_BATCH = 8
 
 # Epochs of the only configurations that AEL ships; for other parts its authors say to change the labelled images alone.
+# U2PL has as many.
 _AEL_EPOCHS = {"voc": 80, "city": 200}
-_AEL_PROCESSES, _AEL_BATCH = 8, 2  # each process loads two unlabelled images a step, and keeps one
+_LOADERS = {
+    ("ael", "voc"): (8, 2),  # processes, and unlabelled images that each of them loads for a step (AEL keeps one)
+    ("ael", "city"): (8, 2),
+    ("u2pl", "voc"): (4, 4),
+    ("u2pl", "city"): (8, 2),
+}
 
 # As in the configurations of UniMatch, for every part; its FixMatch shares them.
 _UNIMATCH_EPOCHS = {"voc": 80, "city": 240}
@@ -44,8 +50,9 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     Args:
         data: "voc" or "city".
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
-            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "unimatch":
-            floor(ceil(unlabelled / 4) / 2), on each of four.
+            floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "u2pl": the same, but
+            four images on each of four processes on "voc". "unimatch": floor(ceil(unlabelled / 4) / 2), on each of
+            four.
         partition: "1/32" ... "1/2".
 
     Example:
@@ -53,8 +60,9 @@ def num_steps(data: str, setting: str, partition: str) -> int:
         (39338, 18600)
     """
     unlabelled = NUM_IMAGES[data] - num_labelled(data, partition)
-    if setting == "ael":
-        return _AEL_EPOCHS[data] * (-(-unlabelled // _AEL_PROCESSES) // _AEL_BATCH)
+    if (setting, data) in _LOADERS:
+        processes, images = _LOADERS[setting, data]
+        return _AEL_EPOCHS[data] * (-(-unlabelled // processes) // images)
     if setting == "unimatch":
         return _UNIMATCH_EPOCHS[data] * (-(-unlabelled // _UNIMATCH_PROCESSES) // _UNIMATCH_BATCH)
     labelled = NUM_IMAGES[data] // _denominator(partition)
