@@ -39,7 +39,7 @@ types: install
 	$(BIN)/mypy
 
 # The headline suite on a CPU, within 4 minutes; the full one on a GPU, within 8. bench-gpu runs in the current
-# environment, like test-gpu. What was measured is reported even where a provider was refused, which is a failure.
+# environment, like test-gpu. What was measured is reported even where a peer was refused, which is a failure.
 bench: install
 bench: RUN := $(BIN)/python
 bench-gpu: RUN := $(PYTHON)

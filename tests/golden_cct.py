@@ -99,7 +99,6 @@ ADAPTERS = {
     "cct.feature_drop.": lambda case: {"out": drop_salient(features(case), torch.tensor(case.params["gamma"]))},
     "cct.feature_noise": lambda case: {"out": add_noise(features(case), torch.from_numpy(case.inputs["noise"]))},
     "cct.mask_object": lambda case: {"out": keep_pixels(features(case), ~objects(case))},
-    "cct.mask_context": lambda case: {"out": keep_pixels(features(case), objects(case))},
     "cct.cutout.": cutout,
     "cct.dropout": lambda case: {
         "out": drop_channels(features(case), torch.from_numpy(case.inputs["kept"]), case.params["rate"])

@@ -1,14 +1,16 @@
 """Communication between the processes of a run, and random generators of their own."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from fpl_fast.trainer.run.checkpoint import random_state
+
+if TYPE_CHECKING:  # importing it takes seconds, and reading a configuration gets here
+    from lightning.fabric import Fabric
 
 __all__ = [
     "first_decides",
@@ -44,7 +46,7 @@ def weight_among_processes(count: Tensor) -> Tensor:
     return torch.where(mean > 0, count / mean, 1.0)
 
 
-def first_decides(fabric: Fabric, action: Callable[[], object]) -> None:
+def first_decides(fabric: "Fabric", action: Callable[[], object]) -> None:
     """Run an action in the first process; if it fails, all processes stop, and the first one says why.
 
     Raises:
@@ -62,13 +64,13 @@ def first_decides(fabric: Fabric, action: Callable[[], object]) -> None:
         raise error or SystemExit(2)
 
 
-def seed_process(fabric: Fabric, seed: int) -> None:
+def seed_process(fabric: "Fabric", seed: int) -> None:
     """Seed the global generators by run and process, so that dropout differs from process to process."""
     state = np.random.SeedSequence([seed, fabric.global_rank]).generate_state(1)
     fabric.seed_everything(int(state[0]), verbose=False)
 
 
-def random_states(fabric: Fabric) -> list[dict[str, Any]]:
+def random_states(fabric: "Fabric") -> list[dict[str, Any]]:
     """Gather ``random_state()`` of every process, in the order of ranks."""
     states: list[dict[str, Any]] = [random_state()] * fabric.world_size
     if fabric.world_size > 1:
@@ -76,7 +78,7 @@ def random_states(fabric: Fabric) -> list[dict[str, Any]]:
     return states
 
 
-def share_buffers(fabric: Fabric, module: nn.Module) -> None:
+def share_buffers(fabric: "Fabric", module: nn.Module) -> None:
     """Copy the first process's buffers to all: without SyncBatchNorm, their running statistics differ."""
     if fabric.world_size > 1:
         for buffer in module.buffers():

@@ -47,6 +47,11 @@ def main(arguments: list[str]) -> int:
         if value is not None and value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
 
+    if options.out is not None and not options.out.strip():
+        raise ValueError("--out must name a folder, got ''")
+    if options.dry_run and options.results:
+        raise ValueError("--dry-run and --results exclude each other: give one of them")
+
     from fpl_fast.trainer.study.grid import read_study
     from fpl_fast.trainer.study.state import StudyFolder
 

@@ -1,4 +1,4 @@
-"""Configuration of a run: one frozen, typed value, checked when it is made (config_io.py reads and writes it).
+"""Configuration of a run: one frozen, typed value, checked when it is made (io.py reads and writes it).
 
 Every number of a run lives here, so that the ``config.yaml`` of a run folder is enough to repeat it.
 """

@@ -27,9 +27,9 @@ class RunFolder:
     """Files of a run.
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
-    ``.fpl-fast.lock`` (run_lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``,
+    ``.fpl-fast.lock`` (lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``,
     ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by
-    other protocols: own_result.py) and, for data sets in files, ``lists``: the images of each part and, in
+    other protocols: evaluation/own_result.py) and, for data sets in files, ``lists``: the images of each part and, in
     ``lists.json``, the list that names them, the folder that they are in, and the SHA-256 of their list.
     """
 

@@ -20,6 +20,7 @@ __all__ = ["USUAL", "Cell", "Study", "Trial", "read_study"]
 
 _AXES = ("recipes", "variants", "partitions", "backbones", "seeds", "settings")
 _KEYS = ("description", *_AXES, "grids")
+_MAX_SEEDS = 1000
 USUAL = "-"
 """Name of the only variant, part of the labels or backbone where a grid gives none."""
 
@@ -98,15 +99,24 @@ def read_study(source: str, *, overrides: Sequence[str] = (), seeds: int | None 
     unknown = [key for key in values if key not in _KEYS]
     if unknown:
         raise ValueError(f"{source}: unknown key {unknown[0]!r}{nearest(str(unknown[0]), _KEYS)}")
+    if any(option.partition("=")[0] == "--train.seed" for option in overrides):
+        raise ValueError("--train.seed must not be an option of a study: its seeds are 'seeds', or --seeds N")
     if seeds is not None:
         values = {**values, "seeds": seeds}
     trials: dict[str, Trial] = {}
+    cells: dict[str, Cell] = {}
     for grid in _grids(values, source, seeds):
         for trial in _trials(grid, overrides, source):
             if trials.setdefault(trial.name, trial) != trial:
                 raise ValueError(
                     f"{source}: names must tell the runs of a study apart, got {trial.name} twice with other settings: "
-                    "give one of them a variant"
+                    "name the variants, or the parts of the labels, differently"
+                )
+            cell = cells.setdefault(repr(trial.config), trial.cell)
+            if cell != trial.cell:
+                raise ValueError(
+                    f"{source}: cells must differ in a setting, got the same in {_place(cell)} and {_place(trial.cell)}"
+                    ": give each its settings, and set nothing for all runs that tells them apart"
                 )
     if not trials:
         raise ValueError(f"{source}: must have at least one recipe and one seed, got none")
@@ -144,13 +154,14 @@ def _trials(grid: Mapping[str, Any], overrides: Sequence[str], source: str) -> I
     recipes = grid.get("recipes", [])
     if not isinstance(recipes, list) or not all(isinstance(recipe, str) for recipe in recipes):
         raise ValueError(f"{source}: recipes must be a list such as [voc/cps, voc/fpl_cps], got {recipes!r}")
-    backbones = {
-        str(name): {} if name == USUAL else {"model.backbone": name} for name in grid.get("backbones", [USUAL])
-    }
+    backbones = grid.get("backbones", [USUAL])
+    if not isinstance(backbones, list) or not all(isinstance(name, str) for name in backbones):
+        raise ValueError(f"{source}: backbones must be a list such as [resnet50, resnet101], got {backbones!r}")
     for recipe in recipes:
         for variant, of_variant in _named(grid, "variants", source).items():
             for partition, of_partition in _named(grid, "partitions", source).items():
-                for backbone, of_backbone in backbones.items():
+                for backbone in backbones:
+                    of_backbone = {} if backbone == USUAL else {"model.backbone": backbone}
                     cell = Cell(recipe, variant, partition, backbone)
                     settings = grid["settings"] | of_partition | of_backbone | of_variant
                     config = _config(cell, settings, overrides, source)
@@ -164,9 +175,12 @@ def _named(grid: Mapping[str, Any], axis: str, source: str) -> dict[str, dict[st
     """Settings of each variant, or of each part of the labels, by name; a list has names alone."""
     given = grid.get(axis, [USUAL])
     if isinstance(given, list):
-        return {str(name): {} for name in given}
+        given = dict.fromkeys(map(str, given))
     if isinstance(given, Mapping):
-        return {str(name): _settings(settings, source) for name, settings in given.items()}
+        unfit = [name for name in map(str, given) if not (name.strip() and name.isprintable() and len(name) <= 60)]
+        if unfit:
+            raise ValueError(f"{source}: {axis} must have names of one line and 1 to 60 characters, got {unfit[0]!r}")
+        return {str(name): _settings(settings, f"{source}: {axis} {name}") for name, settings in given.items()}
     raise ValueError(f"{source}: {axis} must be a list of names, or names with settings, got {given!r}")
 
 
@@ -179,21 +193,43 @@ def _settings(given: Any, source: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in given.items():
         in_section = isinstance(value, Mapping) and "." not in str(key)
-        flat |= {f"{key}.{name}": v for name, v in value.items()} if in_section else {str(key): value}
+        more = {f"{key}.{name}": v for name, v in value.items()} if in_section else {str(key): value}
+        twice = sorted(flat.keys() & more.keys())
+        if twice:
+            raise ValueError(f"{source}: settings must give a key once, got {twice[0]} twice")
+        flat |= more
+    if "train.seed" in flat:
+        raise ValueError(f"{source}: train.seed must not be a setting of a study: its seeds are the list 'seeds'")
     return flat
 
 
 def _seeds(given: Any, source: str) -> list[int]:
-    if isinstance(given, int) and not isinstance(given, bool) and given >= 1:
+    if isinstance(given, int) and not isinstance(given, bool) and 1 <= given <= _MAX_SEEDS:
         return list(range(given))
-    if isinstance(given, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in given):
+    if isinstance(given, list) and all(
+        isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32 for seed in given
+    ):
         return given
-    raise ValueError(f"{source}: seeds must be their number, at least 1, or a list of integers, got {given!r}")
+    raise ValueError(
+        f"{source}: seeds must be their number, 1 to {_MAX_SEEDS}, or a list of integers from 0 to 2^32 - 1, "
+        f"got {given!r}"
+    )
+
+
+def _place(cell: Cell) -> str:
+    """Row and column of a cell, for messages."""
+    return f"{cell.row} {cell.column}".removesuffix(" mIoU")
 
 
 def _config(cell: Cell, settings: Mapping[str, Any], overrides: Sequence[str], source: str) -> RunConfig:
-    where = f"{source}: {cell.row} {cell.column}".removesuffix(" mIoU")
-    public = cell.recipe.partition("/")[0] in NUM_IMAGES and cell.partition != USUAL
+    where = f"{source}: {_place(cell)}"
+    data = cell.recipe.partition("/")[0]
+    public = data in NUM_IMAGES and cell.partition != USUAL
+    if not public and cell.partition != USUAL and not any(key.startswith("data.") for key in settings):
+        raise ValueError(
+            f"{where}: a part of the labels must have its settings, as in '{cell.partition}: {{data.labelled: LIST}}': "
+            f"only {' and '.join(NUM_IMAGES)} have parts by name"
+        )
     try:
         values = config_to_dict(make_recipe(cell.recipe, partition=cell.partition if public else None))
     except ValueError as error:

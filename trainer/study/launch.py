@@ -34,6 +34,8 @@ class TrialProcess:
 
     def __call__(self) -> int:
         """Run the command; returns its exit code."""
+        if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # a cluster signals the run itself, too
+            signal.signal(signal.SIGTERM, lambda *_: self._stop())
         with self.log.open("ab") as log:
             # A session of its own: a signal to all processes of the terminal reaches it once, through this process.
             self._process = subprocess.Popen(
@@ -45,11 +47,7 @@ class TrialProcess:
                 start_new_session=True,
                 preexec_fn=_ignore_time_limit,
             )
-        try:
-            return self._process.wait()
-        except KeyboardInterrupt:
-            self._stop()
-            return self._process.wait()
+        return self._process.wait()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Save and submit again; submitit calls this shortly before a time limit."""
@@ -93,8 +91,9 @@ class Launcher:
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self._executor.update_parameters(**parameters)
-        except (NameError, RuntimeError, TypeError) as error:
-            raise ValueError(f"--cluster {cluster} with {parameters}: {error}") from None
+        except (AssertionError, NameError, RuntimeError, TypeError) as error:
+            reason = str(error).split("(valid parameters")[0].strip() or "a parameter of another type"
+            raise ValueError(f"--cluster {cluster} with {parameters} must be what submitit takes: {reason}") from None
 
     def command(self, config: Path, out: Path) -> list[str]:
         """Command that trains a configuration, or goes on where it has stopped."""
@@ -110,7 +109,16 @@ class Launcher:
         """
         if gpus:
             self._executor.update_parameters(visible_gpus=tuple(gpus))
+        # Jobs on this machine ignore Ctrl-C, which a terminal sends to all of its processes: the study asks them.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             return self._executor.submit(process)
         except FailedJobError as error:
             raise ValueError(f"the cluster must accept the job, but answers: {error} (--cluster-option)") from None
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    def ask_to_save(self, job: submitit.Job[int]) -> None:
+        """Ask a run on this machine to save and end; the process that submitit started for the job passes it on."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(job.job_id), signal.SIGTERM)

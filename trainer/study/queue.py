@@ -104,21 +104,24 @@ class _Queue:
             self.states[name] = state = self.folder.state(trial)
             # A run whose job was killed around it may still be saving.
             if ended and state.phase != "running":
-                _, gpus = self.running.pop(name)
+                job, gpus = self.running.pop(name)
                 self.free_gpus.extend(gpus)
-                self._judge(trial, state, stopping)
+                self._judge(trial, state, stopping, _ended_well(job))
 
-    def _judge(self, trial: Trial, state: TrialState, stopping: bool) -> None:
-        name = trial.name
+    def _judge(self, trial: Trial, state: TrialState, stopping: bool, ended_well: bool) -> None:
+        name, line = trial.name, self.folder.last_line(trial)
+        if ended_well:  # and still is not done
+            evaluation = self.folder.run(trial).evaluation
+            line = f"{evaluation} must hold the result of step {trial.config.train.steps}, but does not: delete the run"
         if state.phase == "done":
             assert state.miou is not None
             self.events.append(f"{name}: mIoU {100 * state.miou:.2f} %")
         elif stopping:
             self.events.append(f"{name}: stopped after step {state.step}")
         elif self.attempts[name] < _ATTEMPTS:
-            self.events.append(f"{name}: tried again after: {self.folder.last_line(trial)}")
+            self.events.append(f"{name}: tried again after: {line}")
         else:
-            self.failed[name] = self.folder.last_line(trial)
+            self.failed[name] = line
             self.events.append(f"{name}: failed: {self.failed[name]}")
 
     def _fill(self) -> None:
@@ -158,4 +161,12 @@ class _Queue:
                 del self.running[name]
             elif name not in self.asked:
                 self.asked.add(name)
-                job.cancel()
+                self.launcher.ask_to_save(job)
+
+
+def _ended_well(job: submitit.Job[int]) -> bool:
+    """Whether the process of a job ended with code 0."""
+    try:
+        return job.result() == 0
+    except Exception:  # submitit's own, or whatever ended the job
+        return False

@@ -3,7 +3,7 @@
 import fcntl
 import json
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.run.same_run import require_same_run
@@ -73,10 +73,10 @@ class StudyFolder:
     def state(self, trial: Trial) -> TrialState:
         """Read the state of a run."""
         folder = self.run(trial)
-        records = read_records(folder.metrics)
-        curve = tuple((r["step"], r["miou"]) for r in records if r["split"] == "val" and r.get("miou") is not None)
+        records = _records(folder.metrics)
+        curve = tuple((r["step"], r["miou"]) for r in records if r.get("split") == "val" and _is_share(r.get("miou")))
         step = max((record["step"] for record in records), default=0)
-        seconds = max((record.get("elapsed_s") or 0.0 for record in records), default=0.0)
+        seconds = max((r["elapsed_s"] for r in records if isinstance(r.get("elapsed_s"), float)), default=0.0)
         miou = _final_miou(folder.evaluation, trial.config.train.steps)
         if miou is not None:
             return TrialState("done", step, miou, seconds, curve)
@@ -91,15 +91,32 @@ class StudyFolder:
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
+def _records(metrics: Path) -> list[dict[str, Any]]:
+    """Read the records of a run; damaged ones, which a report would name, must not hide the other runs of a study."""
+    try:
+        records = read_records(metrics)
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [record for record in records if isinstance(record, dict) and isinstance(record.get("step"), int)]
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a value is a number in [0, 1]."""
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
 def _final_miou(evaluation: Path, steps: int) -> float | None:
-    """Score after the last step; None before."""
+    """Score after the last step, NaN where no pixel was labelled; None before, and where the file is damaged."""
     try:
         content = json.loads(evaluation.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(content, dict) or content.get("step") != steps:
+    if not isinstance(content, dict) or content.get("step") != steps or "miou" not in content:
         return None
-    return float("nan") if content.get("miou") is None else float(content["miou"])
+    miou = content["miou"]
+    if miou is None:
+        return float("nan")
+    return float(miou) if _is_share(miou) else None
 
 
 def _is_held(lock: Path) -> bool:
