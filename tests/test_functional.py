@@ -3,12 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import decided
 from tolerances import GRADIENT, INVARIANT, LOSS, THRESHOLD_MARGIN
 from torch.testing import assert_close
 
 import fpl_fast
 from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.engines import packages, planes
+from fpl_fast.kernels.arguments import NUMBERS
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 # 5 x 13 pixels: no block divides it.
@@ -47,6 +49,26 @@ def test_one_positive_is_pytorchs_cross_entropy(engine, logits):
     actual = pseudo_label_cross_entropy(student, teacher, engine=engine)
     assert_close(actual, expected, **LOSS)
     assert_close(gradient(actual, student), gradient(expected, student), **GRADIENT[torch.float32])
+
+
+ANOTHER = {"threshold": 0.6, "convex_scale": 4.0, "confidence_threshold": 0.5, "confidence_power": 2.0}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_reaches_every_engine(engine, logits, name):
+    """It changes the loss, and by as much as in the reference; a new number needs another value above."""
+    student, teacher = logits
+    confidence = teacher.double().softmax(1).amax(1)
+    clear = decided(teacher.double(), 0.9) & decided(teacher.double(), ANOTHER["threshold"])
+    clear &= (confidence - ANOTHER["confidence_threshold"]).abs() > THRESHOLD_MARGIN
+
+    def pixel_losses(name, value, engine):
+        options = {"weighting": "convex", "valid_mask": clear, "reduction": "none"} | {name: value}
+        return fuzzy_positive_loss(student, teacher, engine=engine, **options).detach()
+
+    usual, other = (pixel_losses("threshold", 0.9, engine), pixel_losses(name, ANOTHER[name], engine))
+    assert not torch.allclose(usual, other, rtol=1e-3)
+    assert_close(other, pixel_losses(name, ANOTHER[name], "eager"), **LOSS)
 
 
 def test_reductions_agree(engine, logits):

@@ -89,7 +89,7 @@ def contrastive_loss(
         pixels: Pixels of the step.
         bank: Keys, equal in all processes.
         anchor_lot: (C, Q) in [0, 1), random, equal in all processes.
-        key_lot: (C, Q, K) likewise.
+        key_lot: (C, Q, K), as ``anchor_lot``.
         threshold: Probability that an anchor's class must exceed.
         published: Whether the i-th of the classes that are present is compared by features of class i with keys of
             itself, as in the public code by mistake: a wrong index.
