@@ -41,7 +41,7 @@ def test_every_method_can_be_described(tmp_path, method):
     texts = [describe_record(split, scalars) for _, split, scalars in monitor.records]
     assert all(text.startswith(("loss ", "mIoU ")) for text in texts)
     assert ("unsup" in texts[0]) == (method["name"] != "supervised")
-    assert ("  K " in texts[0]) == (method["name"] in ("ael", "u2pl"))
+    assert ("  K " in texts[0]) == (method["name"] in ("ael", "u2pl", "unimatch"))
 
 
 def test_the_first_step_alone_has_no_rates():
