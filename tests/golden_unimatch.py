@@ -16,7 +16,7 @@ from fpl_fast.trainer.evaluation.protocol import Protocol, named_protocol
 from fpl_fast.trainer.methods import Batch, View, build_method
 from fpl_fast.trainer.methods.predictions import predict
 from fpl_fast.trainer.methods.weak_strong import mixed_strong_views
-from fpl_fast.trainer.models.backbone import Features
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.network import build_network
 from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
 from fpl_fast.trainer.optim import poly_lr

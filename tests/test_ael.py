@@ -3,7 +3,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead, PyramidPooling
-from fpl_fast.trainer.models.backbone import Features
+from fpl_fast.trainer.models.features import Features
 
 
 def randomise_norms(module):

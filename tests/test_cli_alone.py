@@ -27,6 +27,16 @@ def alone(arguments, blocked=()):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS)
 
 
+def test_a_configuration_is_read_without_networks():
+    """They take seconds to import, and so would every command."""
+    program = (
+        "import sys, fpl_fast.trainer.config.io, fpl_fast.trainer.recipes; "
+        "print(sorted({'lightning.fabric', 'timm', 'torchvision', 'torch._inductor'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANGS)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"]])
 def test_help_and_version_need_nothing(arguments):
     done = alone(arguments, blocked=["rich", "jsonargparse"])

@@ -2,8 +2,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.models.backbone import Features
 from fpl_fast.trainer.models.deeplabv3plus import ASPP, DeepLabV3PlusHead
+from fpl_fast.trainer.models.features import Features
 
 
 def test_aspp_layer_by_layer():

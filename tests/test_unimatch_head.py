@@ -6,7 +6,7 @@ from test_ael import layer, randomise_norms
 from torch import nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.models.backbone import Features
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.network import build_network
 from fpl_fast.trainer.models.perturbation import ChannelFactors
 from fpl_fast.trainer.models.unimatch import UniMatchHead

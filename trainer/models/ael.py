@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fpl_fast.trainer.models.backbone import Features
 from fpl_fast.trainer.models.blocks import conv_norm_relu
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.upsample import upsample
 
 _RATES = (12, 24, 36)

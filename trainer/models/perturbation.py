@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # methods, which make factors, need no timm
-    from fpl_fast.trainer.models.backbone import Features
+    from fpl_fast.trainer.models.features import Features
 
 __all__ = ["ChannelFactors", "with_perturbed"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.ael import PyramidPooling
-from fpl_fast.trainer.models.backbone import Features
 from fpl_fast.trainer.models.blocks import conv_norm_relu
+from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.upsample import upsample
 
 _RATES = (6, 12, 18)

@@ -1,0 +1,21 @@
+"""The feature maps that an encoder hands to a head."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Features"]
+
+
+class Features(NamedTuple):
+    """Feature maps of an encoder, finest first.
+
+    Attributes:
+        low: (N, C_low, ceil(H / 4), ceil(W / 4)).
+        middle: (N, C_middle, h', w'), the stage before the last: layer3 of a ResNet.
+        high: (N, C_high, ceil(H / s), ceil(W / s)) at the output stride s.
+    """
+
+    low: Tensor
+    middle: Tensor
+    high: Tensor
