@@ -40,7 +40,7 @@ def test_usual_names(image, mask):
 
 @pytest.mark.parametrize(("image", "mask"), [("x/a.jpg", "y/a.png"), ("a.jpg", "a.png"), ("a.bmp", "b/a.png")])
 def test_names_that_do_not_tell(image, mask):
-    """Of two pictures of one name, the one that holds indices is the mask; if both may, or neither, none is."""
+    """Two pictures of one name: the one that holds indices is the mask; if both may, or neither, none is."""
     assert dict(pair([image, mask], index=[mask]).masks) == {image: mask}
     assert dict(pair([image, mask]).masks) == {image: None, mask: None}
     assert dict(pair([image, mask], index=[image, mask]).masks) == {image: None, mask: None}

@@ -18,7 +18,7 @@ def test_members_are_numbered_in_order():
 
 
 def parts(rank, member, values):
-    """What process ``rank`` of three has of the labelled and of the unlabelled pixels."""
+    """Share of process ``rank`` of three in the labelled and in the unlabelled pixels."""
     both = [x.split([3 * SIZES[0], 3 * SIZES[1]], dim=-1) for x in (member, values)]
     return [torch.cat([part.chunk(3, dim=-1)[rank] for part in x], dim=-1) for x in both]
 

@@ -165,6 +165,25 @@ def test_a_stop_begins_nothing_new(queue):
     assert launcher.submitted == [] and len(snapshot.states) == len(study.trials)
 
 
+def test_a_job_that_is_just_starting_is_asked_again(queue, monkeypatch):
+    """It does not hear the first request to save."""
+    asked = []
+
+    class Starting(Job):
+        def done(self):
+            return len(asked) >= 2
+
+    def show(snapshot):
+        stop.signal = 2
+
+    stop = type("Stop", (), {"signal": None})()
+    monkeypatch.setattr(Clusterless, "submit", lambda *_: Starting(None))
+    monkeypatch.setattr(Clusterless, "ask_to_save", lambda launcher, job: asked.append(job), raising=False)
+    _, _, run = queue
+    _, snapshot = run({}, stop=stop, show=show)
+    assert len(asked) == 2 and any("stopped after step 0" in event for event in snapshot.events)
+
+
 def test_results_are_files(tmp_path, queue):
     study, folder, run = queue
     _, snapshot = run({"synthetic_fpl_cps-seed1": ["error", "error"]})

@@ -21,7 +21,7 @@ _TEMPERATURE = 0.5
 
 
 class Pixels(NamedTuple):
-    """What the teacher says of the pixels of a step, at the resolution of the features."""
+    """Pixels of a step as the teacher sees them, at the resolution of the features."""
 
     label: Tensor  # (C, M) bool, whether each carries the label of each class, given or predicted
     probability: Tensor  # (M, C)

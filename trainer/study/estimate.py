@@ -24,9 +24,9 @@ class CellEstimate(NamedTuple):
     step_s: float
     """Seconds a step, on this machine."""
     memory_mb: float
-    """Of one run, at most."""
+    """Peak memory of one run."""
     disk_mb: float
-    """Of the checkpoints of all runs of the cell, done or not."""
+    """Size of the checkpoints of all runs of the cell, done or not."""
 
     @property
     def seconds(self) -> float:

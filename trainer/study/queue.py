@@ -28,7 +28,7 @@ class Snapshot(NamedTuple):
     failed: Mapping[str, str]
     """Last line of each run that failed twice."""
     events: tuple[str, ...]
-    """What has happened since the snapshot before."""
+    """Events since the previous snapshot."""
 
 
 def run_study(
@@ -66,7 +66,6 @@ class _Queue:
         self.running: dict[str, tuple[submitit.Job[int], tuple[int, ...]]] = {}
         self.attempts: Counter[str] = Counter()
         self.failed: dict[str, str] = {}
-        self.asked: set[str] = set()
         self.events: list[str] = []
         self.states = {trial.name: folder.state(trial) for trial in study.trials}
 
@@ -159,8 +158,7 @@ class _Queue:
         for name, (job, _) in list(self.running.items()):
             if self.launcher.is_remote:
                 del self.running[name]
-            elif name not in self.asked:
-                self.asked.add(name)
+            elif not job.done():  # again and again: a job that is just starting may miss the first time
                 self.launcher.ask_to_save(job)
 
 

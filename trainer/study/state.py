@@ -22,7 +22,7 @@ class TrialState(NamedTuple):
     miou: float | None
     """After the last step, in [0, 1]; None before."""
     seconds: float
-    """Of training, as logged."""
+    """Duration of training, as logged."""
     curve: tuple[tuple[int, float], ...]
     """Step and mIoU of every evaluation."""
 
