@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from trainer_runs import method_config
+from trainer_runs import LayeredNetwork, method_config
 
 from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 
@@ -13,8 +13,10 @@ SIZE = (14, 18)  # a crop that the stride 4 does not divide
 CLOSE = {"rtol": 2e-4, "atol": 2e-6}  # float32 through a network and two upsamplings
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(LayeredNetwork):
     """Stride 4, batch normalisation, a few hundred weights."""
+
+    num_low = 3
 
     def __init__(self):
         super().__init__()
@@ -28,32 +30,6 @@ class TinyNetwork(nn.Module):
             nn.Conv2d(8, C, 1),
         )
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
-
-    feature_channels = (8, 8)
-
-    @property
-    def classifier(self):
-        return self.layers[-1]
-
-    def forward(self, image, *, factors=None):
-        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
-        if factors is None:
-            return self.layers(image)
-        low = self.layers[:3](image)
-        high = self.layers[3:6](torch.cat([low, low * factors.low]))
-        return self.layers[6](high * torch.cat([torch.ones_like(factors.high), factors.high]))
-
-    def forward_with_decoded(self, image):
-        decoded = self.layers[:-1](image)
-        return self.classifier(decoded), decoded
-
-    @property
-    def fused_channels(self):
-        return self.classifier.in_channels
-
-    def forward_with_fused(self, image):
-        logits, decoded = self.forward_with_decoded(image)
-        return logits, None, decoded
 
 
 class AuxNetwork(TinyNetwork):

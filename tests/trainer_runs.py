@@ -64,8 +64,37 @@ class Quiet:
         pass
 
 
-class PlainNetwork(nn.Module):
+class LayeredNetwork(nn.Module):
+    """A sequence ``layers``: the first ``num_low`` of them give the low features, the last one is the classifier."""
+
+    feature_channels = (8, 8)
+    fused_channels = 8
+
+    @property
+    def classifier(self):
+        return self.layers[-1]
+
+    def forward(self, image, *, factors=None):
+        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
+        if factors is None:
+            return self.forward_with_decoded(image)[0]
+        low = self.layers[: self.num_low](image)
+        high = self.layers[self.num_low : -1](torch.cat([low, low * factors.low]))
+        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+
+    def forward_with_decoded(self, image):
+        decoded = self.layers[:-1](image)
+        return self.classifier(decoded), decoded
+
+    def forward_with_fused(self, image):
+        logits, decoded = self.forward_with_decoded(image)
+        return logits, None, decoded
+
+
+class PlainNetwork(LayeredNetwork):
     """Stride 4 and no batch normalisation: an image does not depend on the others of its batch."""
+
+    num_low = 2
 
     def __init__(self, num_classes, dropout=0.0):
         super().__init__()
@@ -77,29 +106,3 @@ class PlainNetwork(nn.Module):
         )  # fmt: skip
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
         self.aux_head = None
-
-    feature_channels = (8, 8)
-
-    @property
-    def classifier(self):
-        return self.layers[-1]
-
-    def forward(self, image, *, factors=None):
-        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
-        if factors is None:
-            return self.forward_with_decoded(image)[0]
-        low = self.layers[:2](image)
-        high = self.layers[2:5](torch.cat([low, low * factors.low]))
-        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
-
-    def forward_with_decoded(self, image):
-        decoded = self.layers[:-1](image)
-        return self.classifier(decoded), decoded
-
-    @property
-    def fused_channels(self):
-        return self.classifier.in_channels
-
-    def forward_with_fused(self, image):
-        logits, decoded = self.forward_with_decoded(image)
-        return logits, None, decoded
