@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from trainer_runs import PlainNetwork, Quiet, tiny_run
+from trainer_runs import DoubleNetwork, PlainNetwork, Quiet, tiny_run
 
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
@@ -63,23 +63,9 @@ def config(batch=8, accumulate=1, **method):
     return dataclasses.replace(run, train=changed)
 
 
-class Double(PlainNetwork):
-    """Network in float64, so that sums in another order do not change a pseudo-label."""
-
-    def __init__(self, num_classes):
-        super().__init__(num_classes)
-        self.double()
-
-    def forward(self, image, **options):
-        return super().forward(image.double(), **options)
-
-    def forward_with_decoded(self, image):
-        return super().forward_with_decoded(image.double())
-
-
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
-    build.make_network = lambda _, num_classes: Double(num_classes)
+    build.make_network = lambda _, num_classes: DoubleNetwork(num_classes)
     u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from method_cases import strengthen
-from trainer_runs import PlainNetwork, method_config
+from trainer_runs import DoubleNetwork, method_config
 
 from fpl_fast.trainer.accumulate import backward
 from fpl_fast.trainer.methods import Batch, View, build_method
 
 C, IMAGES, SIZE = 6, 4, (14, 18)
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # float32, summed in another order
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # the losses are float32, summed in another order
 
 
 def make_view(*, labelled=False):
@@ -67,7 +67,7 @@ PAIRS = {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_gr
     ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product([PAIRS], [1, 2])]
 )
 def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
-    method = build_method(method_config(**changes), partial(PlainNetwork, C))
+    method = build_method(method_config(**changes), partial(DoubleNetwork, C))
     batch = make_batch(method)
     terms = method(batch, 0.0).terms
     sum(terms.values()).backward()
@@ -82,7 +82,7 @@ def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
 
 def test_balance_is_of_each_micro_batch_and_keeps_the_loss():
     """The factor of a micro-batch needs the networks' outputs, as a GPU's in the public code; the value does not."""
-    method = build_method(method_config(loss="fpl", weighting="concave"), partial(PlainNetwork, C))
+    method = build_method(method_config(loss="fpl", weighting="concave"), partial(DoubleNetwork, C))
     batch = make_batch(method)
     (whole, _), (parts, _) = (run(method, batch, num) for num in (1, 4))
     torch.testing.assert_close(parts["loss_unsup"], whole["loss_unsup"], **CLOSE)
@@ -90,7 +90,7 @@ def test_balance_is_of_each_micro_batch_and_keeps_the_loss():
 
 
 def test_no_labelled_pixel_anywhere_is_zero():
-    method = build_method(method_config(name="supervised"), partial(PlainNetwork, C))
+    method = build_method(method_config(name="supervised"), partial(DoubleNetwork, C))
     batch = make_batch(method)
     nothing = batch._replace(labelled=batch.labelled._replace(label=torch.full_like(batch.labelled.label, 255)))
     values, gradients = run(method, nothing, 2)
@@ -99,7 +99,7 @@ def test_no_labelled_pixel_anywhere_is_zero():
 
 
 def test_split():
-    method = build_method(method_config(), partial(PlainNetwork, C))
+    method = build_method(method_config(), partial(DoubleNetwork, C))
     batch = make_batch(method)
     parts = batch.split(2)
     assert torch.equal(torch.cat([part.labelled.label for part in parts]), batch.labelled.label)

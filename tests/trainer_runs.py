@@ -106,3 +106,17 @@ class PlainNetwork(LayeredNetwork):
         )  # fmt: skip
         nn.init.normal_(self.layers[-1].weight)  # spread logits, so that K varies
         self.aux_head = None
+
+
+class DoubleNetwork(PlainNetwork):
+    """Network in float64: sums in another order flip neither a ReLU nor a pseudo-label."""
+
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.double()
+
+    def forward(self, image, **options):
+        return super().forward(image.double(), **options)
+
+    def forward_with_decoded(self, image):
+        return super().forward_with_decoded(image.double())
