@@ -67,7 +67,7 @@ def benchmark_report(results: Results, pictures: Sequence[Path] = ()) -> str:
         [
             f"# FPL loss on {results.machine['device']}",
             "",
-            f"{results.date}, {facts}. A large copy moves {copy_gbps:.1f} GB/s (read + write) in the same run.",
+            f"{results.time.date()}, {facts}. A large copy moves {copy_gbps:.1f} GB/s (read + write) in the same run.",
             "",
             _EXPLANATION,
             "",

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ class Results:
 
     machine: Mapping[str, str]
     """Labelled strings; ``device`` is the name of the measured device and ``kind`` is "cpu" or "cuda"."""
-    date: str
+    time: datetime
+    """Of the measurement, with its zone."""
     timings: tuple[Timing, ...]
 
     def find(self, case: Case | str, peer: str, op: str = "both") -> Timing | None:
@@ -76,7 +78,7 @@ def results_path(folder: Path, machine: Mapping[str, str], what: str) -> Path:
 
 
 def latest_results() -> Path:
-    """Find the newest file under ``bench/results``.
+    """Find the file of the last measurement under ``bench/results``.
 
     Raises:
         ValueError: if no benchmark has been run yet.
@@ -85,7 +87,7 @@ def latest_results() -> Path:
     files = [path for path in RESULTS.glob("*.json") if not path.stem.endswith("-train")]
     if not files:
         raise ValueError("results must exist before they are reported: run `make bench` first, got no *.json in them")
-    return max(files, key=lambda path: path.stat().st_mtime)
+    return max(files, key=lambda path: read_results(path).time)
 
 
 def read_results(path: Path) -> Results:
@@ -98,7 +100,7 @@ def read_results(path: Path) -> Results:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Results(
             machine=dict(content["machine_info"]),
-            date=content["datetime"][:10],
+            time=datetime.fromisoformat(content["datetime"]),
             timings=tuple(_timing(result) for result in content["benchmarks"]),
         )
     except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:

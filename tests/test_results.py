@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from fpl_fast.bench.results import describe_machine, latest_results, read_result
 
 def test_results_are_found_by_case_and_peer(tmp_path: Path) -> None:
     results = read_results(write_results(tmp_path / "cpu.json", [cell(median_s=0.04), cell(peer="eager")]))
-    assert results.date == "2026-11-23" and results.machine["torch"] == "2.15.0"
+    assert results.time.isoformat() == "2026-11-23T21:00:00+00:00" and results.machine["torch"] == "2.15.0"
     found = results.find(Case(), "compiled")
     assert found.median_s == 0.04 and found.iqr_s == pytest.approx(0.002)
     assert found.gbps == pytest.approx(3) and found.share_of_copy == pytest.approx(0.25)
@@ -35,9 +34,9 @@ def test_the_newest_run_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(module, "RESULTS", tmp_path)
     with pytest.raises(ValueError, match="make bench"):
         latest_results()
-    for age, name in enumerate(["card-train.json", "new.json", "old.json"]):  # a training benchmark is no such run
-        path = write_results(tmp_path / name, [])
-        os.utime(path, (1e9 - age, 1e9 - age))
+    # A training benchmark is no such run; a checkout writes files in any order.
+    for hour, name in [(10, "new.json"), (12, "card-train.json"), (9, "old.json")]:
+        write_results(tmp_path / name, [], hour=hour)
     assert latest_results() == tmp_path / "new.json"
 
 

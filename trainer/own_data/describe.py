@@ -75,6 +75,7 @@ def describe_folder(
     ours = _OwnFiles(root)
     if not root.is_dir():
         raise ValueError(f"DATA must be a folder of images, got {str(root)!r}, which is not there or no folder")
+    _outputs(out)  # refuses now what would be refused after the masks are read
     files = [file for file in find_files(root) if file not in ours]
     odd = [file for file in files if _cannot_be_listed(file)]
     pictures = [file for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES and file not in set(odd)]
@@ -105,6 +106,10 @@ def describe_folder(
             f"{len(parts.val)}: add masks, or name a part of the images with masks in a list val.txt"
         )
     return _write(root, out, masks, parts, classes, contents, values, [*notes, *parts.notes])
+
+
+def _outputs(out: Path) -> Outputs:
+    return Outputs(out, [*(Path(f"{part}.txt") for part in PARTS), _CONFIG], option="--out")
 
 
 def _cannot_be_listed(name: str) -> bool:
@@ -146,8 +151,7 @@ def _without_masks(
             f"that holds the index of each pixel's class, got {contents.faults[faulty[0]]}: none of the {len(faulty)} "
             "masks can be used; convert them, and repeat the command"
         )
-    outputs = Outputs(out, [Path("unlabelled.txt")], option="--out")
-    outputs.write(Path("unlabelled.txt"), _list_text((image, None) for image in images))
+    _outputs(out).write(Path("unlabelled.txt"), _list_text((image, None) for image in images))
     missing = (
         f"{'only 1 image has' if sound else 'no image has'} a mask, and 2 are needed, one to train and one to validate "
         "(20 or more are better)"
@@ -196,7 +200,7 @@ def _write(
     } | _class_reasons(classes, values)
     comments = reasons | why
     images = {part: [(i, masks[i] if part != "unlabelled" else None) for i in getattr(parts, part)] for part in PARTS}
-    outputs = Outputs(out, [Path(path.name) for path in lists.values()] + [_CONFIG], option="--out")
+    outputs = _outputs(out)
     for part, path in lists.items():
         outputs.write(Path(path.name), _list_text(images[part]))
     outputs.write(_CONFIG, _config_text(config, comments, [f"{root.resolve()}, as fpl-fast init found it.", *notes]))
