@@ -35,6 +35,9 @@ def assert_same_state(ours, theirs):
     assert all(torch.equal(a["method"][name], b["method"][name]) for name in a["method"])
     for name, state in a["optimizer"]["state"].items():
         assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][name]["momentum_buffer"])
+    for one, other in zip(a["later_optimizers"], b["later_optimizers"], strict=True):
+        for name, state in one["state"].items():
+            assert all(torch.equal(state[key], other["state"][name][key]) for key in ("exp_avg", "exp_avg_sq", "step"))
     assert [state["torch"].tolist() for state in a["random"]] == [state["torch"].tolist() for state in b["random"]]
 
 
@@ -112,18 +115,19 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "ael", "u2pl"])
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "gct", "ael", "u2pl"])
 def test_every_method_resumes(tmp_path, name):
-    """AEL also resumes its banks, and the donors that were chosen but not yet used."""
+    """AEL also resumes its banks, and the donors that were chosen but not yet used; GCT its second optimiser."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     banks = {"donor_lead": 2, "bank_momentum": 0.5} if name == "ael" else {}
-    ema = {} if name == "cct" else {"ema_decay": 0.5}
+    ema = {} if name in ("cct", "gct") else {"ema_decay": 0.5}
     config = tiny_run(name=name, loss="fpl", **ema, **banks)
     train(config, straight, Quiet())
     train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
     train(config, stopped, Quiet(), resume=True)
     assert_same_state(stopped.last, straight.last)
     assert metrics(stopped) == metrics(straight)
+    assert len(load_checkpoint(stopped.last)["later_optimizers"]) == (name == "gct")
     saved, trained = load_checkpoint(stopped.last)["method"], load_trained(stopped, checkpoint="last")
     place = 1 if name in ("cutmix_seg", "ael", "u2pl") else 0  # the student's average or the student
     for key, value in trained.network.state_dict().items():
@@ -224,7 +228,7 @@ def test_every_method_learns(tmp_path, method):
     assert losses[-1] < 0.8 * losses[0]  # 0.22 to 0.61 in three seeds of all nine
 
 
-@pytest.mark.parametrize("name", ["cps", "ael"])
+@pytest.mark.parametrize("name", ["cps", "gct", "ael"])
 def test_bf16(tmp_path, name):
     config = tiny_run(name=name)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16-mixed"))
@@ -275,7 +279,9 @@ def test_a_diverged_run_is_not_saved(tmp_path, stop):
     assert not folder.last.exists()
 
 
-@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "cct", "ael", "u2pl", "fixmatch", "unimatch"])
+@pytest.mark.parametrize(
+    "name", ["cps", "mean_teacher", "cutmix_seg", "cct", "gct", "ael", "u2pl", "fixmatch", "unimatch"]
+)
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between.
 
