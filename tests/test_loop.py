@@ -203,6 +203,8 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"name": "cutmix_seg", "loss": "fpl", "mix_boxes": 1, "confidence_threshold": 0.5},
         {"name": "cct", "loss": "mse", "unsup_weight": 30.0},
         {"name": "cct", "loss": "fpl", "ramp_share": 0.5},
+        {"name": "gct", "loss": "mse", "unsup_weight": 100.0, "detector_scale": 2},
+        {"name": "gct", "loss": "fpl", "detector_scale": 2},
         {"name": "u2pl", "loss": "ce", "warmup_share": 0.2, "follow_share": 0.3},
         {"name": "u2pl", "loss": "fpl", "contrast_weight": 0.1},
         {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
@@ -345,6 +347,16 @@ def test_checkpoint_of_other_networks(tmp_path, straight):
     save_checkpoint(folder.last, state)
     with pytest.raises(ValueError, match=r"last\.ckpt: must fit the run's config\.yaml, got other networks"):
         train(folder.load_config(), folder, Quiet(), resume=True)
+
+
+def test_a_checkpoint_from_before_later_phases_is_continued(tmp_path, straight):
+    folder = RunFolder(tmp_path / "run")
+    train(tiny_run(), folder, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    state = load_checkpoint(folder.last)
+    assert state.pop("later_optimizers") == []
+    save_checkpoint(folder.last, state)
+    train(tiny_run(), folder, Quiet(), resume=True)
+    assert_same_state(folder.last, straight[0].last)
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -121,3 +121,16 @@ class DoubleNetwork(PlainNetwork):
 
     def forward_with_decoded(self, image):
         return super().forward_with_decoded(image.double())
+
+
+class PlainDetector(nn.Module):
+    """Flaw detector of one layer, without batch normalisation, for images of any size."""
+
+    LEAST_SIZE = 1
+
+    def __init__(self, num_classes, channels=1, scale=1):
+        super().__init__()
+        self.layer = nn.Conv2d(3 + num_classes, 1, 3, padding=1)
+
+    def forward(self, image, probability):
+        return self.layer(torch.cat([image, probability], 1)).squeeze(1)
