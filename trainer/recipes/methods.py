@@ -58,9 +58,9 @@ _CCT: dict[str, Numbers] = {
     "folder": {"sup_loss": "annealed"},
     "city": {"background": (0, 1, 2, 3, 4, 8, 9, 10)} | _CONCAVE,
 }
-# The ramp takes 3 epochs. The detector sees the tiny street scenes enlarged, so that its maps have 7 x 11 cells.
+# The ramp takes 3 epochs. The detector sees the tiny street scenes enlarged, so that its maps have 3 x 5 cells.
 _GCT: dict[str, Numbers] = {
-    "synthetic": {"detector_channels": 8, "detector_scale": 4} | _CONCAVE,
+    "synthetic": {"detector_channels": 8, "detector_scale": 2} | _CONCAVE,
     "city": {"ramp_share": 3 / 137} | _CONCAVE,
 }
 _AEL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
