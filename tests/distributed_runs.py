@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from trainer_runs import DoubleNetwork, PlainNetwork, Quiet, tiny_run
+from trainer_runs import DoubleNetwork, PlainDetector, PlainNetwork, Quiet, tiny_run
 
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.methods import u2pl
+from fpl_fast.trainer.methods import gct, u2pl
 from fpl_fast.trainer.run.folder import RunFolder
 
 EXACT = {
@@ -28,6 +28,7 @@ EXACT = {
     "plain": {"loss": "ce", "ignore_padding": True},
     "fpl": {"loss": "fpl", "balance": False, "cutmix": False},
     "fixmatch": {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.15},
+    "gct": {"name": "gct", "loss": "mse", "ignore_padding": True},
 }
 """Equal on processes and in micro-batches."""
 
@@ -39,6 +40,7 @@ SCALED = {
     "fpl_cutmix_seg": {"name": "cutmix_seg", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
     "cct": {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1, "ignore_padding": True},
     "fpl_cct": {"name": "cct", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
+    "fpl_gct": {"name": "gct", "loss": "fpl", "weighting": "concave", "ignore_padding": True},
     "u2pl": {"name": "u2pl", "loss": "ce", "ignore_padding": True, "anchors": 64, "keys_per_step": 16, "bank_size": 40},
     "fpl_u2pl": {"name": "u2pl", "loss": "fpl", "weighting": "concave", "follow_share": 0.4, "contrast_threshold": 0.0},
     "ael": {
@@ -66,6 +68,7 @@ def config(batch=8, accumulate=1, **method):
 def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: DoubleNetwork(num_classes)
+    gct.FlawDetector = PlainDetector
     u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 
@@ -147,4 +150,5 @@ if __name__ == "__main__":
     launch(2, partial(random, RunFolder(parent / "stopped")))
     launch(2, partial(real, RunFolder(parent / "real"), config()))
     launch(2, partial(real, RunFolder(parent / "real_ael"), adaptive()))
+    launch(2, partial(real, RunFolder(parent / "real_gct"), config(accumulate=2, name="gct", loss="mse")))
     launch(2, partial(refused, parent), code=2)

@@ -8,11 +8,13 @@ import multiprocessing
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from trainer_runs import Quiet, tiny_run
 
+from fpl_fast.trainer import step
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.folder import RunFolder
 
@@ -56,10 +58,37 @@ def killed_between_two_writes(folder):
     train(tiny_run(), folder, Quiet())
 
 
+def killed_in_a_phase(folder, place):
+    """In step 6 of GCT: where the networks have their gradients, or where the flaw detector has."""
+    name, done = ("backward", "backward_phase")[place], []
+    taken = getattr(step, name)
+
+    def take(*args, **options):
+        values = taken(*args, **options)
+        done.append(values)
+        if len(done) == 6:
+            kill()
+        return values
+
+    setattr(step, name, take)
+    train(tiny_run(**PHASES), folder, Quiet())
+
+
+killed_in_the_first_phase = partial(killed_in_a_phase, place=0)
+killed_in_the_second_phase = partial(killed_in_a_phase, place=1)
+PHASES = {"name": "gct", "loss": "mse", "engine": "eager", "detector_scale": 2}
+
+
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
-    for run in (killed_between_two_steps, killed_in_a_write, killed_between_two_writes):
-        process = context.Process(target=run, args=(RunFolder(Path(sys.argv[1]) / run.__name__),))
+    for name in (
+        "killed_between_two_steps",
+        "killed_in_a_write",
+        "killed_between_two_writes",
+        "killed_in_the_first_phase",
+        "killed_in_the_second_phase",
+    ):
+        process = context.Process(target=globals()[name], args=(RunFolder(Path(sys.argv[1]) / name),))
         process.start()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, (run.__name__, process.exitcode)
+        assert process.exitcode == -signal.SIGKILL, (name, process.exitcode)

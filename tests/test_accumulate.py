@@ -5,10 +5,10 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from method_cases import strengthen
-from trainer_runs import DoubleNetwork, method_config
+from trainer_runs import DoubleNetwork, PlainDetector, method_config
 
 from fpl_fast.trainer.accumulate import backward
-from fpl_fast.trainer.methods import Batch, View, build_method
+from fpl_fast.trainer.methods import Batch, View, build_method, gct
 
 C, IMAGES, SIZE = 6, 4, (14, 18)
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # the losses are float32, summed in another order
@@ -52,6 +52,8 @@ EXACT = [
     {"name": "mean_teacher", "loss": "mse", "ignore_padding": True},
     {"name": "cct", "loss": "mse", "ignore_padding": True} | UNDRAWN,
     {"name": "cct", "loss": "fpl", "balance": False, "ignore_padding": True} | UNDRAWN,
+    {"name": "gct", "loss": "mse", "ignore_padding": True, "ramp_share": 0.0},
+    {"name": "gct", "loss": "fpl", "balance": False, "weighting": "concave"},
     {"name": "cutmix_seg", "loss": "fpl", "balance": False, "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "ignore_padding": True, "divide_by_all": True},
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
@@ -66,7 +68,8 @@ PAIRS = {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_gr
 @pytest.mark.parametrize(
     ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product([PAIRS], [1, 2])]
 )
-def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
+def test_micro_batches_equal_the_whole_batch(monkeypatch, changes, num_micro_batches):
+    monkeypatch.setattr(gct, "FlawDetector", PlainDetector)
     method = build_method(method_config(**changes), partial(DoubleNetwork, C))
     batch = make_batch(method)
     terms = method(batch, 0.0).terms

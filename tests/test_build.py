@@ -30,6 +30,7 @@ from fpl_fast.trainer.models.normalization import with_normalization
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "ce"},
         {"name": "cct", "loss": "mse", "adversarial_decoders": 1},
+        {"name": "gct", "loss": "mse"},
         {"name": "ael"},
         {"name": "u2pl"},
         {"name": "u2pl", "warmup_share": 0.5},

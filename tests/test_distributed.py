@@ -16,7 +16,8 @@ from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.run.checkpoint import load_checkpoint
 from fpl_fast.trainer.run.folder import RunFolder
 
-LOGGED = {"step", "loss", "loss_sup", "loss_labelled", "loss_unsup", "loss_contrast", "miou", "pixel_accuracy"}
+LOGGED = {"step", "loss", "loss_sup", "loss_labelled", "loss_unsup", "loss_contrast", "loss_flaw", "loss_detector",
+          "miou", "pixel_accuracy"}  # fmt: skip
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}  # the losses are float32, summed in another order
 
 
@@ -40,6 +41,7 @@ def test_processes_and_micro_batches_equal_one_process(runs, name, processes):
     torch.testing.assert_close(b["method"], a["method"], **CLOSE)
     for key, state in a["optimizer"]["state"].items():
         torch.testing.assert_close(b["optimizer"]["state"][key]["momentum_buffer"], state["momentum_buffer"], **CLOSE)
+    torch.testing.assert_close(b["later_optimizers"], a["later_optimizers"], **CLOSE)
     for ours, theirs in zip(metrics(many), metrics(one), strict=True):
         for key in theirs.keys() & LOGGED:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-5), key
@@ -61,7 +63,7 @@ def test_stopped_and_resumed_equals_straight(runs):
         assert torch.equal(*(torch.load(run.path / f"draws_{rank}.pt") for run in (straight, stopped)))
 
 
-@pytest.mark.parametrize("name", ["real", "real_ael"])
+@pytest.mark.parametrize("name", ["real", "real_ael", "real_gct"])
 def test_one_process_speaks_and_writes(runs, name):
     assert [record["step"] for record in metrics(RunFolder(runs / name))] == [2, 4, 4, 6, 6]
     assert (runs / f"{name}.1").read_text() == ""

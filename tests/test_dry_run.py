@@ -24,6 +24,7 @@ METHODS = [
     {},
     {"name": "cutmix_seg", "loss": "mse"},
     {"name": "cct", "loss": "mse"},
+    {"name": "gct", "loss": "mse", "detector_channels": 16, "detector_scale": 2},
     {"name": "ael"},
     {"name": "u2pl", "warmup_share": 0.1},
     {"name": "fixmatch"},
@@ -51,7 +52,10 @@ def test_prediction_is_what_a_step_of_the_real_size_keeps(method):
     assert predicted.activations == pytest.approx(kept, rel=0.05)  # an estimate
     tensors = [*networks.parameters(), *networks.buffers()]
     trained = [p for p in networks.parameters() if p.requires_grad]
-    assert predicted.state == sum(t.nbytes for t in tensors) + 2 * sum(p.nbytes for p in trained)
+    later = [p for phase in networks.later_phases() for p in phase.module.parameters()]
+    assert bool(later) == (method.get("name") == "gct")
+    state = sum(t.nbytes for t in tensors) + 2 * sum(p.nbytes for p in trained)
+    assert predicted.state == state + 3 * sum(p.nbytes for p in later)  # gradient and two moments
     assert predicted.total == predicted.state + predicted.activations
 
 
@@ -108,6 +112,16 @@ def test_what_is_found_without_data():
     assert found.step_s > 0
     assert found.first_step_s > 0
     assert found.peak_memory_mb > 100
+
+
+def test_what_later_phases_train_is_counted():
+    """Weights and two moments of the flaw detector, besides two networks with a momentum each."""
+    config = tiny_run(name="gct", engine="eager")
+    found, (networks, _) = dry_run(config), made(config)
+    detector = sum(p.numel() for p in networks.detector.parameters())
+    assert found.trained == 2 * found.parameters + detector
+    buffers = sum(b.nbytes for b in networks.buffers())
+    assert found.checkpoint_bytes == 4 * (4 * found.parameters + 3 * detector) + buffers
 
 
 def test_a_run_that_cannot_fit_is_not_tried(monkeypatch):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from killed_runs import PHASES
 from test_loop import assert_same_state, metrics
 from trainer_runs import HANGS, Quiet, tiny_run
 
@@ -21,6 +22,7 @@ def runs(tmp_path_factory):
     command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(parent)]
     subprocess.run(command, check=True, timeout=HANGS, env=os.environ | {"OMP_NUM_THREADS": "1"})
     train(tiny_run(), RunFolder(parent / "straight"), Quiet())
+    train(tiny_run(**PHASES), RunFolder(parent / "straight_phases"), Quiet())
     return parent
 
 
@@ -34,6 +36,16 @@ def test_killed_and_resumed_equals_straight(runs, name, logged):
     assert_same_state(folder.last, straight.last)
     assert metrics(folder) == metrics(straight)
     assert {path.name for path in folder.last.parent.iterdir()} == {"last.ckpt", "best.ckpt"}  # no half-written file
+
+
+@pytest.mark.parametrize("name", ["killed_in_the_first_phase", "killed_in_the_second_phase"])
+def test_killed_in_a_phase_of_a_step_and_resumed_equals_straight(runs, name):
+    """The networks of step 6 may have moved, and the detector not: the whole step is done again."""
+    folder, straight = RunFolder(runs / name), RunFolder(runs / "straight_phases")
+    assert load_checkpoint(folder.last)["step"] == 4
+    train(folder.load_config(), folder, Quiet(), resume=True)
+    assert_same_state(folder.last, straight.last)
+    assert metrics(folder) == metrics(straight)
 
 
 def test_the_best_checkpoint_outlives_a_kill_between_two_writes(runs):

@@ -35,6 +35,9 @@ def assert_same_state(ours, theirs):
     assert all(torch.equal(a["method"][name], b["method"][name]) for name in a["method"])
     for name, state in a["optimizer"]["state"].items():
         assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][name]["momentum_buffer"])
+    for one, other in zip(a["later_optimizers"], b["later_optimizers"], strict=True):
+        for name, state in one["state"].items():
+            assert all(torch.equal(state[key], other["state"][name][key]) for key in ("exp_avg", "exp_avg_sq", "step"))
     assert [state["torch"].tolist() for state in a["random"]] == [state["torch"].tolist() for state in b["random"]]
 
 
@@ -112,18 +115,19 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "ael", "u2pl"])
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "gct", "ael", "u2pl"])
 def test_every_method_resumes(tmp_path, name):
-    """AEL also resumes its banks, and the donors that were chosen but not yet used."""
+    """AEL also resumes its banks, and the donors that were chosen but not yet used; GCT its second optimiser."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     banks = {"donor_lead": 2, "bank_momentum": 0.5} if name == "ael" else {}
-    ema = {} if name == "cct" else {"ema_decay": 0.5}
+    ema = {} if name in ("cct", "gct") else {"ema_decay": 0.5}
     config = tiny_run(name=name, loss="fpl", **ema, **banks)
     train(config, straight, Quiet())
     train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
     train(config, stopped, Quiet(), resume=True)
     assert_same_state(stopped.last, straight.last)
     assert metrics(stopped) == metrics(straight)
+    assert len(load_checkpoint(stopped.last)["later_optimizers"]) == (name == "gct")
     saved, trained = load_checkpoint(stopped.last)["method"], load_trained(stopped, checkpoint="last")
     place = 1 if name in ("cutmix_seg", "ael", "u2pl") else 0  # the student's average or the student
     for key, value in trained.network.state_dict().items():
@@ -199,6 +203,8 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"name": "cutmix_seg", "loss": "fpl", "mix_boxes": 1, "confidence_threshold": 0.5},
         {"name": "cct", "loss": "mse", "unsup_weight": 30.0},
         {"name": "cct", "loss": "fpl", "ramp_share": 0.5},
+        {"name": "gct", "loss": "mse", "unsup_weight": 100.0, "detector_scale": 2},
+        {"name": "gct", "loss": "fpl", "detector_scale": 2},
         {"name": "u2pl", "loss": "ce", "warmup_share": 0.2, "follow_share": 0.3},
         {"name": "u2pl", "loss": "fpl", "contrast_weight": 0.1},
         {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
@@ -224,7 +230,7 @@ def test_every_method_learns(tmp_path, method):
     assert losses[-1] < 0.8 * losses[0]  # 0.22 to 0.61 in three seeds of all nine
 
 
-@pytest.mark.parametrize("name", ["cps", "ael"])
+@pytest.mark.parametrize("name", ["cps", "gct", "ael"])
 def test_bf16(tmp_path, name):
     config = tiny_run(name=name)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="bf16-mixed"))
@@ -275,7 +281,9 @@ def test_a_diverged_run_is_not_saved(tmp_path, stop):
     assert not folder.last.exists()
 
 
-@pytest.mark.parametrize("name", ["cps", "mean_teacher", "cutmix_seg", "cct", "ael", "u2pl", "fixmatch", "unimatch"])
+@pytest.mark.parametrize(
+    "name", ["cps", "mean_teacher", "cutmix_seg", "cct", "gct", "ael", "u2pl", "fixmatch", "unimatch"]
+)
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between.
 
@@ -339,6 +347,16 @@ def test_checkpoint_of_other_networks(tmp_path, straight):
     save_checkpoint(folder.last, state)
     with pytest.raises(ValueError, match=r"last\.ckpt: must fit the run's config\.yaml, got other networks"):
         train(folder.load_config(), folder, Quiet(), resume=True)
+
+
+def test_a_checkpoint_from_before_later_phases_is_continued(tmp_path, straight):
+    folder = RunFolder(tmp_path / "run")
+    train(tiny_run(), folder, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
+    state = load_checkpoint(folder.last)
+    assert state.pop("later_optimizers") == []
+    save_checkpoint(folder.last, state)
+    train(tiny_run(), folder, Quiet(), resume=True)
+    assert_same_state(folder.last, straight[0].last)
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -273,6 +273,7 @@ def test_networks_differ_and_the_first_is_evaluated():
         ({"name": "cps", "loss": "fpl"}, 2),
         ({"name": "mean_teacher", "loss": "fpl"}, 1),
         ({"name": "cct", "loss": "fpl"}, 1),
+        ({"name": "gct", "loss": "fpl", "detector_scale": 5}, 1),
         ({"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3}, 2),
         ({"name": "unimatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
     ],

@@ -30,6 +30,7 @@ def test_a_record_names_each_loss():
         {"name": "mean_teacher", "loss": "mse"},
         {"name": "cutmix_seg", "loss": "mse"},
         {"name": "cct", "loss": "mse"},
+        {"name": "gct", "loss": "mse"},
         {"name": "ael"},
         {"name": "u2pl", "loss": "ce"},
         {"name": "unimatch", "loss": "ce", "engine": "eager"},

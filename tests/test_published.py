@@ -5,7 +5,7 @@ import pytest
 
 from fpl_fast.trainer.recipes.published import _TABLES, BACKBONES, BASELINES, PARTITIONS, Published, find_published
 
-QUOTED = ("mean_teacher", "cct", "u2pl")  # from work without this part
+QUOTED = ("mean_teacher", "cct", "gct", "u2pl")  # from work without this part
 COLUMNS = {data: list(itertools.product(BACKBONES, parts)) for data, parts in PARTITIONS.items()}
 
 
@@ -56,6 +56,8 @@ def test_mean_gains(data, mean_gains):
 def test_cells():
     assert find_published("city", "fpl_cps_cutmix", "resnet101", "1/32") == Published(73.20, 0.69)
     assert find_published("voc", "cct", "resnet101", "1/16") == Published(67.94, None)
+    assert find_published("voc", "gct", "resnet50", "1/8") == Published(70.47, None)
+    assert find_published("city", "gct", "resnet101", "1/16") == Published(66.90, None)
     assert find_published("city", "u2pl", "resnet101", "1/4") == Published(78.51, None)
     assert find_published("city", "cct", "resnet50", "1/4") == Published(75.68, None)
     assert find_published("voc", "cutmix_seg", "resnet50", "1/4") == Published(72.46, None)

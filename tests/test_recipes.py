@@ -20,9 +20,10 @@ DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
 EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael", "fpl_ael")
 CCT = ("cct", "fpl_cct")
+GCT = ("gct", "fpl_gct")
 U2PL = ("u2pl", "fpl_u2pl")
 WEAK_STRONG = ("fixmatch", "fpl_fixmatch", "unimatch", "fpl_unimatch")
-METHODS = ("supervised", *CPS, *EMA, *CCT, *U2PL, *WEAK_STRONG)
+METHODS = ("supervised", *CPS, *EMA, *CCT, *GCT, *U2PL, *WEAK_STRONG)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -67,7 +68,7 @@ def test_the_grid_holds_every_cell_once():
         ("city", {"1/32": 44_640, "1/16": 44_544, "1/8": 44_525, "1/4": 44_640, "1/2": 44_640}),
     ],
 )
-@pytest.mark.parametrize("method", ["supervised", *CPS, *CCT])
+@pytest.mark.parametrize("method", ["supervised", *CPS, *CCT, *GCT])
 def test_length_of_cps(data, steps, method):
     assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
     assert make_recipe(f"{data}/{method}").train.steps == steps["1/8"]
@@ -191,6 +192,10 @@ def test_methods_differ_as_their_names_say():
         assert made[method].name == "cct"
         assert made[method].loss == ("fpl" if "fpl" in method else "mse")
         assert made[method].unsup_weight == (1 if "fpl" in method else 30)
+    for method in GCT:
+        assert made[method].name == "gct"
+        assert made[method].loss == ("fpl" if "fpl" in method else "mse")
+        assert made[method].unsup_weight == (1 if "fpl" in method else 100)
     for method in U2PL:
         assert made[method].name == "u2pl"
         assert made[method].loss == ("fpl" if "fpl" in method else "ce")
@@ -223,6 +228,20 @@ def test_what_cct_trains_with(method):
         assert (config.method.ramp_share, config.method.confidence_threshold) == (0, 0)
     assert (voc.method.sup_loss, voc.method.annealed_end, voc.method.background) == ("annealed", 0.99, (0,))
     assert (city.method.sup_loss, city.method.background) == ("ohem", (0, 1, 2, 3, 4, 8, 9, 10))
+
+
+@pytest.mark.parametrize("method", GCT)
+def test_what_gct_trains_with(method):
+    """The code of CPS: its script has four processes, and multiplies the detector's rate by them."""
+    voc, city = (make_recipe(f"{data}/{method}") for data in ("voc", "city"))
+    for config in (voc, city):
+        theirs = dataclasses.replace(make_recipe(config.recipe.replace(method, "cps")), recipe=config.recipe)
+        assert dataclasses.replace(config, method=theirs.method) == theirs
+        assert (config.method.flaw_threshold, config.method.flaw_weight, config.method.detector_lr) == (0.6, 1, 4e-4)
+        assert (config.method.detector_channels, config.method.detector_scale) == (64, 1)
+    assert (voc.method.sup_loss, voc.method.ramp_share) == ("ce", 3 / 34)
+    assert (city.method.sup_loss, city.method.ramp_share) == ("ohem", 3 / 137)
+    assert make_recipe(f"synthetic/{method}").method.detector_scale == 2
 
 
 @pytest.mark.parametrize("method", U2PL)
@@ -269,7 +288,7 @@ def test_parts_are_of_public_data_sets():
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("folder/fpl_cps_cutmx", "folder/fpl_cps_cutmix"), ("foldr/cps", "folder/cps"), ("synthetic", "synthetic/cps")],
+    [("folder/fpl_cps_cutmx", "folder/fpl_cps_cutmix"), ("foldr/cps", "folder/cps"), ("synthetic", "synthetic/gct")],
 )
 def test_unknown_names_are_answered_with_the_nearest(name, nearest):
     with pytest.raises(ValueError, match=f"no such recipe '{name}': did you mean '{nearest}'"):
@@ -284,6 +303,8 @@ def train_cell(folder, data, method, *options, **tree):
         "[32,32]", "--eval.window", "[32,32]", "--eval.samples", "1", "--train.steps", "2", "--train.workers", "0",
         "--train.batch_labelled", "2", "--train.batch_unlabelled", "2", "--train.accelerator", "cpu",
     ]  # fmt: skip
+    if "gct" in method:
+        small += ["--method.detector_channels", "2", "--method.detector_scale", "4"]
     if hasattr(make_recipe(f"{data}/{method}").method, "confidence_threshold"):
         small += ["--method.confidence_threshold", "0"]
     cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(folder / "data")]

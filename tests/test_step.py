@@ -1,4 +1,5 @@
 import copy
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from trainer_runs import tiny_run
 from fpl_fast.ops import gradient
 from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 from fpl_fast.trainer.optim import build_optimizer
-from fpl_fast.trainer.step import train_step
+from fpl_fast.trainer.step import set_up_phases, train_step
 
 SIZE, NUM, C, NUM_UNLABELLED = (32, 32), 2, 5, 7
 METHODS = [
@@ -30,6 +31,8 @@ METHODS = [
     {"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
     {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1},
     {"name": "cct", "loss": "fpl", "confidence_threshold": 0.3, "ignore_padding": True},
+    {"name": "gct", "loss": "mse"},
+    {"name": "gct", "loss": "fpl", "ignore_padding": True},
     {"name": "u2pl", "loss": "ce"},
     {"name": "u2pl", "loss": "fpl", "published_indices": True, "ignore_padding": True},
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
@@ -144,10 +147,13 @@ def synchronisations(step):
 def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     # On a CPU, where that is free, the backward looks whether its factor is 1; a GPU decides it for itself.
     monkeypatch.setattr(gradient, "scale_gradient_", torch.Tensor.mul_)
+    # There, too, Adam reads its number of steps; on a GPU the fused one keeps it on the device.
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "adam", lambda *_, **__: None)
     arguments, method = prepare(changes)
+    phases = set_up_phases(arguments[0], method)
 
     def step(num_micro_batches):
-        train_step(*arguments, num_micro_batches=num_micro_batches)
+        train_step(*arguments, num_micro_batches=num_micro_batches, phases=phases)
         method.after_step(100)
 
     step(1)  # the first step sets things up
@@ -179,11 +185,12 @@ def test_a_read_is_seen(read) -> None:
 @pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
 def test_step_never_waits_for_the_gpu(changes) -> None:
     arguments, method = prepare(changes, "cuda")
-    train_step(*arguments)
+    phases = set_up_phases(arguments[0], method)
+    train_step(*arguments, phases=phases)
     method.after_step(0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(*arguments)
+        train_step(*arguments, phases=phases)
         method.after_step(1)
     finally:
         torch.cuda.set_sync_debug_mode("default")

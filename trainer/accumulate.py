@@ -15,10 +15,10 @@ from lightning.fabric import Fabric
 from lightning.fabric.wrappers import _FabricModule
 from torch import Tensor
 
-from fpl_fast.trainer.methods import Batch, Method
+from fpl_fast.trainer.methods import Batch, Method, Phase
 from fpl_fast.trainer.processes import mean_over_processes
 
-__all__ = ["backward"]
+__all__ = ["backward", "backward_phase"]
 
 
 def backward(
@@ -51,9 +51,43 @@ def backward(
             terms = {name: term * weights[name] if name in weights else term for name, term in losses.terms.items()}
             loss = reduce(torch.add, terms.values())
             fabric.backward(loss / num_micro_batches)
-        for name, value in {"loss": loss, **terms, **losses.telemetry}.items():
-            sums[name] = sums.get(name, 0) + value.detach()
+        _add(sums, {"loss": loss, **terms, **losses.telemetry})
     return {name: value / num_micro_batches for name, value in sums.items()}
+
+
+def backward_phase(
+    fabric: Fabric, phase: Phase, batch: Batch, progress: float, *, num_micro_batches: int = 1
+) -> dict[str, Tensor]:
+    """Give the parameters of a later phase the gradient of a batch, averaged over its micro-batches and all processes.
+
+    Args:
+        fabric: As for ``backward``.
+        phase: Phase of the step; its parameters have no gradient yet.
+        batch: As for ``backward``.
+        progress: As for ``backward``.
+        num_micro_batches: As for ``backward``.
+
+    Returns:
+        ``loss``, its terms and the telemetry, as ``backward`` returns them.
+    """
+    sums: dict[str, Tensor] = {}
+    phase.module.requires_grad_(True)
+    for micro_batch in batch.split(num_micro_batches):
+        with fabric.autocast():
+            losses = phase.losses(micro_batch, progress)
+        loss = reduce(torch.add, losses.terms.values())
+        fabric.backward(loss / num_micro_batches)
+        _add(sums, {"loss": loss, **losses.terms, **losses.telemetry})
+    phase.module.requires_grad_(False)
+    for parameter in phase.module.parameters():
+        assert parameter.grad is not None
+        mean_over_processes(parameter.grad)
+    return {name: value / num_micro_batches for name, value in sums.items()}
+
+
+def _add(sums: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0) + value.detach()
 
 
 def _weights(fabric: Fabric, method: Method, micro_batches: list[Batch]) -> list[dict[str, Tensor]]:

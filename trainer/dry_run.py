@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from lightning.fabric import Fabric
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpl_fast.trainer.build import (
     build_method_networks,
@@ -29,7 +29,7 @@ from fpl_fast.trainer.data.sample import ClassTable, Sample
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
-from fpl_fast.trainer.step import train_step
+from fpl_fast.trainer.step import set_up_phases, train_step
 
 __all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]
 
@@ -42,7 +42,7 @@ _PROBE_LABELLED = (2, 4)
 class Prediction(NamedTuple):
     """Memory on one device, bytes; an estimate without workspaces, fragmentation and the libraries themselves."""
 
-    state: int  # weights, teachers, gradients, momentum
+    state: int  # weights, teachers, gradients, state of the optimisers
     activations: int  # tensors that the forward passes keep for the backward pass
 
     @property
@@ -77,8 +77,8 @@ class DryRun(NamedTuple):
     device: str
     num_unlabelled_views: int
     parameters: int  # of one network
-    trained: int  # parameters that the optimiser moves, of all networks
-    checkpoint_bytes: int  # weights, buffers and momentum
+    trained: int  # parameters that optimisers move, of all networks
+    checkpoint_bytes: int  # weights, buffers and state of the optimisers
     predicted: Prediction
     first_step_s: float  # with compilation and allocation
     step_s: float
@@ -128,11 +128,20 @@ def dry_run(config: RunConfig) -> DryRun:
     reset_peak_memory(fabric.device)
     optimizer = build_optimizer(method, config.optim, fabric.device)
     module, optimizer = fabric.setup(method, optimizer)
+    phases = set_up_phases(fabric, method)
 
     durations = []
     for step, batch in enumerate(_random_batches(config, method, fabric)):
         begin = time.perf_counter()
-        losses = train_step(fabric, module, optimizer, batch, _PROGRESS, num_micro_batches=config.train.accumulate)
+        losses = train_step(
+            fabric,
+            module,
+            optimizer,
+            batch,
+            _PROGRESS,
+            num_micro_batches=config.train.accumulate,
+            phases=phases,
+        )
         method.after_step(step)
         float(losses["loss"])  # waits for the device
         durations.append(time.perf_counter() - begin)
@@ -140,9 +149,8 @@ def dry_run(config: RunConfig) -> DryRun:
         device=prepared.device,
         num_unlabelled_views=method.num_unlabelled_views,
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
-        trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        checkpoint_bytes=sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
-        + sum(p.nbytes for p in method.parameters() if p.requires_grad),
+        trained=sum(p.numel() for part in _trained(method) for p in part),
+        checkpoint_bytes=_state_bytes(method),
         predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],
@@ -214,9 +222,20 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
     share = images / (num_devices * train.accumulate)
     activations = base - of_both * small**2 + share * math.prod(config.augment.crop)
 
-    state = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
-    state += 2 * sum(p.nbytes for p in method.parameters() if p.requires_grad)  # gradient and momentum
-    return Prediction(state, round(activations))
+    gradients = sum(p.nbytes for part in _trained(method) for p in part)
+    return Prediction(_state_bytes(method) + gradients, round(activations))
+
+
+def _trained(method: Method) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters that the networks' optimiser moves, and those that optimisers of later phases move."""
+    later = [p for phase in method.later_phases() for p in phase.module.parameters()]
+    return [p for p in method.parameters() if p.requires_grad], later
+
+
+def _state_bytes(method: Method) -> int:
+    """Bytes of weights, buffers, and what optimisers keep: a momentum of the networks, two moments in later phases."""
+    networks, later = (sum(p.nbytes for p in part) for part in _trained(method))
+    return sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers())) + networks + 2 * later
 
 
 def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:

@@ -35,7 +35,7 @@ from fpl_fast.trainer.run.lock import RunLock
 from fpl_fast.trainer.run.metrics import MetricsLog
 from fpl_fast.trainer.run.monitor import Monitor
 from fpl_fast.trainer.run.state import TrainState
-from fpl_fast.trainer.step import train_step
+from fpl_fast.trainer.step import set_up_phases, train_step
 
 __all__ = ["Outcome", "train"]
 
@@ -108,7 +108,9 @@ class _Trainer:
         fabric.to_device(self.method)
         optimizer = build_optimizer(self.method, config.optim, fabric.device)
         self.module, self.optimizer = fabric.setup(self.method, optimizer)
-        self.state = TrainState(self.method, optimizer, fabric.strategy.precision)
+        self.phases = set_up_phases(fabric, self.method)
+        later = [phase.optimizer for phase in self.phases]
+        self.state = TrainState(self.method, optimizer, fabric.strategy.precision, later)
         seed_process(fabric, config.train.seed)  # from here on; the networks have started from equal weights
 
         splits = read_splits(config.data, unlabelled=self.num_views > 0)
@@ -172,7 +174,13 @@ class _Trainer:
             progress = state.step / steps
             set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
             values = train_step(
-                fabric, self.module, self.optimizer, batch, progress, num_micro_batches=config.train.accumulate
+                fabric,
+                self.module,
+                self.optimizer,
+                batch,
+                progress,
+                num_micro_batches=config.train.accumulate,
+                phases=self.phases,
             )
             self.method.after_step(state.step)
             state.meter.update(values)

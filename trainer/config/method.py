@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
 
 if TYPE_CHECKING:
-    from fpl_fast.trainer.config.training import TrainConfig
+    from fpl_fast.trainer.config.training import AugmentConfig, TrainConfig
 
 __all__ = [
     "ConfidencePart",
@@ -57,8 +57,8 @@ class MethodConfig(MethodPart):
         require(self.ohem_group >= 1, "method.ohem_group", ">= 1 image", self.ohem_group)
         require(self.aux_weight >= 0, "method.aux_weight", ">= 0", self.aux_weight)
 
-    def check_run(self, train: "TrainConfig") -> None:
-        """Check the method's requirements on length, batches and hardware.
+    def check_run(self, train: "TrainConfig", augment: "AugmentConfig") -> None:
+        """Check the method's requirements on length, batches, hardware and crops.
 
         Raises:
             ValueError: The run does not meet them.

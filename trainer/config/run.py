@@ -32,4 +32,4 @@ class RunConfig:
     """Evaluation."""
 
     def __post_init__(self) -> None:
-        self.method.check_run(self.train)
+        self.method.check_run(self.train, self.augment)

@@ -6,11 +6,12 @@ from torch import nn
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
+from fpl_fast.trainer.methods.base import Batch, Losses, Method, Phase, TrainingSet, View
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
 from fpl_fast.trainer.methods.fixmatch import FixMatch
+from fpl_fast.trainer.methods.gct import GuidedCollaborativeTraining
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 from fpl_fast.trainer.methods.u2pl import U2pl
@@ -24,9 +25,11 @@ __all__ = [
     "CrossPseudoSupervision",
     "CutMixSeg",
     "FixMatch",
+    "GuidedCollaborativeTraining",
     "Losses",
     "MeanTeacher",
     "Method",
+    "Phase",
     "Supervised",
     "TrainingSet",
     "U2pl",
@@ -41,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "mean_teacher": MeanTeacher,
     "cutmix_seg": CutMixSeg,
     "cct": CrossConsistencyTraining,
+    "gct": GuidedCollaborativeTraining,
     "ael": AdaptiveEqualizationLearning,
     "u2pl": U2pl,
     "fixmatch": FixMatch,

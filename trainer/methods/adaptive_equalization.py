@@ -9,7 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.config import ConfidencePart, CutMixPart, EmaPart, PastePart, PseudoLabelConfig, TrainConfig
+from fpl_fast.trainer.config import (
+    AugmentConfig,
+    ConfidencePart,
+    CutMixPart,
+    EmaPart,
+    PastePart,
+    PseudoLabelConfig,
+    TrainConfig,
+)
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import DonorQueue
@@ -61,7 +69,7 @@ class AelConfig(PseudoLabelConfig, EmaPart, ConfidencePart, CutMixPart, PastePar
         for name in ("paste_draws", "donor_lead"):
             require(getattr(self, name) >= 1, f"method.{name}", ">= 1", getattr(self, name))
 
-    def check_run(self, train: TrainConfig) -> None:
+    def check_run(self, train: TrainConfig, augment: AugmentConfig) -> None:
         """Check that donors are chosen before loaders ask for them."""
         read_ahead = BATCHES_AHEAD * train.workers
         require(self.donor_lead > read_ahead, "method.donor_lead",

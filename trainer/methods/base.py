@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fpl_fast import cross_entropy, ohem_cross_entropy
 from fpl_fast.label_losses import LabelEngine
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "Losses",
     "Method",
+    "Phase",
     "PseudoLabelMethod",
     "TrainingSet",
     "View",
@@ -111,6 +113,18 @@ class Losses(NamedTuple):
     telemetry: dict[str, Tensor]  # 0-d, detached, for the log; on the device like the terms
 
 
+class Phase(NamedTuple):
+    """A further part of a step, which trains weights of its own with an optimiser of its own.
+
+    The weights are frozen (``requires_grad``) outside of the phase, so that the optimiser of the networks leaves them
+    alone. The terms are means over equally many images or pixels in every micro-batch and process.
+    """
+
+    module: nn.Module  # a part of the method
+    optimizer: Optimizer  # of the module's parameters
+    losses: Callable[[Batch, float], Losses]  # as Method.losses, with names of their own
+
+
 class TrainingSet(NamedTuple):
     """Sizes that a method's memory banks depend on."""
 
@@ -187,6 +201,10 @@ class Method(nn.Module, ABC):
             assert batch.labelled.label is not None
             counts["loss_sup"] = batch.labelled.label.ne(self.ignore_index).sum()
         return counts
+
+    def later_phases(self) -> list[Phase]:
+        """Make the phases that follow in each step once the networks have moved; called on the device."""
+        return []
 
     def after_step(self, step: int) -> None:
         """Called after each optimiser step, counted from 0, for example to move an average of the weights."""

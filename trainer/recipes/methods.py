@@ -9,6 +9,7 @@ from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.methods.cross_consistency import CctConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
 from fpl_fast.trainer.methods.fixmatch import FixMatchConfig
+from fpl_fast.trainer.methods.gct import GctConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
 from fpl_fast.trainer.methods.u2pl import U2plConfig
@@ -57,6 +58,11 @@ _CCT: dict[str, Numbers] = {
     "folder": {"sup_loss": "annealed"},
     "city": {"background": (0, 1, 2, 3, 4, 8, 9, 10)} | _CONCAVE,
 }
+# The ramp takes 3 epochs. The detector sees the tiny street scenes enlarged, so that its maps have 3 x 5 cells.
+_GCT: dict[str, Numbers] = {
+    "synthetic": {"detector_channels": 8, "detector_scale": 2} | _CONCAVE,
+    "city": {"ramp_share": 3 / 137} | _CONCAVE,
+}
 _AEL: Numbers = {"mix_boxes": 1, "mix_area": (0.5, 0.5), "weighting": "concave", "convex_scale": 4.0}
 _AEL_VOC: Numbers = {"paste_draws": 1, "paste_exclude": (0,), "component_area": 0.03, "bank_area": 0.03}
 _AEL_CITY: Numbers = {"paste_exclude": (0, 1, 2, 8, 10)}
@@ -89,6 +95,8 @@ METHODS = {
     ),
     "cct": MethodRecipe("Cross-Consistency Training", CctConfig(loss="mse", unsup_weight=30.0), numbers=_CCT),
     "fpl_cct": MethodRecipe("fuzzy positives in Cross-Consistency Training", CctConfig(loss="fpl"), numbers=_CCT),
+    "gct": MethodRecipe("Guided Collaborative Training", GctConfig(loss="mse", unsup_weight=100.0), numbers=_GCT),
+    "fpl_gct": MethodRecipe("fuzzy positives in Guided Collaborative Training", GctConfig(loss="fpl"), numbers=_GCT),
     "cps": MethodRecipe("cross pseudo supervision", CpsConfig(loss="ce", cutmix=False), numbers=_PLAIN),
     "fpl_cps": MethodRecipe(
         "fuzzy positives in cross pseudo supervision", CpsConfig(loss="fpl", cutmix=False), numbers=_PLAIN

@@ -20,10 +20,14 @@ _SCALARS = {
     "loss_unsup": ("Unsupervised loss", "", 1),
     "loss_unsup_2": ("Unsupervised loss of the second strong view", "", 1),
     "loss_features": ("Unsupervised loss of perturbed features", "", 1),
+    "loss_flaw": ("Detected flaws where both networks are bad", "", 1),
+    "loss_detector": ("Loss of the flaw detector", "", 1),
     "loss_labelled": ("Consistency loss on labelled images", "", 1),
     "confidence": ("Mean confidence of the teacher", "%", 100),
     "sure": ("Share of pixels that the teacher is sure of", "%", 100),
     "selected": ("Share of pixels above the confidence threshold", "%", 100),
+    "taught": ("Share of pixels that a network learns from the other", "%", 100),
+    "both_bad": ("Share of pixels at which both networks are bad", "%", 100),
     "sampled": ("Share of unlabelled pixels sampled", "%", 100),
     "sampled_labelled": ("Share of labelled pixels sampled", "%", 100),
     "adaptive_boxes": ("Share of CutMix boxes around the wanted class", "%", 100),
@@ -39,8 +43,8 @@ _SCALARS = {
 _NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
 
 # Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
-_SUMMED = {"loss", "loss_sup", "loss_unsup"}
-_NUM_NETWORKS = {"cps": 2}
+_SUMMED = {"loss", "loss_sup", "loss_unsup", "loss_flaw"}
+_NUM_NETWORKS = {"cps": 2, "gct": 2}
 
 
 def header(run: Run) -> str:

@@ -1,5 +1,6 @@
 """The complete state of training, to save and to continue from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ __all__ = ["TrainState"]
 
 
 class TrainState:
-    """Networks, optimiser, loss scaling, counters and random generators of a run.
+    """Networks, optimisers, loss scaling, counters and random generators of a run.
 
     Args:
         method: The method with its networks.
-        optimizer: Optimiser of the method's parameters.
+        optimizer: Optimiser of the networks.
         precision: Holder of the loss scale (``state_dict`` and ``load_state_dict``).
+        later_optimizers: Optimisers of the later phases of a step.
     """
 
-    def __init__(self, method: nn.Module, optimizer: Optimizer, precision: Any) -> None:
+    def __init__(
+        self, method: nn.Module, optimizer: Optimizer, precision: Any, later_optimizers: Sequence[Optimizer] = ()
+    ) -> None:
         self.method, self.optimizer, self.precision = method, optimizer, precision
+        self.later_optimizers = later_optimizers
         self.meter = Meter()
         self.step = 0
         self.elapsed_s = 0.0
@@ -56,6 +61,7 @@ class TrainState:
                 "pending": self.pending,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "later_optimizers": [optimizer.state_dict() for optimizer in self.later_optimizers],
                 "precision": self.precision.state_dict(),
                 "meter": self.meter.state_dict(),
                 "random": random_states,
@@ -80,6 +86,9 @@ class TrainState:
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
+            # Checkpoints that are older than the later phases have no such entry.
+            for optimizer, saved in zip(self.later_optimizers, state.get("later_optimizers", []), strict=True):
+                optimizer.load_state_dict(saved)
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{path}: must fit the run's config.yaml, got other networks ({_first_line(error)})"
