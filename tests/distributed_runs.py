@@ -28,6 +28,7 @@ EXACT = {
     "plain": {"loss": "ce", "ignore_padding": True},
     "fpl": {"loss": "fpl", "balance": False, "cutmix": False},
     "fixmatch": {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.15},
+    "undropped": {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.15, "dropout_share": 0.0},
 }
 """Equal on processes and in micro-batches."""
 
@@ -52,6 +53,8 @@ SCALED = {
     "fpl_fixmatch": {"name": "fixmatch", "loss": "fpl", "weighting": "concave"},
     "unimatch": {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.15},
     "fpl_unimatch": {"name": "unimatch", "loss": "fpl", "ignore_padding": False},
+    "unimatch_v2": {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.15},
+    "fpl_unimatch_v2": {"name": "unimatch_v2", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
 """Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss."""

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
 NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "contours", "contrast",
-           "cross_consistency", "cutmix_seg", "deeplabv3plus", "distances", "ema", "golden", "label_losses", "loop",
-           "mean_teacher", "methods", "network", "perturbations", "step", "u2pl", "unimatch")  # fmt: skip
+           "cross_consistency", "cutmix_seg", "deeplabv3plus", "distances", "dpt", "ema", "golden", "label_losses",
+           "loop", "mean_teacher", "methods", "network", "perturbations", "step", "u2pl", "unimatch",
+           "unimatch_v2")  # fmt: skip
 
 
 class Setting(NamedTuple):

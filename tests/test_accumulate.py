@@ -57,14 +57,19 @@ EXACT = [
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "fixmatch", "loss": "fpl", "balance": False, "weighting": "concave", "ignore_padding": False},
     {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3, "feature_dropout": 0.0},
+    {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.3, "dropout_share": 0.0, "flip_group": 1},
+    {"name": "unimatch_v2", "loss": "fpl", "balance": False, "dropout_share": 0.0, "flip_group": 1},
 ]
 
 
-PAIRS = {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_group": 2}
+PAIRS = [
+    {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_group": 2},
+    {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.3, "dropout_share": 0.0},
+]
 
 
 @pytest.mark.parametrize(
-    ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product([PAIRS], [1, 2])]
+    ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product(PAIRS, [1, 2])]
 )
 def test_micro_batches_equal_the_whole_batch(changes, num_micro_batches):
     method = build_method(method_config(**changes), partial(DoubleNetwork, C))

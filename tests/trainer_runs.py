@@ -74,13 +74,14 @@ class LayeredNetwork(nn.Module):
     def classifier(self):
         return self.layers[-1]
 
-    def forward(self, image, *, factors=None):
-        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
+    def forward(self, image, *, factors=None, beside_clean=True):
+        """Logits; with ``factors`` of both feature maps the ones of the perturbed features, behind the clean ones."""
         if factors is None:
             return self.forward_with_decoded(image)[0]
-        low = self.layers[: self.num_low](image)
-        high = self.layers[self.num_low : -1](torch.cat([low, low * factors.low]))
-        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+        if beside_clean:
+            factors = [torch.cat([torch.ones_like(factor), factor]) for factor in factors]
+        low = self.layers[: self.num_low](image).repeat(1 + beside_clean, 1, 1, 1)
+        return self.classifier(self.layers[self.num_low : -1](low * factors[0]) * factors[1])
 
     def forward_with_decoded(self, image):
         decoded = self.layers[:-1](image)

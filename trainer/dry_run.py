@@ -27,7 +27,7 @@ from fpl_fast.trainer.data.datasets import TrainDatasets, class_table
 from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.sample import ClassTable, Sample
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
-from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.optim import NUM_MOMENTS, build_optimizer
 from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import train_step
 
@@ -42,7 +42,7 @@ _PROBE_LABELLED = (2, 4)
 class Prediction(NamedTuple):
     """Memory on one device, bytes; an estimate without workspaces, fragmentation and the libraries themselves."""
 
-    state: int  # weights, teachers, gradients, momentum
+    state: int  # weights, teachers, gradients, averages of the gradients
     activations: int  # tensors that the forward passes keep for the backward pass
 
     @property
@@ -78,7 +78,7 @@ class DryRun(NamedTuple):
     num_unlabelled_views: int
     parameters: int  # of one network
     trained: int  # parameters that the optimiser moves, of all networks
-    checkpoint_bytes: int  # weights, buffers and momentum
+    checkpoint_bytes: int  # weights, buffers and averages of the gradients
     predicted: Prediction
     first_step_s: float  # with compilation and allocation
     step_s: float
@@ -142,7 +142,7 @@ def dry_run(config: RunConfig) -> DryRun:
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
         trained=sum(p.numel() for p in method.parameters() if p.requires_grad),
         checkpoint_bytes=sum(t.nbytes for t in (*method.parameters(), *method.buffers()))
-        + sum(p.nbytes for p in method.parameters() if p.requires_grad),
+        + NUM_MOMENTS[config.optim.algorithm] * sum(p.nbytes for p in method.parameters() if p.requires_grad),
         predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],
@@ -191,7 +191,9 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
         method: The method with its networks, on the device, in train mode; their running statistics change.
         fabric: Keeper of processes, device and precision.
     """
-    train, (few, many), (small, large) = config.train, _PROBE_LABELLED, _PROBE_CROPS
+    train, (few, many) = config.train, _PROBE_LABELLED
+    multiple = method.size_multiple
+    small, large = (-(-crop // multiple) * multiple for crop in _PROBE_CROPS)
     unlabelled = min(few, train.batch_unlabelled // fabric.world_size)
 
     def saved(crop: int, labelled: int) -> int:
@@ -215,7 +217,8 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
     activations = base - of_both * small**2 + share * math.prod(config.augment.crop)
 
     state = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
-    state += 2 * sum(p.nbytes for p in method.parameters() if p.requires_grad)  # gradient and momentum
+    per_weight = 1 + NUM_MOMENTS[config.optim.algorithm]  # the gradient and its averages
+    state += per_weight * sum(p.nbytes for p in method.parameters() if p.requires_grad)
     return Prediction(state, round(activations))
 
 

@@ -15,6 +15,7 @@ from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 from fpl_fast.trainer.methods.u2pl import U2pl
 from fpl_fast.trainer.methods.unimatch import UniMatch
+from fpl_fast.trainer.methods.unimatch_v2 import UniMatchV2
 
 __all__ = [
     "METHODS",
@@ -31,6 +32,7 @@ __all__ = [
     "TrainingSet",
     "U2pl",
     "UniMatch",
+    "UniMatchV2",
     "View",
     "build_method",
 ]
@@ -45,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
     "u2pl": U2pl,
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
+    "unimatch_v2": UniMatchV2,
 }
 """Class of each ``method.name``."""
 

@@ -158,6 +158,11 @@ class Method(nn.Module, ABC):
         """Create the buffers whose size depends on the data set; called before training only."""
 
     @property
+    def size_multiple(self) -> int:
+        """Number of pixels that the sides of a crop must be a multiple of, for the networks."""
+        return getattr(self.networks[0], "size_multiple", 1)
+
+    @property
     def eval_network(self) -> nn.Module:
         """The network that is evaluated and used."""
         return self.networks[0]

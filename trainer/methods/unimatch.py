@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.config import WeakStrongConfig
+from fpl_fast.trainer.config import PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.base import Batch, Losses
 from fpl_fast.trainer.methods.consistency import Target
@@ -21,7 +21,7 @@ __all__ = ["UniMatch", "UniMatchConfig", "channel_dropout"]
 
 
 @config_class
-class UniMatchConfig(WeakStrongConfig):
+class UniMatchConfig(PairedWeakStrongConfig):
     """UniMatch."""
 
     num_strong_views: ClassVar[int] = 2
@@ -91,11 +91,10 @@ class UniMatch(WeakStrongMethod):
         """Draw the factors of labelled and unlabelled images, each the same on any number of processes."""
         images = [batch.labelled.image, batch.unlabelled[0].image]
         random = StepRandom(batch.seed, images[0].device)
-        low, high = (
+        return tuple(
             torch.cat([channel_dropout(random, len(image), channels, self.config.feature_dropout) for image in images])
             for channels in network.feature_channels
         )
-        return ChannelFactors(low, high)
 
 
 def channel_dropout(random: StepRandom, num_images: int, channels: int, rate: float) -> Tensor:

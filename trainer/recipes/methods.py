@@ -13,6 +13,7 @@ from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
 from fpl_fast.trainer.methods.u2pl import U2plConfig
 from fpl_fast.trainer.methods.unimatch import UniMatchConfig
+from fpl_fast.trainer.methods.unimatch_v2 import UniMatchV2Config
 
 __all__ = ["METHODS", "MethodRecipe"]
 
@@ -117,4 +118,6 @@ METHODS = {
     ),
     "unimatch": MethodRecipe("UniMatch", UniMatchConfig(**_GATED), "unimatch", _GATE),
     "fpl_unimatch": MethodRecipe("fuzzy positives in UniMatch", UniMatchConfig(**_UNGATED), "unimatch"),
+    "unimatch_v2": MethodRecipe("UniMatch V2", UniMatchV2Config(**_GATED), "unimatch_v2", {"synthetic": _SURE}),
+    "fpl_unimatch_v2": MethodRecipe("fuzzy positives in UniMatch V2", UniMatchV2Config(**_UNGATED), "unimatch_v2"),
 }

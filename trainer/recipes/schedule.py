@@ -33,6 +33,10 @@ _LOADERS = {
 _UNIMATCH_EPOCHS = {"voc": 80, "city": 240}
 _UNIMATCH_PROCESSES, _UNIMATCH_BATCH = 4, 2
 
+# As in the configurations of UniMatch V2, for every part; images that each of four processes loads for a step.
+_UNIMATCH_V2_EPOCHS = {"voc": 60, "city": 180}
+_UNIMATCH_V2_BATCH = {"voc": 4, "city": 2}
+
 
 def num_labelled(data: str, partition: str) -> int:
     """Count the labelled images of a public data set, rounded up as in the public lists.
@@ -52,7 +56,7 @@ def num_steps(data: str, setting: str, partition: str) -> int:
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
             floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "u2pl": the same, but
             four images on each of four processes on "voc". "unimatch": floor(ceil(unlabelled / 4) / 2), on each of
-            four.
+            four; "unimatch_v2": the same, but four images on "voc".
         partition: "1/32" ... "1/2".
 
     Example:
@@ -63,8 +67,11 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     if (setting, data) in _LOADERS:
         processes, images = _LOADERS[setting, data]
         return _AEL_EPOCHS[data] * (-(-unlabelled // processes) // images)
+    each = -(-unlabelled // _UNIMATCH_PROCESSES)
     if setting == "unimatch":
-        return _UNIMATCH_EPOCHS[data] * (-(-unlabelled // _UNIMATCH_PROCESSES) // _UNIMATCH_BATCH)
+        return _UNIMATCH_EPOCHS[data] * (each // _UNIMATCH_BATCH)
+    if setting == "unimatch_v2":
+        return _UNIMATCH_V2_EPOCHS[data] * (each // _UNIMATCH_V2_BATCH[data])
     labelled = NUM_IMAGES[data] // _denominator(partition)
     return _CPS_EPOCHS[data][partition] * (max(labelled, NUM_IMAGES[data] - labelled) // _CPS_BATCH)
 
