@@ -35,6 +35,7 @@ from fpl_fast.trainer.models.normalization import with_normalization
         {"name": "u2pl", "warmup_share": 0.5},
         {"name": "fixmatch", "engine": "eager"},
         {"name": "unimatch", "engine": "eager"},
+        {"name": "corrmatch", "engine": "eager"},
         {"name": "unimatch_v2", "engine": "eager"},
     ],
     ids=lambda method: "-".join(map(str, method.values())),

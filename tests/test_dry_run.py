@@ -28,6 +28,7 @@ METHODS = [
     {"name": "u2pl", "warmup_share": 0.1},
     {"name": "fixmatch"},
     {"name": "unimatch"},
+    {"name": "corrmatch"},
     {"name": "unimatch_v2", "flip_group": 5},
 ]
 

@@ -95,7 +95,8 @@ def test_processes_share_the_batches_of_one(name, num_views):
 
 
 @pytest.mark.parametrize(
-    ("name", "num_views", "number"), [("fixmatch", 2, 1), ("unimatch", 2, 2), ("unimatch_v2", 1, 2)]
+    ("name", "num_views", "number"),
+    [("fixmatch", 2, 1), ("corrmatch", 2, 1), ("unimatch", 2, 2), ("unimatch_v2", 1, 2)],
 )
 def test_strong_views_are_the_weak_crop_in_other_colours(name, num_views, number):
     batch = batches(tiny_run(name=name), num_views)[0]

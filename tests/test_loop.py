@@ -132,10 +132,11 @@ def test_every_method_resumes(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "algorithm"), [("fixmatch", "sgd"), ("unimatch", "sgd"), ("unimatch_v2", "sgd"), ("unimatch_v2", "adamw")]
+    ("name", "algorithm"),
+    [("fixmatch", "sgd"), ("unimatch", "sgd"), ("corrmatch", "sgd"), ("unimatch_v2", "sgd"), ("unimatch_v2", "adamw")],
 )
 def test_strong_views_resume_too(tmp_path, name, algorithm):
-    """Their colours, their boxes and the channels that are dropped; with either optimiser."""
+    """Their colours, boxes, dropped channels, regions and thresholds; with either optimiser."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     config = tiny_run(name=name, loss="fpl", engine="eager")
     config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, algorithm=algorithm))
@@ -207,6 +208,8 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"name": "u2pl", "loss": "fpl", "contrast_weight": 0.1},
         {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
         {"name": "unimatch", "loss": "fpl", "weighting": "concave", "engine": "eager"},
+        {"name": "corrmatch", "loss": "ce", "gated": True, "confidence_threshold": 0.5, "engine": "eager"},
+        {"name": "corrmatch", "loss": "fpl", "weighting": "concave", "engine": "eager"},
         {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
         {"name": "unimatch_v2", "loss": "fpl", "weighting": "concave", "engine": "eager"},
         {"name": "ael", "loss": "ce", "paste_draws": 1, "unsup_weight": 0.1},
@@ -282,7 +285,8 @@ def test_a_diverged_run_is_not_saved(tmp_path, stop):
 
 
 @pytest.mark.parametrize(
-    "name", ["cps", "mean_teacher", "cutmix_seg", "cct", "ael", "u2pl", "fixmatch", "unimatch", "unimatch_v2"]
+    "name",
+    ["cps", "mean_teacher", "cutmix_seg", "cct", "ael", "u2pl", "fixmatch", "unimatch", "corrmatch", "unimatch_v2"],
 )
 def test_no_host_synchronisation_between_log_steps(tmp_path, monkeypatch, name):
     """The log is read on log steps only: Tensor.item, .tolist, float() and int() are never called in between.

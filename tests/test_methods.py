@@ -275,6 +275,7 @@ def test_networks_differ_and_the_first_is_evaluated():
         ({"name": "cct", "loss": "fpl"}, 1),
         ({"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3}, 2),
         ({"name": "unimatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
+        ({"name": "corrmatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
         ({"name": "unimatch_v2", "loss": "fpl", "confidence_threshold": 0.3}, 1),
     ],
 )

@@ -22,8 +22,9 @@ EMA = ("mean_teacher", "fpl_mean_teacher", "cutmix_seg", "fpl_cutmix_seg", "ael"
 CCT = ("cct", "fpl_cct")
 U2PL = ("u2pl", "fpl_u2pl")
 WEAK_STRONG = ("fixmatch", "fpl_fixmatch", "unimatch", "fpl_unimatch")
+CORRMATCH = ("corrmatch", "fpl_corrmatch")
 V2 = ("unimatch_v2", "fpl_unimatch_v2")
-METHODS = ("supervised", *CPS, *EMA, *CCT, *U2PL, *WEAK_STRONG, *V2)
+METHODS = ("supervised", *CPS, *EMA, *CCT, *U2PL, *WEAK_STRONG, *CORRMATCH, *V2)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -128,7 +129,7 @@ def test_what_ael_trains_with(method):
         ("city", {"1/32": 86_400, "1/16": 83_760, "1/8": 78_000, "1/4": 66_960, "1/2": 44_640}),
     ],
 )
-@pytest.mark.parametrize("method", WEAK_STRONG)
+@pytest.mark.parametrize("method", [*WEAK_STRONG, *CORRMATCH])
 def test_length_of_unimatch(data, steps, method):
     """240 epochs on Cityscapes, 80 on VOC, of a loader of two images on each of four processes."""
     assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
@@ -189,6 +190,27 @@ def test_what_unimatch_v2_trains_with(method):
     assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (798, 798))
     assert voc.method.sup_loss == folder.method.sup_loss == "ce"
     assert (city.method.sup_loss, city.method.ohem_min_kept, city.method.ohem_group) == ("ohem", 200_000, 2)
+
+
+@pytest.mark.parametrize("method", CORRMATCH)
+def test_what_corrmatch_trains_with(method):
+    """spec/methods.md section 3.10: on UniMatch's settings, but for the encoder and the numbers of the method."""
+    for data in ("voc", "city", "folder"):
+        ours, theirs = make_recipe(f"{data}/{method}"), make_recipe(f"{data}/unimatch")
+        assert ours.model == dataclasses.replace(theirs.model, output_stride=8)
+        assert dataclasses.replace(ours, recipe="", model=theirs.model, method=theirs.method) == dataclasses.replace(
+            theirs, recipe=""
+        )
+        config = ours.method
+        assert (config.confidence_threshold, config.threshold_momentum) == ((0, 1) if data == "city" else (0.85, 0.999))
+        assert (config.strong_weight, config.kl_weight, config.feature_weight) == (0.25, 0.25, 0.25)
+        assert (config.correlation_weight, config.correlation_share, config.num_regions) == (0.25, 0.5, 128)
+        assert (config.feature_dropout, config.ignore_padding) == (0.5, True)
+        assert (config.loss, config.gated) == (("fpl", False) if "fpl" in method else ("ce", True))
+        assert config.weighting == ("concave" if "fpl" in method else "none")
+        assert config.sup_loss == ("ohem" if data == "city" else "ce")
+    assert (config.ohem_group, make_recipe(f"city/{method}").method.ohem_min_kept) == (1, 100_000)
+    assert make_recipe(f"city/{method}").method.ohem_group == 2
 
 
 @pytest.mark.parametrize("name", ["fixmatch", "unimatch", "unimatch_v2"])

@@ -48,7 +48,8 @@ class ModelConfig:
     """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
     head: Literal["cps", "ael", "unimatch", "dpt"] = "cps"
     """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of UniMatch,
-    made for 16; "dpt" of UniMatch V2, for timm's vision transformers such as vit_small_patch14_dinov2."""
+    made for 16, and of CorrMatch at 8; "dpt" of UniMatch V2, for timm's vision transformers such as
+    vit_small_patch14_dinov2."""
     output_stride: int | None = 16
     """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated and
     for transformers."""

@@ -7,6 +7,7 @@ from torch import nn
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, View
+from fpl_fast.trainer.methods.corrmatch import CorrMatch
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
@@ -21,6 +22,7 @@ __all__ = [
     "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
+    "CorrMatch",
     "CrossConsistencyTraining",
     "CrossPseudoSupervision",
     "CutMixSeg",
@@ -48,6 +50,7 @@ METHODS: dict[str, type[Method]] = {
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
     "unimatch_v2": UniMatchV2,
+    "corrmatch": CorrMatch,
 }
 """Class of each ``method.name``."""
 

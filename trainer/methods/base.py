@@ -27,6 +27,7 @@ __all__ = [
     "View",
     "WithDecoder",
     "WithFused",
+    "WithHigh",
     "label_engine",
     "mix_views",
 ]
@@ -101,6 +102,19 @@ class WithFused(WithDecoder, Protocol):
 
     def forward_with_fused(self, image: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
         """Compute logits from (N, 3, H, W), auxiliary logits if there are any, and the features."""
+        ...
+
+
+class WithHigh(WithDecoder, Protocol):
+    """A network whose encoder's last features other heads may read as well."""
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the features that can be perturbed; the last ones are of the last features."""
+        ...
+
+    def forward_with_high(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the last features; options as of ``forward``."""
         ...
 
 

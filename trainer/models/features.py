@@ -29,3 +29,8 @@ class PatchFeatures(NamedTuple):
     """
 
     blocks: tuple[Tensor, ...]
+
+    @property
+    def high(self) -> Tensor:
+        """Tokens of the last block."""
+        return self.blocks[-1]

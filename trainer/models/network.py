@@ -70,6 +70,7 @@ class SegmentationNetwork(nn.Module):
         with_aux: bool = False,
         with_decoded: bool = False,
         with_fused: bool = False,
+        with_high: bool = False,
         factors: ChannelFactors | None = None,
         beside_clean: bool = True,
     ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor | None, Tensor]:
@@ -77,18 +78,21 @@ class SegmentationNetwork(nn.Module):
 
         With ``with_aux`` also the auxiliary logits, at the stride of the features before the last; with
         ``with_decoded`` also the decoder's feature map; with ``with_fused`` also the auxiliary logits, if there are
-        any, and the features that the decoder refines. With ``factors`` of the features' channels, logits (2N,
+        any, and the features that the decoder refines; with ``with_high`` the encoder's last features instead of
+        these, as they are without ``factors``. With ``factors`` of the features' channels, logits (2N,
         num_classes, h, w), first of the clean features, then of the perturbed ones, from one pass of the encoder and
         one of the decoder; not ``beside_clean``, logits of the perturbed features alone.
         """
         features: Any = self.encode(image)
+        high = features.high
         if factors is not None:
             features = perturbed(features, factors, beside_clean=beside_clean)
         fused = self.head.fuse(features)
         decoded = self.head.refine(fused)
         logits = self.classify(decoded)
-        if with_fused:
-            return logits, None if self.aux_head is None else self.aux_head(features.middle), fused
+        if with_fused or with_high:
+            aux = None if self.aux_head is None else self.aux_head(features.middle)
+            return logits, aux, high if with_high else fused
         if with_decoded:
             return logits, decoded
         if not with_aux:
@@ -113,6 +117,10 @@ class SegmentationNetwork(nn.Module):
         """Compute logits, auxiliary logits if there are any, and the features that the decoder refines, in one pass."""
         return self(image, with_fused=True)
 
+    def forward_with_high(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the encoder's last features, in one pass."""
+        return self(image, with_high=True, **options)
+
 
 def build_network(
     backbone: str,
@@ -136,9 +144,9 @@ def build_network(
         num_classes: At least 2.
         head: "cps": rates 6, 12, 18, Kaiming-normal convolutions (fan-in), made for output stride 16. "ael": rates 12,
             24, 36, dropout, an auxiliary head, PyTorch's initialisation, and max-pooling that rounds sizes up; made
-            for output stride 8. "unimatch": rates 6, 12, 18, batch norm in every branch, PyTorch's initialisation, and
-            an encoder without multi-grid dilations; made for output stride 16. "dpt": of a vision transformer, with
-            widths that follow from it.
+            for output stride 8. "unimatch": rates 6, 12, 18, at output stride 8 twice as much, batch norm in every
+            branch, PyTorch's initialisation, and an encoder without multi-grid dilations. "dpt": of a vision
+            transformer, with widths that follow from it.
         output_stride: Of the encoder, or None for its own.
         head_channels: Width of the decoder; 256 in the papers.
         low_channels: Width of the reduced fine features; 48 in the papers ("ael" takes ``head_channels``).
@@ -180,7 +188,9 @@ def build_network(
         aux_head = AuxiliaryHead(middle, head_channels, num_classes)
         return SegmentationNetwork(encoder, AELHead((low, high), head_channels), classifier, aux_head)
     if head == "unimatch":
-        return SegmentationNetwork(encoder, UniMatchHead((low, high), head_channels, low_channels), classifier)
+        return SegmentationNetwork(
+            encoder, UniMatchHead((low, high), head_channels, low_channels, wide=output_stride == 8), classifier
+        )
     cps_head = DeepLabV3PlusHead((low, high), head_channels, low_channels)
     for module in (*cps_head.modules(), classifier):
         if isinstance(module, nn.Conv2d):

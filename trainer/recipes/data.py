@@ -164,6 +164,26 @@ def _unimatch(method: MethodConfig, *, crop: int, lr: float, head_lr_scale: floa
     )
 
 
+def _voc_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on PASCAL VOC: UniMatch with the encoder at output stride 8."""
+    return _wide(_voc_unimatch(method))
+
+
+def _city_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on Cityscapes: UniMatch with the encoder at output stride 8, and fewer hard pixels."""
+    config = _wide(_city_unimatch(method))
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, ohem_min_kept=100_000))
+
+
+def _folder_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on images, labels and lists in a folder, with its numbers on VOC."""
+    return _wide(_folder_unimatch(method))
+
+
+def _wide(config: RunConfig) -> RunConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, output_stride=8))
+
+
 def _synthetic_unimatch_v2(method: MethodConfig) -> RunConfig:
     """UniMatch V2 for two CPU cores: a tiny transformer from scratch, which all of its weights learn at one rate."""
     config = _synthetic(method)
@@ -212,7 +232,12 @@ DATA = {
     ),
     "folder": DataRecipe(
         "your images, index-PNG labels and list files",
-        {"cps": _folder, "unimatch": _folder_unimatch, "unimatch_v2": _folder_unimatch_v2},
+        {
+            "cps": _folder,
+            "unimatch": _folder_unimatch,
+            "corrmatch": _folder_corrmatch,
+            "unimatch_v2": _folder_unimatch_v2,
+        },
     ),
     "voc": DataRecipe(
         "PASCAL VOC 2012 with SBD's labels",
@@ -221,6 +246,7 @@ DATA = {
             "ael": _voc_ael,
             "u2pl": _voc_u2pl,
             "unimatch": _voc_unimatch,
+            "corrmatch": _voc_corrmatch,
             "unimatch_v2": _voc_unimatch_v2,
         },
     ),
@@ -231,6 +257,7 @@ DATA = {
             "ael": _city_ael,
             "u2pl": _city_u2pl,
             "unimatch": _city_unimatch,
+            "corrmatch": _city_corrmatch,
             "unimatch_v2": _city_unimatch_v2,
         },
     ),
