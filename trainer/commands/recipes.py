@@ -80,6 +80,8 @@ def _overview(data: str, cells: Sequence[Cell]) -> Table:
 def _cells(cells: Sequence[Cell]) -> Table:
     """Make a table with a row for each cell."""
     table = _table("recipe", "backbone", "part")
+    recipe, backbone = table.columns[:2]  # what one types is not cut
+    recipe.no_wrap, backbone.overflow = True, "fold"
     for title in ("labelled", "steps", "paper, %", "gain"):
         table.add_column(title, justify="right")
     for cell in cells:
