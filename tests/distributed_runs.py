@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from trainer_runs import DoubleNetwork, PlainDetector, PlainNetwork, Quiet, tiny_run
+from trainer_runs import DoubleNetwork, PlainCorrelation, PlainDetector, PlainNetwork, Quiet, tiny_run
 
 from fpl_fast.trainer import build
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.loop import train
-from fpl_fast.trainer.methods import gct, u2pl
+from fpl_fast.trainer.methods import corrmatch, gct, u2pl
 from fpl_fast.trainer.run.folder import RunFolder
 
 EXACT = {
@@ -29,6 +29,16 @@ EXACT = {
     "fpl": {"loss": "fpl", "balance": False, "cutmix": False},
     "fixmatch": {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.15},
     "gct": {"name": "gct", "loss": "mse", "ignore_padding": True},
+    "undropped": {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.15, "dropout_share": 0.0},
+    "regionless": {
+        "name": "corrmatch",
+        "loss": "ce",
+        "gated": True,
+        "confidence_threshold": 0.15,
+        "threshold_momentum": 1.0,
+        "num_regions": 0,
+        "feature_dropout": 0.0,
+    },
 }
 """Equal on processes and in micro-batches."""
 
@@ -54,6 +64,10 @@ SCALED = {
     "fpl_fixmatch": {"name": "fixmatch", "loss": "fpl", "weighting": "concave"},
     "unimatch": {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.15},
     "fpl_unimatch": {"name": "unimatch", "loss": "fpl", "ignore_padding": False},
+    "corrmatch": {"name": "corrmatch", "loss": "ce", "gated": True, "confidence_threshold": 0.15, "num_regions": 16},
+    "fpl_corrmatch": {"name": "corrmatch", "loss": "fpl", "confidence_threshold": 0.15, "threshold_momentum": 0.9},
+    "unimatch_v2": {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.15},
+    "fpl_unimatch_v2": {"name": "unimatch_v2", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
 """Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss."""
@@ -69,6 +83,7 @@ def exact(folder, name, accumulate):
     """Six steps of a network without batch normalisation."""
     build.make_network = lambda _, num_classes: DoubleNetwork(num_classes)
     gct.FlawDetector = PlainDetector
+    corrmatch.CorrelationHead = PlainCorrelation
     u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     train(config(accumulate=accumulate, **(EXACT | SCALED)[name]), folder, Quiet())
 

@@ -18,10 +18,8 @@ from fpl_fast.trainer.methods.predictions import predict
 from fpl_fast.trainer.methods.weak_strong import mixed_strong_views
 from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.network import build_network
-from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
+from fpl_fast.trainer.models.perturbation import perturbed
 from fpl_fast.trainer.optim import poly_lr
-
-ELSEWHERE = dict.fromkeys(("unimatch.unimatch_v2.voc", "unimatch.unimatch_v2.city"), "no method of the trainer yet")
 
 
 class Recorded(nn.Module):
@@ -39,7 +37,7 @@ class Recorded(nn.Module):
             return self.logits["weak_partner"]
         if factors is None:
             return torch.cat([self.logits["strong1"], self.logits["strong2"]])
-        assert len(factors.low) == len(image)
+        assert {len(factor) for factor in factors} == {len(image)}
         x, weak, perturbed = (self.logits[name] for name in ("x", "weak", "fp"))
         return torch.cat([x, weak, torch.full_like(x, torch.nan), perturbed])
 
@@ -70,7 +68,13 @@ def step(case):
     values = {name: terms[ours] / weights[name] for name, ours in zip(weights, names, strict=True)}
     label, pasted = (predict(logits[name], tuple(params["size"])).label for name in ("weak", "weak_partner"))
     labels = {f"label_mixed{i}": torch.where(box, pasted, label) for i, box in enumerate(boxes, start=1)}
-    return {"loss": loss, "mixed_image1": mixed_strong_views(batch)[0].image, **values, **labels, **gradients}
+    return {
+        "loss": loss,
+        "mixed_image1": mixed_strong_views(u, partner, boxes)[0].image,
+        **values,
+        **labels,
+        **gradients,
+    }
 
 
 def box_statistics(case):
@@ -115,8 +119,8 @@ def augment(case):
 
 def feature_dropout(case):
     low, high, kept_low, kept_high = (torch.from_numpy(case.inputs[name]) for name in ("c1", "c4", "kept1", "kept4"))
-    factors = ChannelFactors(*(kept[..., None, None] / (1 - case.params["rate"]) for kept in (kept_low, kept_high)))
-    both = with_perturbed(Features(low, low, high), factors)
+    factors = tuple(kept[..., None, None] / (1 - case.params["rate"]) for kept in (kept_low, kept_high))
+    both = perturbed(Features(low, low, high), factors, beside_clean=True)
     return {"c1": both.low, "c4": both.high}
 
 
@@ -141,14 +145,19 @@ def learning_rate(case):
     return {"lr": np.array([poly_lr(config, max(i - 1, 0), case.params["total"]) for i in case.inputs["iteration"]])}
 
 
-def evaluation(case):
-    """Our mIoU leaves out classes that neither occur nor are predicted, which count 0 there."""
+def evaluation(case, windows=None):
+    """Our mIoU leaves out classes that neither occur nor are predicted, which count 0 there.
+
+    With ``windows``, the protocol of a case with a sliding window.
+    """
     w1, w2, image, label = (torch.from_numpy(case.inputs[name]) for name in ("w1", "w2", "image", "label"))
-    num_classes, windows, predictions = case.params["num_classes"], [], []
+    num_classes, seen, predictions = case.params["num_classes"], [], []
 
     class Network(nn.Module):
+        size_multiple = case.params["multiplier"] or 1
+
         def forward(self, crop):
-            windows.append(list(crop.shape[-2:]))
+            seen.append(list(crop.shape[-2:]))
             return F.conv2d(F.conv2d(crop, w1, stride=4, padding=3).relu(), w2, dilation=4, padding=8)
 
     class Normalised:
@@ -165,12 +174,12 @@ def evaluation(case):
         Network(),
         Normalised(),
         num_classes=num_classes,
-        protocol=named_protocol("unimatch", (case.params["crop"],) * 2) if sliding else Protocol(),
+        protocol=windows or named_protocol("unimatch", (case.params["crop"],) * 2) if sliding else Protocol(),
         mean=(0.0,) * 3,
         std=(1 / 255,) * 3,
         on_prediction=lambda _, prediction: predictions.append(prediction),
     )
-    assert windows == case.params["windows"]
+    assert seen == case.params["windows"]
     iou = 100 * np.nan_to_num(np.array(result.per_class_iou))
     return {"prediction": torch.stack(predictions), "iou": iou, "miou": iou.mean()}
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from method_cases import strengthen
-from trainer_runs import DoubleNetwork, PlainDetector, method_config
+from trainer_runs import DoubleNetwork, PlainCorrelation, PlainDetector, method_config
 
 from fpl_fast.trainer.accumulate import backward
-from fpl_fast.trainer.methods import Batch, View, build_method, gct
+from fpl_fast.trainer.methods import Batch, View, build_method, corrmatch, gct
 
 C, IMAGES, SIZE = 6, 4, (14, 18)
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}  # the losses are float32, summed in another order
@@ -41,6 +41,8 @@ def run(method, batch, num_micro_batches):
 
 # Auxiliary decoders whose perturbations follow from the prediction alone: each micro-batch draws its own numbers.
 UNDRAWN = {f"{kind}_decoders": 0 for kind in ("dropout", "cutout", "salient", "noise")}
+# A threshold that stays, and neither regions nor dropped channels, which each micro-batch draws anew.
+FIXED = {"threshold_momentum": 1.0, "num_regions": 0, "feature_dropout": 0.0}
 EXACT = [
     {"name": "supervised"},
     {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 40},
@@ -59,17 +61,25 @@ EXACT = [
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "fixmatch", "loss": "fpl", "balance": False, "weighting": "concave", "ignore_padding": False},
     {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3, "feature_dropout": 0.0},
+    {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.3, "dropout_share": 0.0, "flip_group": 1},
+    {"name": "unimatch_v2", "loss": "fpl", "balance": False, "dropout_share": 0.0, "flip_group": 1},
+    {"name": "corrmatch", "loss": "ce", "gated": True, "confidence_threshold": 0.3} | FIXED,
+    {"name": "corrmatch", "loss": "fpl", "balance": False, "confidence_threshold": 0.3} | FIXED,
 ]
 
 
-PAIRS = {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_group": 2}
+PAIRS = [
+    {"name": "supervised", "sup_loss": "ohem", "ohem_min_kept": 80, "ohem_group": 2},
+    {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.3, "dropout_share": 0.0},
+]
 
 
 @pytest.mark.parametrize(
-    ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product([PAIRS], [1, 2])]
+    ("changes", "num_micro_batches"), [*itertools.product(EXACT, [1, 2, 4]), *itertools.product(PAIRS, [1, 2])]
 )
 def test_micro_batches_equal_the_whole_batch(monkeypatch, changes, num_micro_batches):
     monkeypatch.setattr(gct, "FlawDetector", PlainDetector)
+    monkeypatch.setattr(corrmatch, "CorrelationHead", PlainCorrelation)
     method = build_method(method_config(**changes), partial(DoubleNetwork, C))
     batch = make_batch(method)
     terms = method(batch, 0.0).terms

@@ -20,7 +20,7 @@ from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 
 
-@pytest.mark.parametrize("head", ["cps", "ael", "unimatch"])
+@pytest.mark.parametrize("head", ["cps", "ael", "unimatch", "dpt"])
 @pytest.mark.parametrize(
     "method",
     [
@@ -36,13 +36,16 @@ from fpl_fast.trainer.models.normalization import with_normalization
         {"name": "u2pl", "warmup_share": 0.5},
         {"name": "fixmatch", "engine": "eager"},
         {"name": "unimatch", "engine": "eager"},
+        {"name": "corrmatch", "engine": "eager"},
+        {"name": "unimatch_v2", "engine": "eager"},
     ],
     ids=lambda method: "-".join(map(str, method.values())),
 )
 def test_every_weight_gets_a_gradient(method, head):
     """DDP waits for each of them, and is not asked to look for those it would wait for in vain."""
     config = tiny_run(**method)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, head=head))
+    transformer = {"backbone": "test_vit", "output_stride": None} if head == "dpt" else {}
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, head=head, **transformer))
     built = build_method_networks(config, 11).train()
     views = built.num_unlabelled_views
     datasets = build_train_datasets(config.data, unlabelled=views > 0)

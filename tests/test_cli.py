@@ -135,6 +135,10 @@ def test_cells_by_pattern(capsys):
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["city/fpl_cps_cutmix", "resnet101", "1/16", "186", "44", "544", "75.74", "+1.02"] in shown
     assert len([row for row in shown if row and row[0].startswith("city/")]) == 16
+    assert main(["recipes", "voc/*_v2"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert "--backbone vit_base_patch14_dinov2" in " ".join(shown.split())
     assert main(["recipes", "folder"]) == 0
     assert "folder/fpl_cps_cutmix" in capsys.readouterr().out
 

@@ -167,6 +167,10 @@ def test_public_images_are_known_in_every_folder(part):
         ({"name": "ael", "paste_probability": 0.0}, 1, 2, 0),
         ({"name": "fixmatch"}, 1, 2, 1),
         ({"name": "unimatch"}, 1, 2, 2),
+        ({"name": "unimatch_v2"}, 1, 1, 2),
+        ({"name": "cct"}, 1, 1, 0),
+        ({"name": "u2pl"}, 1, 2, 0),
+        ({"name": "corrmatch"}, 1, 2, 1),
     ],
 )
 def test_the_method_says_what_loaders_hold(tmp_path, method, labelled_streams, unlabelled_streams, strong):

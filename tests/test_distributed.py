@@ -16,8 +16,9 @@ from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.run.checkpoint import load_checkpoint
 from fpl_fast.trainer.run.folder import RunFolder
 
-LOGGED = {"step", "loss", "loss_sup", "loss_labelled", "loss_unsup", "loss_contrast", "loss_flaw", "loss_detector",
-          "miou", "pixel_accuracy"}  # fmt: skip
+LOGGED = {"step", "loss", "loss_sup", "loss_labelled", "loss_unsup", "loss_unsup_2", "loss_contrast", "loss_flaw",
+          "loss_detector", "loss_kl", "loss_spread", "loss_spread_weak", "confidence_threshold", "miou",
+          "pixel_accuracy"}  # fmt: skip
 CLOSE = {"rtol": 1e-5, "atol": 1e-7}  # the losses are float32, summed in another order
 
 

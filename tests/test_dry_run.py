@@ -29,6 +29,8 @@ METHODS = [
     {"name": "u2pl", "warmup_share": 0.1},
     {"name": "fixmatch"},
     {"name": "unimatch"},
+    {"name": "corrmatch"},
+    {"name": "unimatch_v2", "flip_group": 5},
 ]
 
 
@@ -38,11 +40,15 @@ def made(config):
     return prepared_method(config).train(), fabric
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_prediction_is_what_a_step_of_the_real_size_keeps(method):
+TRANSFORMER = {"backbone": "test_vit", "head": "dpt", "output_stride": None}
+
+
+@pytest.mark.parametrize(("method", "model"), [*((method, {}) for method in METHODS), (METHODS[-1], TRANSFORMER)])
+def test_prediction_is_what_a_step_of_the_real_size_keeps(method, model):
     config = tiny_run(**method)
     config = dataclasses.replace(
         config,
+        model=dataclasses.replace(config.model, **model),
         augment=dataclasses.replace(config.augment, crop=(192, 160)),
         train=dataclasses.replace(config.train, batch_labelled=3, batch_unlabelled=5),
     )

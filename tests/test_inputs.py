@@ -73,35 +73,42 @@ def test_number_of_views(num_views):
     assert (batch.mix_mask is not None) == (num_views == 2)
 
 
-@pytest.mark.parametrize("name", ["cps", "unimatch"])
-def test_resumed_batches_are_the_same(name):
+KINDS = [("cps", 2), ("unimatch", 2), ("unimatch_v2", 1)]
+
+
+@pytest.mark.parametrize(("name", "num_views"), KINDS)
+def test_resumed_batches_are_the_same(name, num_views):
     config = tiny_run(name=name)
-    for ours, theirs in zip(batches(config, start_step=2), batches(config)[2:], strict=True):
+    for ours, theirs in zip(batches(config, num_views, start_step=2), batches(config, num_views)[2:], strict=True):
         assert_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["cps", "unimatch"])
-def test_processes_share_the_batches_of_one(name):
+@pytest.mark.parametrize(("name", "num_views"), KINDS)
+def test_processes_share_the_batches_of_one(name, num_views):
     config = changed(tiny_run(name=name), train={"batch_labelled": 4, "batch_unlabelled": 6})
-    alone = batches(config)
-    shares = [batches(config, rank=rank, world_size=2) for rank in range(2)]
+    alone = batches(config, num_views)
+    shares = [batches(config, num_views, rank=rank, world_size=2) for rank in range(2)]
     for whole, *parts in zip(alone, *shares, strict=True):
         together = [torch.cat(pair) for pair in zip(*map(flat, parts), strict=True)]
         for ours, theirs in zip(together, flat(whole), strict=True):
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("name", "number"), [("fixmatch", 1), ("unimatch", 2)])
-def test_strong_views_are_the_weak_crop_in_other_colours(name, number):
-    batch = batches(tiny_run(name=name))[0]
+@pytest.mark.parametrize(
+    ("name", "num_views", "number"),
+    [("fixmatch", 2, 1), ("corrmatch", 2, 1), ("unimatch", 2, 2), ("unimatch_v2", 1, 2)],
+)
+def test_strong_views_are_the_weak_crop_in_other_colours(name, num_views, number):
+    batch = batches(tiny_run(name=name), num_views)[0]
     assert batch.mix_mask is None and len(batch.strong_masks) == number
+    assert len(batch.unlabelled) == num_views
     for view in batch.unlabelled:
         assert [image.shape for image in view.strong] == [view.image.shape] * number
         assert all(not torch.equal(image, view.image) for image in view.strong)
         assert all(image.is_contiguous(memory_format=torch.channels_last) for image in view.strong)
         assert all((image.permute(0, 2, 3, 1)[~view.valid] == 0).all() for image in view.strong)
     plain = dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0)
-    for view in batches(tiny_run(name=name, mix_probability=1.0, **plain))[0].unlabelled:
+    for view in batches(tiny_run(name=name, mix_probability=1.0, **plain), num_views)[0].unlabelled:
         assert all(torch.equal(image, view.image) for image in view.strong)
 
 

@@ -276,6 +276,8 @@ def test_networks_differ_and_the_first_is_evaluated():
         ({"name": "gct", "loss": "fpl", "detector_scale": 5}, 1),
         ({"name": "cutmix_seg", "loss": "fpl", "confidence_threshold": 0.3}, 2),
         ({"name": "unimatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
+        ({"name": "corrmatch", "loss": "fpl", "confidence_threshold": 0.3}, 2),
+        ({"name": "unimatch_v2", "loss": "fpl", "confidence_threshold": 0.3}, 1),
     ],
 )
 def test_engines_agree(changes, num_views):

@@ -6,10 +6,10 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from fpl_fast.trainer.config import OptimConfig
-from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
+from fpl_fast.trainer.optim import NUM_MOMENTS, build_optimizer, poly_lr, set_lr
 
 
 class Method(nn.Module):
@@ -43,6 +43,35 @@ def foreign_apex(monkeypatch):
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_adamw_equals_the_literal_rule(device, apex):
+    """Kingma and Ba's averages without their bias, and a decay of the weight that no average sees."""
+    config = OptimConfig(algorithm="adamw", lr=0.3, betas=(0.8, 0.95), weight_decay=0.01)
+    method = Method()
+    optimizer = build_optimizer(method, config, torch.device(device))
+    assert type(optimizer) is AdamW
+    assert optimizer.defaults["fused"] is True
+    expected = [method.weight.detach().clone(), method.bias.detach().clone()]
+    first, second = ([torch.zeros_like(p) for p in expected] for _ in range(2))
+    for step, lr in enumerate((0.3, 0.1), start=1):
+        set_lr(optimizer, lr)
+        for p, m, v, group in zip(expected, first, second, optimizer.param_groups, strict=True):
+            (ours,) = group["params"]
+            ours.grad = torch.randn_like(ours)
+            rate = lr * (1 if ours is method.weight else 10)
+            p.mul_(1 - rate * group["weight_decay"])
+            m.mul_(0.8).add_(0.2 * ours.grad)
+            v.mul_(0.95).add_(0.05 * ours.grad.square())
+            p.sub_(rate * (m / (1 - 0.8**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-8))
+        optimizer.step()
+    torch.testing.assert_close([method.weight.data, method.bias.data], expected)
+    assert len(optimizer.state[method.weight]) - 1 == NUM_MOMENTS["adamw"]  # and a counter
+    with pytest.raises(
+        ValueError, match=r"optim\.implementation must be 'auto' or 'torch' with optim\.algorithm adamw"
+    ):
+        dataclasses.replace(config, implementation="apex")
 
 
 @pytest.mark.parametrize("implementation", ["auto", "torch"])

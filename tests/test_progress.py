@@ -34,6 +34,8 @@ def test_a_record_names_each_loss():
         {"name": "ael"},
         {"name": "u2pl", "loss": "ce"},
         {"name": "unimatch", "loss": "ce", "engine": "eager"},
+        {"name": "corrmatch", "loss": "ce", "engine": "eager"},
+        {"name": "unimatch_v2", "loss": "ce", "engine": "eager"},
     ],
 )
 def test_every_method_can_be_described(tmp_path, method):
@@ -42,7 +44,7 @@ def test_every_method_can_be_described(tmp_path, method):
     texts = [describe_record(split, scalars) for _, split, scalars in monitor.records]
     assert all(text.startswith(("loss ", "mIoU ")) for text in texts)
     assert ("unsup" in texts[0]) == (method["name"] != "supervised")
-    assert ("  K " in texts[0]) == (method["name"] in ("ael", "u2pl", "unimatch"))
+    assert ("  K " in texts[0]) == (method["name"] in ("ael", "u2pl", "unimatch", "corrmatch", "unimatch_v2"))
 
 
 def test_the_first_step_alone_has_no_rates():

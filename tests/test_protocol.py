@@ -15,6 +15,7 @@ NUM_CLASSES = 4
     [
         ((800, 800), (1024, 2048), [0, 224], [0, 534, 1068, 1248]),  # Cityscapes in the CPS protocol
         ((769, 769), (1024, 2048), [0, 255], [0, 513, 1026, 1279]),  # Cityscapes in the AEL protocol
+        ((798, 798), (1024, 2048), [0, 226], [0, 532, 1064, 1250]),  # Cityscapes with UniMatch V2
         ((512, 512), (512, 512), [0], [0]),
         ((768, 768), (769, 2304), [0, 1], [0, 512, 1024, 1536]),  # 2/3 of 768 is whole
         ((3, 2), (7, 5), [0, 2, 4], [0, 2, 3]),
@@ -174,3 +175,31 @@ def test_the_part_that_counts():
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((75, 100), (70, 98)), ((3, 20), (14, 14)), ((35, 21), (42, 28)), ((28, 42), (28, 42))]
+)
+@pytest.mark.parametrize("window", [None, (28, 30)])
+def test_transformers_see_multiples_of_their_patches(size, seen, window):
+    """Images and windows are resized to the nearest multiple and their logits back; halves are rounded up."""
+    convolution, shapes = nn.Conv2d(3, NUM_CLASSES, 3, padding=1), []
+
+    class Network(nn.Module):
+        size_multiple = 14
+
+        def forward(self, image):
+            shapes.append(tuple(image.shape[-2:]))
+            return F.avg_pool2d(convolution(image), 2)
+
+    def resize(x, size):
+        return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+    network, image = Network(), torch.randn(1, 3, *size)
+    logits = predict_logits(network, image, Protocol(window))
+    assert logits.shape == (1, NUM_CLASSES, *size)
+    if window is None:
+        assert shapes == [seen]
+        torch.testing.assert_close(logits, resize(resize(network(resize(image, seen)), seen), size))
+    else:
+        assert set(shapes) == {(28, 28)}

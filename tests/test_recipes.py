@@ -14,7 +14,7 @@ from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, make_recipe, recipe_names
 from fpl_fast.trainer.recipes.published import BACKBONES, BASELINES, PARTITIONS, find_published
-from fpl_fast.trainer.recipes.tables import grid, published_number
+from fpl_fast.trainer.recipes.tables import TRANSFORMERS, grid, published_number
 
 DATA = ("synthetic", "folder", "voc", "city")
 CPS = ("cps", "cps_cutmix", "fpl_cps", "fpl_cps_cutmix")
@@ -23,7 +23,9 @@ CCT = ("cct", "fpl_cct")
 GCT = ("gct", "fpl_gct")
 U2PL = ("u2pl", "fpl_u2pl")
 WEAK_STRONG = ("fixmatch", "fpl_fixmatch", "unimatch", "fpl_unimatch")
-METHODS = ("supervised", *CPS, *EMA, *CCT, *GCT, *U2PL, *WEAK_STRONG)
+CORRMATCH = ("corrmatch", "fpl_corrmatch")
+V2 = ("unimatch_v2", "fpl_unimatch_v2")
+METHODS = ("supervised", *CPS, *EMA, *CCT, *GCT, *U2PL, *WEAK_STRONG, *CORRMATCH, *V2)
 
 
 def test_every_method_is_a_recipe_for_every_data_set():
@@ -52,7 +54,7 @@ def test_the_grid_holds_every_cell_once():
         (f"{data}/{method}", *column)
         for data, parts in PARTITIONS.items()
         for method in METHOD_SUMMARIES
-        for column in itertools.product(BACKBONES, parts)
+        for column in itertools.product(TRANSFORMERS if method in V2 else BACKBONES, parts)
     }
     for cell in cells:
         data, method = cell.recipe.split("/")
@@ -128,7 +130,7 @@ def test_what_ael_trains_with(method):
         ("city", {"1/32": 86_400, "1/16": 83_760, "1/8": 78_000, "1/4": 66_960, "1/2": 44_640}),
     ],
 )
-@pytest.mark.parametrize("method", WEAK_STRONG)
+@pytest.mark.parametrize("method", [*WEAK_STRONG, *CORRMATCH])
 def test_length_of_unimatch(data, steps, method):
     """240 epochs on Cityscapes, 80 on VOC, of a loader of two images on each of four processes."""
     assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
@@ -156,7 +158,63 @@ def test_what_unimatch_trains_with(method):
         assert (voc.method.strong_weight, voc.method.feature_weight, voc.method.feature_dropout) == (0.25, 0.5, 0.5)
 
 
-@pytest.mark.parametrize("name", ["fixmatch", "unimatch"])
+@pytest.mark.parametrize(
+    ("data", "steps"),
+    [
+        ("voc", {"1/16": 37_200, "1/8": 34_680, "1/4": 29_760}),
+        ("city", {"1/32": 64_800, "1/16": 62_820, "1/8": 58_500, "1/4": 50_220, "1/2": 33_480}),
+    ],
+)
+@pytest.mark.parametrize("method", V2)
+def test_length_of_unimatch_v2(data, steps, method):
+    """180 epochs on Cityscapes, 60 on VOC, of a loader of two or four images on each of four processes."""
+    assert {part: make_recipe(f"{data}/{method}", partition=part).train.steps for part in steps} == steps
+
+
+@pytest.mark.parametrize("method", V2)
+def test_what_unimatch_v2_trains_with(method):
+    """spec/methods.md section 3.9."""
+    voc, city, folder = (make_recipe(f"{data}/{method}") for data in ("voc", "city", "folder"))
+    for config, crop, batch in ((voc, 518, 16), (city, 798, 8), (folder, 518, 8)):
+        assert (config.augment.crop, config.augment.geometry) == ((crop, crop), "unimatch")
+        assert config.augment.scale_range == (0.5, 2.0)
+        assert (config.optim.algorithm, config.optim.betas) == ("adamw", (0.9, 0.999))
+        assert (config.optim.lr, config.optim.head_lr_scale, config.optim.power) == (5e-6, 40, 0.9)
+        assert (config.optim.weight_decay, config.optim.decay_all) == (0.01, True)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (batch, batch)
+        assert (config.model.backbone, config.model.head) == ("vit_small_patch14_dinov2", "dpt")
+        assert (config.model.output_stride, config.model.pretrained) == (None, True)
+        assert (config.method.ema_decay, config.method.strong_weight, config.method.dropout_share) == (0.996, 0.5, 0.5)
+        assert config.method.ignore_padding
+        assert config.method.confidence_threshold == (0.95 if method == "unimatch_v2" else 0)
+        assert (config.method.loss, config.method.threshold) == ("fpl" if "fpl" in method else "ce", 0.9)
+    assert (voc.eval.protocol, city.eval.protocol, city.eval.window) == ("whole", "ael", (798, 798))
+    assert voc.method.sup_loss == folder.method.sup_loss == "ce"
+    assert (city.method.sup_loss, city.method.ohem_min_kept, city.method.ohem_group) == ("ohem", 200_000, 2)
+
+
+@pytest.mark.parametrize("method", CORRMATCH)
+def test_what_corrmatch_trains_with(method):
+    """spec/methods.md section 3.10: on UniMatch's settings, but for the encoder and the numbers of the method."""
+    for data in ("voc", "city", "folder"):
+        ours, theirs = make_recipe(f"{data}/{method}"), make_recipe(f"{data}/unimatch")
+        assert ours.model == dataclasses.replace(theirs.model, output_stride=8)
+        assert dataclasses.replace(ours, recipe="", model=theirs.model, method=theirs.method) == dataclasses.replace(
+            theirs, recipe=""
+        )
+        config = ours.method
+        assert (config.confidence_threshold, config.threshold_momentum) == ((0, 1) if data == "city" else (0.85, 0.999))
+        assert (config.strong_weight, config.kl_weight, config.feature_weight) == (0.25, 0.25, 0.25)
+        assert (config.correlation_weight, config.correlation_share, config.num_regions) == (0.25, 0.5, 128)
+        assert (config.feature_dropout, config.ignore_padding) == (0.5, True)
+        assert (config.loss, config.gated) == (("fpl", False) if "fpl" in method else ("ce", True))
+        assert config.weighting == ("concave" if "fpl" in method else "none")
+        assert config.sup_loss == ("ohem" if data == "city" else "ce")
+    assert (config.ohem_group, make_recipe(f"city/{method}").method.ohem_min_kept) == (1, 100_000)
+    assert make_recipe(f"city/{method}").method.ohem_group == 2
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "unimatch", "unimatch_v2"])
 @pytest.mark.parametrize("data", DATA)
 def test_fuzzy_positives_have_no_gate_and_weights_instead(data, name):
     """Behind the gate of the baseline they would be the cross entropy."""
@@ -295,6 +353,10 @@ def test_unknown_names_are_answered_with_the_nearest(name, nearest):
         make_recipe(name)
 
 
+def tiny_backbone(method):
+    return "test_vit" if method in V2 else "test_resnet"
+
+
 def train_cell(folder, data, method, *options, **tree):
     """Two steps of the recipe itself on a small tree, shrunk in size alone."""
     {"voc": voc_tree, "city": city_tree}[data](folder / "data", **tree)
@@ -307,7 +369,7 @@ def train_cell(folder, data, method, *options, **tree):
         small += ["--method.detector_channels", "2", "--method.detector_scale", "4"]
     if hasattr(make_recipe(f"{data}/{method}").method, "confidence_threshold"):
         small += ["--method.confidence_threshold", "0"]
-    cell = ["--backbone", "test_resnet", "--partition", "1/4", "--data-root", str(folder / "data")]
+    cell = ["--backbone", tiny_backbone(method), "--partition", "1/4", "--data-root", str(folder / "data")]
     assert main(["train", f"{data}/{method}", *cell, *small, *options, "--out", str(folder / "run")]) == 0
     return folder / "run"
 
@@ -321,7 +383,8 @@ def test_a_cell_trains(tmp_path, data, method):
     assert ("loss_unsup" in records[0]) == (method != "supervised")
     assert records[0].get("loss_unsup") != 0
     config = load_config(run / "config.yaml")
-    assert (config.recipe, config.data.partition, config.model.backbone) == (f"{data}/{method}", "1/4", "test_resnet")
+    assert (config.recipe, config.data.partition) == (f"{data}/{method}", "1/4")
+    assert config.model.backbone == tiny_backbone(method)
 
 
 def test_label_ids_train_and_evaluate_like_train_ids(tmp_path):

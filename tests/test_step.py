@@ -38,6 +38,10 @@ METHODS = [
     {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "unimatch", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "unimatch", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
+    {"name": "corrmatch", "loss": "ce", "confidence_threshold": 0.3, "gated": True},
+    {"name": "corrmatch", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
+    {"name": "unimatch_v2", "loss": "ce", "confidence_threshold": 0.3, "flip_group": 1},
+    {"name": "unimatch_v2", "loss": "fpl", "weighting": "concave"},
     {"name": "ael", "loss": "ce", "confidence_threshold": 0.3},
     {"name": "ael", "loss": "fpl", "ignore_padding": True},
 ]
@@ -69,12 +73,16 @@ class Network(nn.Sequential):
     def classifier(self):
         return self[4]
 
-    def forward(self, image, *, factors=None):
+    def forward(self, image, *, factors=None, beside_clean=True):
         if factors is None:
             return super().forward(image)
-        low = self[2](self[1](self[0](image)))
-        high = self[3](torch.cat([low, low * factors.low]))
-        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+        if beside_clean:
+            factors = [torch.cat([torch.ones_like(factor), factor]) for factor in factors]
+        low = self[2](self[1](self[0](image))).repeat(1 + beside_clean, 1, 1, 1)
+        return self.classifier(self[3](low * factors[0]) * factors[1])
+
+    def forward_with_high(self, image, *, factors=None):
+        return self(image, factors=factors), None, self.forward_with_decoded(image)[1]
 
     def forward_with_decoded(self, image):
         decoded = self[3](self[2](self[1](self[0](image))))

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.network import build_network
-from fpl_fast.trainer.models.perturbation import ChannelFactors
 from fpl_fast.trainer.models.unimatch import UniMatchHead
 
 TINY = {"backbone": "test_resnet", "num_classes": 5, "head_channels": 8, "low_channels": 4}
@@ -32,7 +31,7 @@ def test_head_layer_by_layer():
 
 
 def draw_factors(network, num):
-    return ChannelFactors(*(2.0 * (torch.rand(num, c, 1, 1) < 0.5) for c in network.feature_channels))
+    return tuple(2.0 * (torch.rand(num, c, 1, 1) < 0.5) for c in network.feature_channels)
 
 
 @pytest.mark.parametrize("head", ["cps", "ael", "unimatch"])
@@ -42,9 +41,12 @@ def test_perturbed_logits_follow_the_clean_ones(head):
     clean, perturbed = network(image, factors=factors).chunk(2)
     torch.testing.assert_close(clean, network(image), rtol=1e-4, atol=1e-5)
     features = network.encode(image)
-    scaled = features._replace(low=features.low * factors.low, high=features.high * factors.high)
+    low, high = factors
+    scaled = features._replace(low=features.low * low, high=features.high * high)
     torch.testing.assert_close(perturbed, network.classify(network.decode(scaled)), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(perturbed, clean, atol=1e-3)
+    alone = network(image, factors=factors, beside_clean=False)
+    torch.testing.assert_close(alone, perturbed, rtol=1e-4, atol=1e-5)
 
 
 def test_both_halves_share_the_statistics_of_the_decoder():

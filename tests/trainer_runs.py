@@ -14,6 +14,7 @@ from fpl_fast.trainer.config import (
 )
 from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from fpl_fast.trainer.methods import METHODS
+from fpl_fast.trainer.models.correlation import CorrelationHead
 
 STEPS = 6
 HANGS = 1800  # seconds after which a process must be stuck, however busy the machine is
@@ -75,13 +76,19 @@ class LayeredNetwork(nn.Module):
     def classifier(self):
         return self.layers[-1]
 
-    def forward(self, image, *, factors=None):
-        """Logits; with ``factors`` of both feature maps the ones of the perturbed features follow."""
-        if factors is None:
-            return self.forward_with_decoded(image)[0]
+    def forward(self, image, *, factors=None, beside_clean=True):
+        """Logits; with ``factors`` of both feature maps the ones of the perturbed features, behind the clean ones."""
+        return LayeredNetwork.forward_with_high(self, image, factors=factors, beside_clean=beside_clean)[0]
+
+    def forward_with_high(self, image, *, factors=None, beside_clean=True):
         low = self.layers[: self.num_low](image)
-        high = self.layers[self.num_low : -1](torch.cat([low, low * factors.low]))
-        return self.classifier(high * torch.cat([torch.ones_like(factors.high), factors.high]))
+        if factors is None:
+            factors, beside_clean = (1.0, 1.0), False
+        elif beside_clean:
+            factors = [torch.cat([torch.ones_like(factor), factor]) for factor in factors]
+            low = torch.cat([low, low])
+        high = self.layers[self.num_low : -1](low * factors[0])
+        return self.classifier(high * factors[1]), None, high[: len(image)]
 
     def forward_with_decoded(self, image):
         decoded = self.layers[:-1](image)
@@ -109,6 +116,14 @@ class PlainNetwork(LayeredNetwork):
         self.aux_head = None
 
 
+class PlainCorrelation(CorrelationHead):
+    """CorrMatch's head without batch normalisation and dropout."""
+
+    def __init__(self, in_channels, channels, num_classes):
+        super().__init__(in_channels, channels, num_classes)
+        self.project = nn.Conv2d(in_channels, channels, 3, padding=1)
+
+
 class DoubleNetwork(PlainNetwork):
     """Network in float64: sums in another order flip neither a ReLU nor a pseudo-label."""
 
@@ -121,6 +136,9 @@ class DoubleNetwork(PlainNetwork):
 
     def forward_with_decoded(self, image):
         return super().forward_with_decoded(image.double())
+
+    def forward_with_high(self, image, **options):
+        return super().forward_with_high(image.double(), **options)
 
 
 class PlainDetector(nn.Module):

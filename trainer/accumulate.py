@@ -4,8 +4,8 @@ They equal loss and gradient of the whole batch at once wherever a term is a mea
 be counted beforehand: every micro-batch of every process is weighted by its number of pixels. Some quantities span all
 processes but only one micro-batch at a time: the scalings of a loss that need the networks' outputs (the balance of the
 fuzzy positive loss, AEL's normalised confidence weights, the share of sure pixels of CutMix-Seg), batch normalisation
-(on GPUs, by SyncBatchNorm), and the random draws of AEL, CCT and of UniMatch's channels. Dropout is drawn in each
-process.
+(on GPUs, by SyncBatchNorm), and the random draws of AEL, CCT and of the channels of UniMatch, UniMatch V2 and
+CorrMatch, whose regions are drawn and whose threshold moves in each micro-batch, too. Dropout is drawn in each process.
 """
 
 from functools import reduce

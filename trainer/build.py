@@ -17,7 +17,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from fpl_fast.trainer.config import ModelConfig, RunConfig, TrainConfig
+from fpl_fast.trainer.config import FlipPart, ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.backbone import pretrained_name
 from fpl_fast.trainer.models.network import build_network
@@ -95,7 +95,7 @@ def count_devices(config: TrainConfig) -> tuple[int, int]:
 
 
 def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Build a freshly initialised network from (N, 3, H, W) to logits (N, num_classes, H / 4, W / 4).
+    """Build a freshly initialised network from (N, 3, H, W) to smaller logits (N, num_classes, h, w).
 
     Raises:
         ValueError: There is no such backbone, or it cannot have that output stride.
@@ -154,7 +154,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     """Build the method of a run with its networks, laid out, synchronised and compiled as the configuration says.
 
     Raises:
-        ValueError: See ``make_network``.
+        ValueError: See ``make_network``; or the networks cannot read crops of this size.
     """
     if config.model.pretrained and config.model.weights_file is None and timm.is_model(config.model.backbone):
         name = pretrained_name(config.model.backbone)
@@ -163,6 +163,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     method = build_method(
         config.method, partial(make_network, config.model, num_classes), ignore_index=config.data.ignore_index
     )
+    _check_crop(config, method.size_multiple)
     if _synchronised(config.train):
         method = cast("Method", convert_sync_batchnorm(method))
     if config.train.channels_last:
@@ -171,6 +172,16 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
         for network in method.networks:
             network.compile()
     return method
+
+
+def _check_crop(config: RunConfig, multiple: int) -> None:
+    crop = config.augment.crop
+    if any(side % multiple for side in crop):
+        nearest = ",".join(str(max(1, round(side / multiple)) * multiple) for side in crop)
+        raise ValueError(
+            f"augment.crop must be multiples of {multiple}, the size of the patches of {config.model.backbone}, got "
+            f"{crop}: the nearest is --augment.crop [{nearest}]"
+        )
 
 
 def check_batches(config: RunConfig, *, unlabelled: bool) -> None:
@@ -196,6 +207,13 @@ def check_batches(config: RunConfig, *, unlabelled: bool) -> None:
             raise ValueError(
                 f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
                 f"{accumulate} micro-batches"
+            )
+    if isinstance(method, FlipPart) and unlabelled:
+        each = train.batch_unlabelled // (processes * accumulate)
+        if each % method.flip_group:
+            raise ValueError(
+                f"method.flip_group must be a divisor of the {each} unlabelled images of a process and micro-batch, "
+                f"got {method.flip_group}"
             )
     each = train.batch_labelled // (processes * accumulate)
     if method.sup_loss == "ohem" and each % method.ohem_group:

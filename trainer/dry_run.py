@@ -27,7 +27,7 @@ from fpl_fast.trainer.data.datasets import TrainDatasets, class_table
 from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.sample import ClassTable, Sample
 from fpl_fast.trainer.methods import Batch, Method, TrainingSet
-from fpl_fast.trainer.optim import build_optimizer
+from fpl_fast.trainer.optim import NUM_MOMENTS, build_optimizer
 from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import set_up_phases, train_step
 
@@ -150,7 +150,7 @@ def dry_run(config: RunConfig) -> DryRun:
         num_unlabelled_views=method.num_unlabelled_views,
         parameters=sum(p.numel() for p in method.eval_network.parameters()),
         trained=sum(p.numel() for part in _trained(method) for p in part),
-        checkpoint_bytes=_state_bytes(method),
+        checkpoint_bytes=_state_bytes(config, method),
         predicted=prepared.predicted,
         first_step_s=durations[0],
         step_s=durations[-1],
@@ -199,7 +199,9 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
         method: The method with its networks, on the device, in train mode; their running statistics change.
         fabric: Keeper of processes, device and precision.
     """
-    train, (few, many), (small, large) = config.train, _PROBE_LABELLED, _PROBE_CROPS
+    train, (few, many) = config.train, _PROBE_LABELLED
+    multiple = method.size_multiple
+    small, large = (-(-crop // multiple) * multiple for crop in _PROBE_CROPS)
     unlabelled = min(few, train.batch_unlabelled // fabric.world_size)
 
     def saved(crop: int, labelled: int) -> int:
@@ -223,7 +225,7 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
     activations = base - of_both * small**2 + share * math.prod(config.augment.crop)
 
     gradients = sum(p.nbytes for part in _trained(method) for p in part)
-    return Prediction(_state_bytes(method) + gradients, round(activations))
+    return Prediction(_state_bytes(config, method) + gradients, round(activations))
 
 
 def _trained(method: Method) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -232,10 +234,11 @@ def _trained(method: Method) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return [p for p in method.parameters() if p.requires_grad], later
 
 
-def _state_bytes(method: Method) -> int:
-    """Bytes of weights, buffers, and what optimisers keep: a momentum of the networks, two moments in later phases."""
+def _state_bytes(config: RunConfig, method: Method) -> int:
+    """Bytes of weights, buffers, and the averages of gradients that optimisers keep: two in later phases."""
     networks, later = (sum(p.nbytes for p in part) for part in _trained(method))
-    return sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers())) + networks + 2 * later
+    averages = NUM_MOMENTS[config.optim.algorithm] * networks + 2 * later
+    return sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers())) + averages
 
 
 def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:

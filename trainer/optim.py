@@ -1,19 +1,22 @@
-"""SGD under the polynomial schedule."""
+"""SGD and AdamW under the polynomial schedule."""
 
 import math
 from typing import Any
 
 import torch
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 
 from fpl_fast.trainer.config import OptimConfig
 from fpl_fast.trainer.methods import Method
 
-__all__ = ["build_optimizer", "poly_lr", "set_lr"]
+__all__ = ["NUM_MOMENTS", "build_optimizer", "poly_lr", "set_lr"]
+
+NUM_MOMENTS = {"sgd": 1, "adamw": 2}
+"""Averages of the gradient that an optimiser keeps for each parameter."""
 
 
 def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -> Optimizer:
-    """Build one SGD over all networks of a method, which decides the weight decay of each parameter.
+    """Build one optimiser over all networks of a method, which decides the weight decay of each parameter.
 
     Two networks with an optimiser each, as in the code of CPS, would move exactly alike.
 
@@ -26,18 +29,20 @@ def build_optimizer(method: Method, config: OptimConfig, device: torch.device) -
         ValueError: apex is asked for and not there, or the device is no GPU.
     """
     groups = method.param_groups(config)
+    fused = device.type in ("cpu", "cuda")  # torch's own kernel over all parameters at once
+    if config.algorithm == "adamw":
+        return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
     apex_sgd = _apex_sgd() if config.implementation != "torch" and device.type == "cuda" else None
     if apex_sgd is not None:
-        fused: Optimizer = apex_sgd(groups, lr=config.lr, momentum=config.momentum)
-        return fused
+        sgd: Optimizer = apex_sgd(groups, lr=config.lr, momentum=config.momentum)
+        return sgd
     if config.implementation == "apex":
         reason = f"the device {device.type}" if device.type != "cuda" else "no apex.optimizers with CUDA extensions"
         raise ValueError(
             "optim.implementation must be 'auto' or 'torch' without a GPU and NVIDIA apex built from its source "
             f"repository (the package called apex on the Python package index is another one), got {reason}"
         )
-    # torch's own kernel over all parameters at once
-    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=device.type in ("cpu", "cuda"))
+    optimizer = SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
     # The fused kernel takes the first step's momentum from memory that a skipped step (float16) would leave unwritten.
     for parameter in (p for group in optimizer.param_groups for p in group["params"] if config.momentum):
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

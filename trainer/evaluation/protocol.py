@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
-from fpl_fast.trainer.upsample import upsample
+from fpl_fast.trainer.upsample import pixel_size, upsample
 
 __all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_logits"]
 
@@ -121,16 +121,23 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
     """Compute logits at the size of the image.
 
     Args:
-        network: Images (N, 3, h, w) to logits (N, C, h', w') of any, usually lower, resolution.
+        network: Images (N, 3, h, w) to logits (N, C, h', w') of any, usually lower, resolution. Where it has a
+            ``size_multiple``, as transformers have, it sees each image or window resized to the nearest multiple of it;
+            the logits are resized to this size and then to the size before (Yang et al. 2025).
         image: (N, 3, H, W) normalised; already cut down to ``protocol.part`` where only a part counts.
         protocol: Whole image or sliding window.
 
     Returns:
         (N, C, H, W) float32.
     """
+    multiple = getattr(network, "size_multiple", 1)
 
     def run(crop: Tensor) -> Tensor:
-        return upsample(network(crop).float(), crop.shape[-2:])
+        size = pixel_size(crop)
+        seen = [max(1, int(side / multiple + 0.5)) * multiple for side in size]
+        if seen == list(size):
+            return upsample(network(crop).float(), size)
+        return upsample(upsample(network(upsample(crop, seen)).float(), seen), size)
 
     if protocol.window is None:
         return run(image)

@@ -7,6 +7,7 @@ from torch import nn
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
 from fpl_fast.trainer.methods.base import Batch, Losses, Method, Phase, TrainingSet, View
+from fpl_fast.trainer.methods.corrmatch import CorrMatch
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSeg
@@ -16,11 +17,13 @@ from fpl_fast.trainer.methods.mean_teacher import MeanTeacher
 from fpl_fast.trainer.methods.supervised import Supervised
 from fpl_fast.trainer.methods.u2pl import U2pl
 from fpl_fast.trainer.methods.unimatch import UniMatch
+from fpl_fast.trainer.methods.unimatch_v2 import UniMatchV2
 
 __all__ = [
     "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
+    "CorrMatch",
     "CrossConsistencyTraining",
     "CrossPseudoSupervision",
     "CutMixSeg",
@@ -34,6 +37,7 @@ __all__ = [
     "TrainingSet",
     "U2pl",
     "UniMatch",
+    "UniMatchV2",
     "View",
     "build_method",
 ]
@@ -49,6 +53,8 @@ METHODS: dict[str, type[Method]] = {
     "u2pl": U2pl,
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
+    "unimatch_v2": UniMatchV2,
+    "corrmatch": CorrMatch,
 }
 """Class of each ``method.name``."""
 

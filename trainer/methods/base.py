@@ -29,6 +29,7 @@ __all__ = [
     "View",
     "WithDecoder",
     "WithFused",
+    "WithHigh",
     "label_engine",
     "mix_views",
 ]
@@ -106,6 +107,19 @@ class WithFused(WithDecoder, Protocol):
         ...
 
 
+class WithHigh(WithDecoder, Protocol):
+    """A network whose encoder's last features other heads may read as well."""
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the features that can be perturbed; the last ones are of the last features."""
+        ...
+
+    def forward_with_high(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the last features; options as of ``forward``."""
+        ...
+
+
 class Losses(NamedTuple):
     """Losses and telemetry of one step."""
 
@@ -170,6 +184,11 @@ class Method(nn.Module, ABC):
 
     def prepare(self, data: TrainingSet) -> None:
         """Create the buffers whose size depends on the data set; called before training only."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Number of pixels that the sides of a crop must be a multiple of, for the networks."""
+        return getattr(self.networks[0], "size_multiple", 1)
 
     @property
     def eval_network(self) -> nn.Module:

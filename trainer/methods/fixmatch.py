@@ -6,7 +6,7 @@ to segmentation.
 
 from typing import Literal
 
-from fpl_fast.trainer.config import WeakStrongConfig
+from fpl_fast.trainer.config import PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class
 from fpl_fast.trainer.methods.base import Batch, Losses
 from fpl_fast.trainer.methods.weak_strong import WeakStrongMethod, evaluating, gated_telemetry
@@ -15,7 +15,7 @@ __all__ = ["FixMatch", "FixMatchConfig"]
 
 
 @config_class
-class FixMatchConfig(WeakStrongConfig):
+class FixMatchConfig(PairedWeakStrongConfig):
     """FixMatch."""
 
     name: Literal["fixmatch"] = "fixmatch"

@@ -1,5 +1,7 @@
 """Random numbers of a step that do not depend on how many processes share it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,14 @@ class StepRandom:
     def rows(self, num: int, *shape: int) -> Tensor:
         """Draw uniform numbers in [0, 1), (num, *shape), a row for each of this process's ``num`` images."""
         rank, world_size = rank_and_world_size()
-        rows = torch.rand(world_size * num, *shape, device=self.generator.device, generator=self.generator)
-        return rows[rank * num : (rank + 1) * num]
+        return self.common(world_size * num, *shape)[rank * num : (rank + 1) * num]
+
+    def chosen(self, num: int, share: float) -> Tensor:
+        """Choose a share of all processes' images, rounded up; (num,) bool, for this process's ``num`` images."""
+        rank, world_size = rank_and_world_size()
+        left_alone = math.floor(world_size * num * (1 - share) + 1e-9)
+        place = self.common(world_size * num).argsort().argsort()
+        return (place >= left_alone)[rank * num : (rank + 1) * num]
 
 
 def draw(weight: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.config import WeakStrongConfig
+from fpl_fast.trainer.config import PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.base import Batch, Losses
 from fpl_fast.trainer.methods.consistency import Target
@@ -17,11 +17,11 @@ from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.methods.weak_strong import WeakStrongMethod, evaluating, gated_telemetry
 from fpl_fast.trainer.models.perturbation import ChannelFactors
 
-__all__ = ["UniMatch", "UniMatchConfig", "channel_dropout"]
+__all__ = ["UniMatch", "UniMatchConfig", "channel_dropout", "dropped_channels"]
 
 
 @config_class
-class UniMatchConfig(WeakStrongConfig):
+class UniMatchConfig(PairedWeakStrongConfig):
     """UniMatch."""
 
     num_strong_views: ClassVar[int] = 2
@@ -68,7 +68,8 @@ class UniMatch(WeakStrongMethod):
         config, (network,), x, (u, partner) = self.config, self.networks, batch.labelled, batch.unlabelled
         with evaluating(network):
             partner_logits = network(partner.image)
-        logits, loss_sup = self.supervised(network, x, unlabelled=u.image, factors=self._factors(network, batch))
+        factors = dropped_channels(network, batch, config.feature_dropout, StepRandom(batch.seed, u.image.device))
+        logits, loss_sup = self.supervised(network, x, unlabelled=u.image, factors=factors)
         (_, clean), (_, perturbed) = (z.split([len(x.image), len(u.image)]) for z in logits.chunk(2))
         weak_logits = clean.detach()
         features, of_features = self.gated_loss(perturbed, Target(weak_logits), u.valid)
@@ -87,15 +88,21 @@ class UniMatch(WeakStrongMethod):
             counts["loss_features"] = torch.count_nonzero(batch.unlabelled[0].valid)
         return counts
 
-    def _factors(self, network: Any, batch: Batch) -> ChannelFactors:
-        """Draw the factors of labelled and unlabelled images, each the same on any number of processes."""
-        images = [batch.labelled.image, batch.unlabelled[0].image]
-        random = StepRandom(batch.seed, images[0].device)
-        low, high = (
-            torch.cat([channel_dropout(random, len(image), channels, self.config.feature_dropout) for image in images])
-            for channels in network.feature_channels
-        )
-        return ChannelFactors(low, high)
+
+def dropped_channels(network: Any, batch: Batch, rate: float, random: StepRandom) -> ChannelFactors:
+    """Draw the factors of labelled and unlabelled images, the same on any number of processes.
+
+    Args:
+        network: The network, for the channels of its features.
+        batch: The images.
+        rate: Chance that a channel is dropped.
+        random: The only source of randomness.
+    """
+    images = [batch.labelled.image, batch.unlabelled[0].image]
+    return tuple(
+        torch.cat([channel_dropout(random, len(image), channels, rate) for image in images])
+        for channels in network.feature_channels
+    )
 
 
 def channel_dropout(random: StepRandom, num_images: int, channels: int, rate: float) -> Tensor:

@@ -1,7 +1,8 @@
 """Learning on strong views of an image from predictions of the weak one: the part that FixMatch-like methods share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train()
 
 
-def mixed_strong_views(batch: Batch) -> list[View]:
-    """Mix each strong view of the first unlabelled view with the same of the second, by its own boxes."""
-    u, partner = batch.unlabelled
+def mixed_strong_views(u: View, partner: View, masks: Sequence[Tensor]) -> list[View]:
+    """Mix each strong view of images with the same view of their partners, by its own boxes."""
     return [
         mix_views(u._replace(image=image), partner._replace(image=pasted), mask)
-        for image, pasted, mask in zip(u.strong, partner.strong, batch.strong_masks, strict=True)
+        for image, pasted, mask in zip(u.strong, partner.strong, masks, strict=True)
     ]
 
 
@@ -55,6 +55,11 @@ class WeakStrongMethod(PseudoLabelMethod):
         """Number of unlabelled views: the image and its partner."""
         return 2
 
+    def partners(self, batch: Batch) -> tuple[View, View]:
+        """Unlabelled images, and the ones that their boxes come from: the two unlabelled views."""
+        u, partner = batch.unlabelled
+        return u, partner
+
     def gated_loss(self, logits: Tensor, target: Target, valid: Tensor) -> tuple[Tensor, LossStats]:
         """Compute the balanced loss of a student's logits (N, C, h, w), with (N, H, W) pixels, and its statistics."""
         config = self.config
@@ -69,18 +74,19 @@ class WeakStrongMethod(PseudoLabelMethod):
         return loss * balance_factor(config, stats), stats
 
     def strong_losses(
-        self, network: nn.Module, batch: Batch, weak_logits: Tensor, partner_logits: Tensor
+        self, network: nn.Module, batch: Batch, weak_logits: Tensor, partner_logits: Tensor, **options: Any
     ) -> list[tuple[Tensor, LossStats]]:
         """Compute the loss and its statistics of each strong view, from one pass over all of them.
 
         Args:
             network: The student.
             batch: Weak and strong views and their boxes.
-            weak_logits: (N, C, h, w) of the first weak view, without gradient.
-            partner_logits: (N, C, h, w) of the second.
+            weak_logits: (N, C, h, w) of the images' weak view, without gradient.
+            partner_logits: (N, C, h, w) of their partners'.
+            options: Keywords of the network.
         """
-        views = mixed_strong_views(batch)
-        logits = network(torch.cat([view.image for view in views])).chunk(len(views))
+        views = mixed_strong_views(*self.partners(batch), batch.strong_masks)
+        logits = network(torch.cat([view.image for view in views]), **options).chunk(len(views))
         return [
             self.gated_loss(z, Target(weak_logits, partner_logits, mask), view.valid)
             for z, view, mask in zip(logits, views, batch.strong_masks, strict=True)
@@ -90,7 +96,7 @@ class WeakStrongMethod(PseudoLabelMethod):
         """Count pixels of the supervised loss and, if padding is left out, of ``strong_terms``."""
         counts = Method.denominators(self, batch)
         if self.config.ignore_padding:
-            u, partner = batch.unlabelled
+            u, partner = self.partners(batch)
             for name, mask in zip(self.strong_terms, batch.strong_masks, strict=True):
                 counts[name] = torch.count_nonzero(torch.where(mask, partner.valid, u.valid))
         return counts

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
@@ -47,11 +48,14 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: Channels of ``low``, ``middle`` and ``high``.
+        size_multiple: Number of pixels that the sides of an image must be a multiple of: any will do.
 
     Raises:
         ValueError: If the name is unknown, the encoder has no features at stride 4 or not at this output stride, or
             its weights cannot be loaded.
     """
+
+    size_multiple = 1
 
     def __init__(
         self,
@@ -64,11 +68,7 @@ class Backbone(nn.Module):
         weights_file: str | PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        if not timm.is_model(name):
-            known = timm.list_models(pretrained=False)
-            nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
-            raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
-        pretrained_settings(name)  # refuses a tag of no weights, which timm lets pass as a name
+        require_model(name)
         if weights_file is None and pretrained and (packaged := packaged_weights(pretrained_name(name))):
             weights_file = packaged.path
         self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained and weights_file is None)
@@ -84,6 +84,12 @@ class Backbone(nn.Module):
         if weights_file is not None:
             load_weights(self.encoder, weights_file)
 
+    @property
+    def perturbed_channels(self) -> tuple[int, ...]:
+        """Channels of the low and of the high features, which ``ChannelFactors`` perturb."""
+        low, _, high = self.channels
+        return low, high
+
     def forward(self, image: Tensor) -> Features:
         """Map normalised images (N, 3, H, W) to features."""
         maps = self.encoder(image)
@@ -97,13 +103,16 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
     probe = _features_only(name)
     strides = probe.feature_info.reduction()
     if _FINE_STRIDE not in strides[:-1]:
-        raise ValueError(f"backbone must have features at stride {_FINE_STRIDE}, got strides {strides} from {name!r}")
+        raise ValueError(
+            f"backbone must have features at stride {_FINE_STRIDE}, got strides {strides} from {name!r}: "
+            "--model.head dpt reads vision transformers"
+        )
     last = len(strides) - 1
     taps = tuple(sorted({strides.index(_FINE_STRIDE), last - 1, last}))
     if output_stride is None or output_stride == strides[-1]:
-        return _with_weights(name, pretrained, out_indices=taps)
+        return create_with_weights(_features_only, name, pretrained, out_indices=taps)
     try:
-        encoder = _with_weights(name, pretrained, out_indices=taps, output_stride=output_stride)
+        encoder = create_with_weights(_features_only, name, pretrained, out_indices=taps, output_stride=output_stride)
         reached = encoder.feature_info.reduction()[-1]
     except (AssertionError, NotImplementedError, TypeError):  # timm's ways to say "cannot be dilated"
         reached = strides[-1]
@@ -113,6 +122,19 @@ def _create(name: str, output_stride: int | None, pretrained: bool) -> Any:
             f"got {output_stride}"
         )
     return encoder
+
+
+def require_model(name: str) -> None:
+    """Require a backbone that timm knows.
+
+    Raises:
+        ValueError: There is no such backbone, or timm has no weights of its tag.
+    """
+    if not timm.is_model(name):
+        known = timm.list_models(pretrained=False)
+        nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
+        raise ValueError(f"backbone must be resnet50, resnet101 or a timm model, got {name!r} (nearest: {nearest})")
+    pretrained_settings(name)  # refuses a tag of no weights, which timm lets pass as a name
 
 
 def pretrained_settings(name: str) -> PretrainedCfg | None:
@@ -145,21 +167,27 @@ def pretrained_name(name: str) -> str | None:
     return f"{name.partition('.')[0]}.{found.tag}" if found.tag else name
 
 
-def _with_weights(name: str, pretrained: bool, **options: Any) -> Any:
-    """Create the feature extractor of a timm model, with its ImageNet weights if they are asked for.
+def create_with_weights(create: Callable[..., Any], name: str, pretrained: bool, **options: Any) -> Any:
+    """Create a timm model, with timm's weights if they are asked for.
+
+    Args:
+        create: Creates the model from its name, the options, and ``pretrained=True`` for the weights.
+        name: Name of the model.
+        pretrained: Whether the weights are asked for.
+        options: Further keywords of ``create``.
 
     Raises:
-        ValueError: If the model offers no feature maps, or its weights cannot be loaded.
+        ValueError: If ``create`` raises it, or the weights cannot be loaded.
     """
     if not pretrained:
-        return _features_only(name, **options)
+        return create(name, **options)
     if pretrained_name(name) is None:
         raise ValueError(f"pretrained must be false for the backbone {name!r}: timm has no weights of it{_REMEDY}")
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
     hub.setLevel(logging.ERROR)  # otherwise it reports every attempt
     try:
-        return _features_only(name, pretrained=True, **options)
+        return create(name, pretrained=True, **options)
     except (AssertionError, NotImplementedError, TypeError):  # the options are wrong, not the way to the weights
         raise
     except Exception as error:  # the hub, HTTP and the file system all raise errors of their own

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Features"]
+__all__ = ["Features", "PatchFeatures"]
 
 
 class Features(NamedTuple):
-    """Feature maps of an encoder, finest first.
+    """Feature maps of a convolutional encoder, finest first.
 
     Attributes:
         low: (N, C_low, ceil(H / 4), ceil(W / 4)).
@@ -19,3 +19,18 @@ class Features(NamedTuple):
     low: Tensor
     middle: Tensor
     high: Tensor
+
+
+class PatchFeatures(NamedTuple):
+    """Normalised patch tokens of four blocks of a vision transformer, first block first.
+
+    Attributes:
+        blocks: Each (N, C, H / p, W / p) for patches of p x p pixels.
+    """
+
+    blocks: tuple[Tensor, ...]
+
+    @property
+    def high(self) -> Tensor:
+        """Tokens of the last block."""
+        return self.blocks[-1]

@@ -8,13 +8,18 @@ from torch import Tensor, nn
 from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead
 from fpl_fast.trainer.models.backbone import Backbone
 from fpl_fast.trainer.models.deeplabv3plus import DeepLabV3PlusHead
-from fpl_fast.trainer.models.features import Features
-from fpl_fast.trainer.models.perturbation import ChannelFactors, with_perturbed
+from fpl_fast.trainer.models.dpt import DPTHead
+from fpl_fast.trainer.models.features import Features, PatchFeatures
+from fpl_fast.trainer.models.perturbation import ChannelFactors, perturbed
+from fpl_fast.trainer.models.transformer import Transformer
 from fpl_fast.trainer.models.unimatch import UniMatchHead
 
 
 class SegmentationNetwork(nn.Module):
-    """Encoder, decoder head and a 1 x 1 classifier; logits stay at stride 4, because the losses upsample them.
+    """Encoder, decoder head and a 1 x 1 classifier; logits stay small, because the losses upsample them.
+
+    Logits have stride 4; those of a transformer are 8 times as large as its grid of patches, which is stride 1.75 for
+    patches of 14 pixels.
 
     Args:
         backbone: The encoder.
@@ -25,8 +30,8 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(
         self,
-        backbone: Backbone,
-        head: AELHead | DeepLabV3PlusHead | UniMatchHead,
+        backbone: Backbone | Transformer,
+        head: AELHead | DeepLabV3PlusHead | UniMatchHead | DPTHead,
         classifier: nn.Module,
         aux_head: nn.Module | None = None,
     ) -> None:
@@ -37,16 +42,20 @@ class SegmentationNetwork(nn.Module):
         self.aux_head = aux_head
 
     @property
-    def feature_channels(self) -> tuple[int, int]:
-        """Channels of the low and the high features, which ``ChannelFactors`` perturb."""
-        low, _, high = self.backbone.channels
-        return low, high
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the features that each of the ``ChannelFactors`` perturbs."""
+        return self.backbone.perturbed_channels
 
-    def encode(self, image: Tensor) -> Features:
+    @property
+    def size_multiple(self) -> int:
+        """Number of pixels that the sides of an image must be a multiple of."""
+        return self.backbone.size_multiple
+
+    def encode(self, image: Tensor) -> Features | PatchFeatures:
         """Map normalised images (N, 3, H, W) to features."""
         return self.backbone(image)
 
-    def decode(self, features: Features) -> Tensor:
+    def decode(self, features: Any) -> Tensor:
         """Map features to the decoder's feature map (N, head_channels, h, w), with the size of the fine features."""
         return self.head(features)
 
@@ -61,22 +70,29 @@ class SegmentationNetwork(nn.Module):
         with_aux: bool = False,
         with_decoded: bool = False,
         with_fused: bool = False,
+        with_high: bool = False,
         factors: ChannelFactors | None = None,
+        beside_clean: bool = True,
     ) -> Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor | None, Tensor]:
         """Map normalised images (N, 3, H, W) to logits (N, num_classes, h, w) at stride 4.
 
         With ``with_aux`` also the auxiliary logits, at the stride of the features before the last; with
         ``with_decoded`` also the decoder's feature map; with ``with_fused`` also the auxiliary logits, if there are
-        any, and the features that the decoder refines. With ``factors`` of the features' channels, logits (2N,
+        any, and the features that the decoder refines; with ``with_high`` the encoder's last features instead of
+        these, as they are without ``factors``. With ``factors`` of the features' channels, logits (2N,
         num_classes, h, w), first of the clean features, then of the perturbed ones, from one pass of the encoder and
-        one of the decoder.
+        one of the decoder; not ``beside_clean``, logits of the perturbed features alone.
         """
-        features = self.encode(image)
-        fused = self.head.fuse(features if factors is None else with_perturbed(features, factors))
+        features: Any = self.encode(image)
+        high = features.high
+        if factors is not None:
+            features = perturbed(features, factors, beside_clean=beside_clean)
+        fused = self.head.fuse(features)
         decoded = self.head.refine(fused)
         logits = self.classify(decoded)
-        if with_fused:
-            return logits, None if self.aux_head is None else self.aux_head(features.middle), fused
+        if with_fused or with_high:
+            aux = None if self.aux_head is None else self.aux_head(features.middle)
+            return logits, aux, high if with_high else fused
         if with_decoded:
             return logits, decoded
         if not with_aux:
@@ -101,12 +117,16 @@ class SegmentationNetwork(nn.Module):
         """Compute logits, auxiliary logits if there are any, and the features that the decoder refines, in one pass."""
         return self(image, with_fused=True)
 
+    def forward_with_high(self, image: Tensor, **options: Any) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Compute logits, auxiliary logits if there are any, and the encoder's last features, in one pass."""
+        return self(image, with_high=True, **options)
+
 
 def build_network(
     backbone: str,
     num_classes: int,
     *,
-    head: Literal["cps", "ael", "unimatch"] = "cps",
+    head: Literal["cps", "ael", "unimatch", "dpt"] = "cps",
     output_stride: int | None = 16,
     head_channels: int = 256,
     low_channels: int = 48,
@@ -124,8 +144,9 @@ def build_network(
         num_classes: At least 2.
         head: "cps": rates 6, 12, 18, Kaiming-normal convolutions (fan-in), made for output stride 16. "ael": rates 12,
             24, 36, dropout, an auxiliary head, PyTorch's initialisation, and max-pooling that rounds sizes up; made
-            for output stride 8. "unimatch": rates 6, 12, 18, batch norm in every branch, PyTorch's initialisation, and
-            an encoder without multi-grid dilations; made for output stride 16.
+            for output stride 8. "unimatch": rates 6, 12, 18, at output stride 8 twice as much, batch norm in every
+            branch, PyTorch's initialisation, and an encoder without multi-grid dilations. "dpt": of a vision
+            transformer, with widths that follow from it.
         output_stride: Of the encoder, or None for its own.
         head_channels: Width of the decoder; 256 in the papers.
         low_channels: Width of the reduced fine features; 48 in the papers ("ael" takes ``head_channels``).
@@ -133,7 +154,7 @@ def build_network(
         weights_file: Local weights of the encoder alone.
 
     Raises:
-        ValueError: If an argument breaks its rule; see :class:`Backbone`.
+        ValueError: If an argument breaks its rule; see :class:`Backbone` and :class:`Transformer`.
 
     Example:
         >>> network = build_network("resnet50", num_classes=19)
@@ -147,6 +168,12 @@ def build_network(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+    if head == "dpt":
+        transformer = Transformer(
+            backbone, output_stride=output_stride, pretrained=pretrained, weights_file=weights_file
+        )
+        decoder = DPTHead(transformer.channels)
+        return SegmentationNetwork(transformer, decoder, nn.Conv2d(decoder.channels, num_classes, 1))
     encoder = Backbone(
         backbone,
         output_stride=output_stride,
@@ -161,9 +188,11 @@ def build_network(
         aux_head = AuxiliaryHead(middle, head_channels, num_classes)
         return SegmentationNetwork(encoder, AELHead((low, high), head_channels), classifier, aux_head)
     if head == "unimatch":
-        return SegmentationNetwork(encoder, UniMatchHead((low, high), head_channels, low_channels), classifier)
-    decoder = DeepLabV3PlusHead((low, high), head_channels, low_channels)
-    for module in (*decoder.modules(), classifier):
+        return SegmentationNetwork(
+            encoder, UniMatchHead((low, high), head_channels, low_channels, wide=output_stride == 8), classifier
+        )
+    cps_head = DeepLabV3PlusHead((low, high), head_channels, low_channels)
+    for module in (*cps_head.modules(), classifier):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-    return SegmentationNetwork(encoder, decoder, classifier)
+    return SegmentationNetwork(encoder, cps_head, classifier)

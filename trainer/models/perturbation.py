@@ -1,31 +1,42 @@
-"""Perturbation of an encoder's features by factors of whole channels, next to the features as they are."""
+"""Perturbation of an encoder's features by factors of whole channels, alone or next to the features as they are."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:  # methods, which make factors, need no timm
-    from fpl_fast.trainer.models.features import Features
+from fpl_fast.trainer.models.features import Features, PatchFeatures
 
-__all__ = ["ChannelFactors", "with_perturbed"]
+__all__ = ["ChannelFactors", "perturbed"]
+
+ChannelFactors = tuple[Tensor, ...]
+"""Factors of each image's channels, such as 0 and 2 for a channel dropout of one half, each (N, C, 1, 1).
+
+There is one for the low and one for the high features of a convolutional encoder, and one for all blocks of a
+transformer, in the order of ``SegmentationNetwork.feature_channels``.
+"""
 
 
-class ChannelFactors(NamedTuple):
-    """Factors of each image's channels, such as 0 and 2 for a channel dropout of one half."""
-
-    low: Tensor  # (N, C_low, 1, 1)
-    high: Tensor  # (N, C_high, 1, 1)
+_Maps = TypeVar("_Maps", Features, PatchFeatures)
 
 
-def with_perturbed(features: "Features", factors: ChannelFactors) -> "Features":
-    """Append the perturbed low and high features of N images to the clean ones, 2N in all.
+def perturbed(features: _Maps, factors: ChannelFactors, *, beside_clean: bool) -> _Maps:
+    """Multiply the channels of N images' features.
 
-    A decoder that sees both halves at once normalises them by common statistics. The middle features stay N and clean:
-    only auxiliary heads read them.
+    Args:
+        features: Of an encoder. The middle ones of a convolutional encoder stay N and clean: only auxiliary heads read
+            them.
+        factors: One for each entry of ``SegmentationNetwork.feature_channels``.
+        beside_clean: Whether the result is appended to the clean features, 2N images in all, which a decoder then
+            normalises by common statistics; otherwise it replaces them.
     """
 
-    def both(clean: Tensor, factor: Tensor) -> Tensor:
-        return torch.cat([clean, clean * factor.to(clean.dtype)])
+    def scale(clean: Tensor, factor: Tensor) -> Tensor:
+        scaled = clean * factor.to(clean.dtype)
+        return torch.cat([clean, scaled]) if beside_clean else scaled
 
-    return features._replace(low=both(features.low, factors.low), high=both(features.high, factors.high))
+    if isinstance(features, PatchFeatures):
+        (factor,) = factors
+        return features._replace(blocks=tuple(scale(block, factor) for block in features.blocks))
+    low, high = factors
+    return features._replace(low=scale(features.low, low), high=scale(features.high, high))

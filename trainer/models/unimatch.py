@@ -1,4 +1,4 @@
-"""The DeepLabv3+ variant of UniMatch (Yang et al. 2023), which CorrMatch shares: the decoder head.
+"""The DeepLabv3+ variant of UniMatch (Yang et al. 2023) and CorrMatch (Sun et al. 2024): the decoder head.
 
 Convolutions and batch norm start as PyTorch draws them.
 """
@@ -21,13 +21,17 @@ class UniMatchHead(nn.Module):
         in_channels: Channels of the fine and the last features.
         channels: Of every layer and of the output.
         low_channels: Channels that the fine features are reduced to.
+        wide: Whether the dilations are twice as large, for features at output stride 8, as in CorrMatch.
     """
 
-    def __init__(self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48) -> None:
+    def __init__(
+        self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48, *, wide: bool = False
+    ) -> None:
         super().__init__()
         low, high = in_channels
         self.fused_channels = low_channels + channels
-        self.aspp = nn.Sequential(PyramidPooling(high, channels, _RATES), conv_norm_relu(5 * channels, channels, 1))
+        rates = [rate * (1 + wide) for rate in _RATES]
+        self.aspp = nn.Sequential(PyramidPooling(high, channels, rates), conv_norm_relu(5 * channels, channels, 1))
         self.low = conv_norm_relu(low, low_channels, 1)
         self.refine = nn.Sequential(
             conv_norm_relu(self.fused_channels, channels, 3),

@@ -164,16 +164,101 @@ def _unimatch(method: MethodConfig, *, crop: int, lr: float, head_lr_scale: floa
     )
 
 
+def _voc_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on PASCAL VOC: UniMatch with the encoder at output stride 8."""
+    return _wide(_voc_unimatch(method))
+
+
+def _city_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on Cityscapes: UniMatch with the encoder at output stride 8, and fewer hard pixels."""
+    config = _wide(_city_unimatch(method))
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, ohem_min_kept=100_000))
+
+
+def _folder_corrmatch(method: MethodConfig) -> RunConfig:
+    """CorrMatch on images, labels and lists in a folder, with its numbers on VOC."""
+    return _wide(_folder_unimatch(method))
+
+
+def _wide(config: RunConfig) -> RunConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, output_stride=8))
+
+
+def _synthetic_unimatch_v2(method: MethodConfig) -> RunConfig:
+    """UniMatch V2 for two CPU cores: a tiny transformer from scratch, which all of its weights learn at one rate."""
+    config = _synthetic(method)
+    return dataclasses.replace(
+        config,
+        model=ModelConfig(backbone="test_vit", head="dpt", output_stride=None),
+        optim=OptimConfig(algorithm="adamw", lr=1e-3, weight_decay=0.01, decay_all=True),
+    )
+
+
+def _voc_unimatch_v2(method: MethodConfig) -> RunConfig:
+    """UniMatch V2 on PASCAL VOC: four processes of four images of each kind; whole images to evaluate."""
+    config = dataclasses.replace(_unimatch_v2(method, crop=518), data=VocData(), eval=EvalConfig(protocol="whole"))
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_labelled=16, batch_unlabelled=16))
+
+
+def _city_unimatch_v2(method: MethodConfig) -> RunConfig:
+    """UniMatch V2 on Cityscapes: OHEM as UniMatch, windows of 798 x 798 whose probabilities are averaged."""
+    method = dataclasses.replace(method, sup_loss="ohem", ohem_min_kept=200_000, ohem_group=2)
+    return dataclasses.replace(
+        _unimatch_v2(method, crop=798),
+        data=CityscapesData(),
+        eval=EvalConfig(protocol="ael", window=(798, 798)),
+    )
+
+
+def _folder_unimatch_v2(method: MethodConfig) -> RunConfig:
+    """UniMatch V2 on images, labels and lists in a folder, with its numbers on VOC."""
+    return dataclasses.replace(_unimatch_v2(method, crop=518), data=FolderData(), train=TrainConfig())
+
+
+def _unimatch_v2(method: MethodConfig, *, crop: int) -> RunConfig:
+    """Settings of UniMatch V2 that all data sets share: DINOv2-small, AdamW, and the augmentation of UniMatch."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0), geometry="unimatch"),
+        model=ModelConfig(backbone="vit_small_patch14_dinov2", head="dpt", output_stride=None, pretrained=True),
+        method=method,
+        optim=OptimConfig(algorithm="adamw", lr=5e-6, head_lr_scale=40.0, weight_decay=0.01, decay_all=True),
+        train=TrainConfig(precision="bf16-mixed", workers=4),
+    )
+
+
 DATA = {
-    "synthetic": DataRecipe("procedural street scenes, minutes on a CPU", {"cps": _synthetic}),
+    "synthetic": DataRecipe(
+        "procedural street scenes, minutes on a CPU", {"cps": _synthetic, "unimatch_v2": _synthetic_unimatch_v2}
+    ),
     "folder": DataRecipe(
-        "your images, index-PNG labels and list files", {"cps": _folder, "unimatch": _folder_unimatch}
+        "your images, index-PNG labels and list files",
+        {
+            "cps": _folder,
+            "unimatch": _folder_unimatch,
+            "corrmatch": _folder_corrmatch,
+            "unimatch_v2": _folder_unimatch_v2,
+        },
     ),
     "voc": DataRecipe(
         "PASCAL VOC 2012 with SBD's labels",
-        {"cps": _voc_cps, "ael": _voc_ael, "u2pl": _voc_u2pl, "unimatch": _voc_unimatch},
+        {
+            "cps": _voc_cps,
+            "ael": _voc_ael,
+            "u2pl": _voc_u2pl,
+            "unimatch": _voc_unimatch,
+            "corrmatch": _voc_corrmatch,
+            "unimatch_v2": _voc_unimatch_v2,
+        },
     ),
     "city": DataRecipe(
-        "Cityscapes", {"cps": _city_cps, "ael": _city_ael, "u2pl": _city_u2pl, "unimatch": _city_unimatch}
+        "Cityscapes",
+        {
+            "cps": _city_cps,
+            "ael": _city_ael,
+            "u2pl": _city_u2pl,
+            "unimatch": _city_unimatch,
+            "corrmatch": _city_corrmatch,
+            "unimatch_v2": _city_unimatch_v2,
+        },
     ),
 }

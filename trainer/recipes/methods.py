@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
+from fpl_fast.trainer.methods.corrmatch import CorrMatchConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.methods.cross_consistency import CctConfig
 from fpl_fast.trainer.methods.cutmix_seg import CutMixSegConfig
@@ -14,6 +15,7 @@ from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 from fpl_fast.trainer.methods.supervised import SupervisedConfig
 from fpl_fast.trainer.methods.u2pl import U2plConfig
 from fpl_fast.trainer.methods.unimatch import UniMatchConfig
+from fpl_fast.trainer.methods.unimatch_v2 import UniMatchV2Config
 
 __all__ = ["METHODS", "MethodRecipe"]
 
@@ -82,6 +84,8 @@ _U2PL_NUMBERS: dict[str, Numbers] = {
 _GATE: dict[str, Numbers] = {"synthetic": _SURE, "city": {"confidence_threshold": 0.0}}
 _GATED: Numbers = {"loss": "ce", "confidence_threshold": 0.95}
 _UNGATED: Numbers = {"loss": "fpl", "weighting": "concave"}
+# The threshold of CorrMatch starts at 0.85 and moves; on Cityscapes it stays 0. On synthetic scenes it starts lower.
+_CORRMATCH: dict[str, Numbers] = {"synthetic": _SURE, "city": {"confidence_threshold": 0.0, "threshold_momentum": 1.0}}
 
 METHODS = {
     "supervised": MethodRecipe("labelled images only", SupervisedConfig()),
@@ -125,4 +129,8 @@ METHODS = {
     ),
     "unimatch": MethodRecipe("UniMatch", UniMatchConfig(**_GATED), "unimatch", _GATE),
     "fpl_unimatch": MethodRecipe("fuzzy positives in UniMatch", UniMatchConfig(**_UNGATED), "unimatch"),
+    "corrmatch": MethodRecipe("CorrMatch", CorrMatchConfig(loss="ce", gated=True), "corrmatch", _CORRMATCH),
+    "fpl_corrmatch": MethodRecipe("fuzzy positives in CorrMatch", CorrMatchConfig(**_UNGATED), "corrmatch", _CORRMATCH),
+    "unimatch_v2": MethodRecipe("UniMatch V2", UniMatchV2Config(**_GATED), "unimatch_v2", {"synthetic": _SURE}),
+    "fpl_unimatch_v2": MethodRecipe("fuzzy positives in UniMatch V2", UniMatchV2Config(**_UNGATED), "unimatch_v2"),
 }

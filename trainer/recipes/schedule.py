@@ -29,9 +29,13 @@ _LOADERS = {
     ("u2pl", "city"): (8, 2),
 }
 
-# As in the configurations of UniMatch, for every part; its FixMatch shares them.
+# As in the configurations of UniMatch, for every part; its FixMatch and CorrMatch share them.
 _UNIMATCH_EPOCHS = {"voc": 80, "city": 240}
 _UNIMATCH_PROCESSES, _UNIMATCH_BATCH = 4, 2
+
+# As in the configurations of UniMatch V2, for every part; images that each of four processes loads for a step.
+_UNIMATCH_V2_EPOCHS = {"voc": 60, "city": 180}
+_UNIMATCH_V2_BATCH = {"voc": 4, "city": 2}
 
 
 def num_labelled(data: str, partition: str) -> int:
@@ -51,8 +55,8 @@ def num_steps(data: str, setting: str, partition: str) -> int:
         data: "voc" or "city".
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
             floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "u2pl": the same, but
-            four images on each of four processes on "voc". "unimatch": floor(ceil(unlabelled / 4) / 2), on each of
-            four.
+            four images on each of four processes on "voc". "unimatch", "corrmatch": floor(ceil(unlabelled / 4) / 2),
+            on each of four; "unimatch_v2": the same, but four images on "voc".
         partition: "1/32" ... "1/2".
 
     Example:
@@ -63,8 +67,11 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     if (setting, data) in _LOADERS:
         processes, images = _LOADERS[setting, data]
         return _AEL_EPOCHS[data] * (-(-unlabelled // processes) // images)
-    if setting == "unimatch":
-        return _UNIMATCH_EPOCHS[data] * (-(-unlabelled // _UNIMATCH_PROCESSES) // _UNIMATCH_BATCH)
+    each = -(-unlabelled // _UNIMATCH_PROCESSES)
+    if setting in ("unimatch", "corrmatch"):
+        return _UNIMATCH_EPOCHS[data] * (each // _UNIMATCH_BATCH)
+    if setting == "unimatch_v2":
+        return _UNIMATCH_V2_EPOCHS[data] * (each // _UNIMATCH_V2_BATCH[data])
     labelled = NUM_IMAGES[data] // _denominator(partition)
     return _CPS_EPOCHS[data][partition] * (max(labelled, NUM_IMAGES[data] - labelled) // _CPS_BATCH)
 

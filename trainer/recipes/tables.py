@@ -1,4 +1,4 @@
-"""Cells of the paper's tables: method x data set x backbone x part of the labels."""
+"""Cells of the paper's tables: method x data set x backbone x part of the labels, and methods outside the tables."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,10 @@ from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.recipes.methods import METHODS
 from fpl_fast.trainer.recipes.published import BACKBONES, PARTITIONS, Published, find_published
 
-__all__ = ["Cell", "grid", "published_number"]
+__all__ = ["TRANSFORMERS", "Cell", "grid", "published_number"]
+
+TRANSFORMERS = ("vit_small_patch14_dinov2", "vit_base_patch14_dinov2")
+"""Backbones of the methods whose head reads a transformer."""
 
 
 class Cell(NamedTuple):
@@ -34,7 +37,7 @@ def published_number(config: RunConfig) -> Published | None:
 
 
 def grid() -> list[Cell]:
-    """List every cell: method x data set x backbone x part of the labels.
+    """List every cell: method x data set x backbone of the method x part of the labels.
 
     Example:
         >>> next(cell for cell in grid() if cell.recipe == "voc/fpl_cps_cutmix").command
@@ -50,6 +53,10 @@ def grid() -> list[Cell]:
         )
         for data, partitions in PARTITIONS.items()
         for method in METHODS
-        for backbone in BACKBONES
+        for backbone in _backbones(f"{data}/{method}")
         for partition in partitions
     ]
+
+
+def _backbones(recipe: str) -> tuple[str, ...]:
+    return TRANSFORMERS if make_recipe(recipe).model.head == "dpt" else BACKBONES
