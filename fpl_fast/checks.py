@@ -101,6 +101,20 @@ def check_number(name: str, value: object, allowed: Range) -> float:
     return number
 
 
+def check_threshold(name: str, value: Any) -> float | Tensor:
+    """Check T and return it: a number in its range, or each pixel's, (N, H, W), whose values are not read."""
+    if _is_tensor(value) and value.ndim > 0:
+        if value.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name} of pixels must be float32, got {value.dtype}; {name}.float() is")
+        if value.ndim != 3:
+            remedy = f"{name}.squeeze(1) drops the dimension of channels" if value.ndim == 4 else "a number serves all"
+            raise ValueError(f"{name} of pixels must have shape (N, H, W), got {tuple(value.shape)}; {remedy}")
+        return value
+    if not isinstance(value, float | int) and getattr(value, "shape", None):
+        raise ValueError(f"{name} of pixels must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
+    return check_number(name, value, NUMBERS["threshold"])
+
+
 def check_cap(value: object) -> int | None:
     """Check the cap on the number of positives and return it as a Python number."""
     cap = as_integer(value)
@@ -160,6 +174,14 @@ def check_pixels(
         raise ValueError(f"{name} must be bool, got {value.dtype}; {name}.bool() is")
     if not boolean and not value.is_floating_point():
         raise ValueError(f"{name} must be floating point, got {value.dtype}; {name}.float() is")
+
+
+def check_pixel_threshold(threshold: float | Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Check the thresholds of pixels, (N, H, W) on the logits' device, and return them; None for a number."""
+    if not isinstance(threshold, Tensor):
+        return None
+    check_pixels("threshold", threshold, shape, device, boolean=False)
+    return threshold
 
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
@@ -235,6 +257,7 @@ LOSS_RULES: dict[str, Rule] = {
     **_COMMON,
     **{name: partial(check_number, allowed=allowed) for name, allowed in NUMBERS.items()},
     **{name: partial(check_choice, choices=choices) for name, choices in NAMES.items()},
+    "threshold": check_threshold,
     "max_positives": lambda _, value: check_cap(value),
     "balance": check_flag,
     "reduction": partial(check_choice, choices=("none", "sum", "mean", "weighted_mean")),

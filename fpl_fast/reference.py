@@ -42,13 +42,18 @@ def accumulate_dtype(*logits: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in logits) else torch.float32
 
 
-def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: int) -> Assignment:
-    """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives)."""
+def assign_positives(teacher_logits: Tensor, threshold: float | Tensor, max_positives: int) -> Assignment:
+    """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives).
+
+    T may be one number or a tensor (N, ...) of each pixel's.
+    """
     num_classes = teacher_logits.shape[1]
     logits = teacher_logits.to(accumulate_dtype(teacher_logits))
     order = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties go to the lower class
     p = logits.softmax(dim=1).gather(1, order)
     cumulative = p.cumsum(dim=1)
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(p.dtype).unsqueeze(1)
     n = (cumulative < threshold).sum(dim=1) + 1
     k = (n - 1).clamp(min=1, max=min(num_classes - 1, max_positives))
 

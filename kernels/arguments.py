@@ -39,6 +39,7 @@ class LossInputs(NamedTuple):
     mix_mask: Tensor | None = None  # (N, H, W) bool
     pixel_weight: Tensor | None = None  # (N, H, W) float32, or float64 with float64 logits; None for 1
     valid_mask: Tensor | None = None  # (N, H, W) bool; None for all
+    threshold: Tensor | None = None  # T of each pixel, like pixel_weight; None for that of the options
     size: tuple[int, int] | None = None  # (H, W) that the logits are upsampled to; None for (h, w)
     align_corners: bool = True  # of the upsampling
 
@@ -51,7 +52,8 @@ class LossInputs(NamedTuple):
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The fields that are tensors, in their order."""
-        return self.student, self.teacher, self.partner, self.mix_mask, self.pixel_weight, self.valid_mask
+        masks = self.mix_mask, self.pixel_weight, self.valid_mask, self.threshold
+        return self.student, self.teacher, self.partner, *masks
 
 
 class Range(NamedTuple):

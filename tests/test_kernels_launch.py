@@ -32,7 +32,7 @@ z, weight = torch.randn(2, 3, 4, 6), torch.rand(2, 4, 6)
 options = LossOptions(0.9, 2, "convex", 4.0, "smooth", 0.1, 2.0)
 keywords = {"scale": torch.ones(()), "with_grad": True}
 size = (4, 6) if sys.argv[1] == "upsampled" else None
-masked = LossInputs(z, z.bfloat16(), z.bfloat16(), weight > 0.5, weight, weight > 0.1, size)
+masked = LossInputs(z, z.bfloat16(), z.bfloat16(), weight > 0.5, weight, weight > 0.1, weight, size)
 for inputs in (LossInputs(z, z, size=size), masked):
     fuzzy_positive.fuzzy_positive_sums(inputs, options, with_stats=True, **keywords)
 fuzzy_positive.fuzzy_positive_map(inputs, options)

@@ -5,7 +5,7 @@ chunk, whatever the batch, and any strides are accepted, because only the chunk 
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class PixelFunction(Protocol):
         with_grad: bool,
         with_stats: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Evaluate (C, P) logits.
+        """Evaluate (C, P) logits; ``options.threshold`` may be a tensor of these pixels' thresholds, (P,).
 
         Returns:
             The terms of every pixel in the order of ``arguments.SUMS``, (NUM_SUMS, P), or the first one alone, (1, P),
@@ -66,7 +66,7 @@ def fuzzy_positive_sums(
                 pixels_of(inputs.pixel_weight, image, window),
                 pixels_of(inputs.valid_mask, image, window),
                 scale,
-                options=options,
+                options=_options_of(inputs, options, image, window),
                 with_grad=with_grad,
                 with_stats=with_stats,
             )
@@ -90,7 +90,7 @@ def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossI
                 pixels_of(inputs.pixel_weight, image, window),
                 pixels_of(inputs.valid_mask, image, window),
                 None,
-                options=options,
+                options=_options_of(inputs, options, image, window),
                 with_grad=False,
                 with_stats=False,
             )
@@ -113,6 +113,12 @@ def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple
         if partner is not None and mixed is not None:
             believed = torch.where(mixed, partner.columns(window), believed)
         yield window, student.columns(window), believed
+
+
+def _options_of(inputs: LossInputs, options: LossOptions, image: int, window: Window) -> LossOptions:
+    """The options with the thresholds of a window's pixels, where pixels have thresholds of their own."""
+    threshold: Any = pixels_of(inputs.threshold, image, window)
+    return options if threshold is None else options._replace(threshold=threshold)
 
 
 def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:
