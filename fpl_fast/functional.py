@@ -138,6 +138,7 @@ def fuzzy_positive_loss(
         threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop; or each
             pixel's own, a float32 tensor (N, H, W) without gradient. Its values are not checked (that would
             synchronise): up to 0 and for NaN a pixel has one positive, above 1 as many as the cap allows.
+            :func:`adaptive_threshold` chooses it.
         max_positives: Cap on K, at least 1; None, the paper's rule, for no cap. The trainer's methods cap K at 3
             (``method.max_positives``), as the code that made the published tables does.
         weighting: Confidence weight w: "none" (w = 1), "linear", "convex" or "concave".

@@ -56,6 +56,36 @@ class LossInputs(NamedTuple):
         return self.student, self.teacher, self.partner, *masks
 
 
+class TeacherInputs(NamedTuple):
+    """The tensors of a choice that depends on a teacher alone, as in :class:`LossInputs`."""
+
+    teacher: Tensor  # (N, C, h, w)
+    partner: Tensor | None = None
+    mix_mask: Tensor | None = None
+    valid_mask: Tensor | None = None
+    size: tuple[int, int] | None = None
+    align_corners: bool = True
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Shape of the pixels, (N, H, W)."""
+        height, width = self.size or self.teacher.shape[2:]
+        return len(self.teacher), height, width
+
+
+class ContextOptions(NamedTuple):
+    """The options of a choice among thresholds by context."""
+
+    thresholds: tuple[float, ...]  # T_1 < ... < T_M, in (0, 1]
+    window: int  # side, odd
+    max_positives: int  # cap on K, 1 to C - 1
+
+    @property
+    def num_neighbours(self) -> int:
+        """Pixels of a window without its centre."""
+        return self.window**2 - 1
+
+
 class Range(NamedTuple):
     """Numbers that an option may be, and what an error advises for others."""
 
