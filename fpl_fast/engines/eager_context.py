@@ -81,12 +81,17 @@ def _best(
             member = torch.zeros_like(reached[0])
             for classes, within in zip(all_ranks, reached, strict=True):
                 member |= (classes == c) & within
-            if member.device.type == "cpu" and not member.any():
+            if _is_known_empty(member):
                 continue
             neighbours = _window_sums(member.to(torch.uint8), options.window) - member[centre].to(torch.uint8)
             term = torch.where(member[centre], on, off) + neighbours
             divergence += table.index_select(0, term.flatten()).view_as(divergence)
         yield rows, divergence.argmin(0) * (k[0] > 0)
+
+
+def _is_known_empty(member: Tensor) -> bool:
+    """Whether no pixel is a member, as far as looking costs nothing: on a GPU the host would wait."""
+    return member.device.type == "cpu" and not member.any()
 
 
 def _window_sums(x: Tensor, window: int) -> Tensor:
