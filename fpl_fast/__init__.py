@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fpl_fast.adaptive import adaptive_threshold
     from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
     from fpl_fast.functional import (
         LossStats,
@@ -27,6 +28,7 @@ __all__ = [
     "OhemCrossEntropy",
     "PositiveGradientScore",
     "PseudoLabelCrossEntropy",
+    "adaptive_threshold",
     "balance_factor",
     "cross_entropy",
     "fuzzy_positive_assignment",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "adaptive": ("adaptive_threshold",),
     "analysis": ("PositiveGradientScore", "positive_gradient_score"),
     "functional": (
         "LossStats",

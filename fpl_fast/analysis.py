@@ -24,7 +24,7 @@ def positive_gradient_score(
     teacher_logits: Tensor,
     target: Tensor,
     *,
-    threshold: float = 0.9,
+    threshold: float | Tensor = 0.9,
     max_positives: int | None = None,
     ignore_index: int = 255,
 ) -> PositiveGradientScore:
@@ -44,7 +44,7 @@ def positive_gradient_score(
         student_logits: (N, C, H, W) floating point, C >= 2.
         teacher_logits: (N, C, H, W).
         target: (N, H, W) uint8, int32 or int64 true classes in [0, C), or ``ignore_index``.
-        threshold: T in (0, 1].
+        threshold: T in (0, 1], or a tensor of each pixel's as in :func:`fpl_fast.fuzzy_positive_loss`.
         max_positives: Cap on K, at least 1; None for no cap.
         ignore_index: Target value of pixels without truth.
 
@@ -64,6 +64,7 @@ def positive_gradient_score(
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
     checked = checks.check_options(checks.LOSS_RULES, threshold=threshold, max_positives=max_positives)
     n, num_classes, h, w = student_logits.shape
+    checks.check_pixel_threshold(threshold, (n, h, w), student_logits.device)
     checks.check_target(target, (n, h, w), student_logits.device)
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
     known = is_labelled(target, ignore_index)

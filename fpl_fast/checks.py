@@ -3,6 +3,7 @@
 They read shapes and dtypes, never the values of a tensor: that would synchronise.
 """
 
+import itertools
 import numbers
 import operator
 from collections.abc import Callable, Sequence
@@ -101,6 +102,38 @@ def check_number(name: str, value: object, allowed: Range) -> float:
     return number
 
 
+def check_threshold(name: str, value: Any) -> float | Tensor:
+    """Check T and return it: a number in its range, or each pixel's, (N, H, W), whose values are not read."""
+    if _is_tensor(value) and value.ndim > 0:
+        if value.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name} of pixels must be float32, got {value.dtype}; {name}.float() is")
+        if value.ndim != 3:
+            remedy = f"{name}.squeeze(1) drops the dimension of channels" if value.ndim == 4 else "a number serves all"
+            raise ValueError(f"{name} of pixels must have shape (N, H, W), got {tuple(value.shape)}; {remedy}")
+        return value
+    if not isinstance(value, float | int) and getattr(value, "shape", None):
+        raise ValueError(f"{name} of pixels must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
+    return check_number(name, value, NUMBERS["threshold"])
+
+
+def check_thresholds(name: str, value: Any) -> tuple[float, ...]:
+    """Check ascending thresholds and return them as Python numbers."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) == 0:
+        raise ValueError(f"{name} must be a sequence of numbers in (0, 1], got {shown(value)}; such as (0.84, 0.94)")
+    found = tuple(check_number(f"{name}[{i}]", x, NUMBERS["threshold"]) for i, x in enumerate(value))
+    if any(a >= b for a, b in itertools.pairwise(found)):
+        raise ValueError(f"{name} must ascend, each larger than the one before, got {shown(value)}; sort them")
+    return found
+
+
+def check_window(name: str, value: object) -> int:
+    """Check the side of a window around a pixel and return it as a Python number."""
+    side = as_integer(value)
+    if side is None or side % 2 == 0 or not 3 <= side <= 15:
+        raise ValueError(f"{name} must be an odd integer from 3 to 15, got {shown(value)}; the public code has 5")
+    return side
+
+
 def check_cap(value: object) -> int | None:
     """Check the cap on the number of positives and return it as a Python number."""
     cap = as_integer(value)
@@ -162,6 +195,14 @@ def check_pixels(
         raise ValueError(f"{name} must be floating point, got {value.dtype}; {name}.float() is")
 
 
+def check_pixel_threshold(threshold: float | Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    """Check the thresholds of pixels, (N, H, W) on the logits' device, and return them; None for a number."""
+    if not isinstance(threshold, Tensor):
+        return None
+    check_pixels("threshold", threshold, shape, device, boolean=False)
+    return threshold
+
+
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     """Check labels: (N, H, W) on the logits' device, of type uint8, int32 or int64."""
     if not _is_tensor(target):
@@ -204,15 +245,19 @@ def check_class_weight(weight: Tensor | None, num_classes: int | None, device: t
 
 
 def check_partner(
-    partner_logits: Tensor | None, mix_mask: Tensor | None, student_logits: Tensor, pixels: tuple[int, ...]
+    partner_logits: Tensor | None,
+    mix_mask: Tensor | None,
+    logits: Tensor,
+    pixels: tuple[int, ...],
+    name: str = "student_logits",
 ) -> None:
     """Check that CutMix has both the partner and the mask, or neither."""
     if (partner_logits is None) != (mix_mask is None):
         missing = "mix_mask" if mix_mask is None else "partner_logits"
         raise ValueError(f"partner_logits and mix_mask must be given together, got no {missing}; give both or neither")
     if partner_logits is not None:
-        check_same_shape("partner_logits", partner_logits, "student_logits", student_logits)
-        check_pixels("mix_mask", mix_mask, pixels, student_logits.device, boolean=True)
+        check_same_shape("partner_logits", partner_logits, name, logits)
+        check_pixels("mix_mask", mix_mask, pixels, logits.device, boolean=True)
 
 
 def _check_device(name: str, value: Tensor, device: torch.device) -> None:
@@ -235,6 +280,7 @@ LOSS_RULES: dict[str, Rule] = {
     **_COMMON,
     **{name: partial(check_number, allowed=allowed) for name, allowed in NUMBERS.items()},
     **{name: partial(check_choice, choices=choices) for name, choices in NAMES.items()},
+    "threshold": check_threshold,
     "max_positives": lambda _, value: check_cap(value),
     "balance": check_flag,
     "reduction": partial(check_choice, choices=("none", "sum", "mean", "weighted_mean")),

@@ -47,7 +47,7 @@ class PseudoLabelOptions(TypedDict, total=False):
 class FuzzyPositiveOptions(PseudoLabelOptions, total=False):
     """The options of :func:`fuzzy_positive_loss`, but for ``return_stats``."""
 
-    threshold: float
+    threshold: float | Tensor
     max_positives: int | None
     weighting: Weighting
     convex_scale: float
@@ -84,7 +84,7 @@ def fuzzy_positive_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    threshold: float = 0.9,
+    threshold: float | Tensor = 0.9,
     max_positives: int | None = None,
     weighting: Weighting = "none",
     convex_scale: float = 1.0,
@@ -135,7 +135,10 @@ def fuzzy_positive_loss(
         teacher_logits: Like ``student_logits``; the dtype and the strides may differ. Raw logits: of probabilities, the
             softmax would be taken once more (not checked: that would synchronise). ``p.log()`` turns probabilities p
             into logits. For integer labels there is :func:`cross_entropy`.
-        threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop.
+        threshold: T in (0, 1], the cumulative probability at which a pixel's positives stop; or each
+            pixel's own, a float32 tensor (N, H, W) without gradient. Its values are not checked (that would
+            synchronise): up to 0 and for NaN a pixel has one positive, above 1 as many as the cap allows.
+            :func:`adaptive_threshold` chooses it.
         max_positives: Cap on K, at least 1; None, the paper's rule, for no cap. The trainer's methods cap K at 3
             (``method.max_positives``), as the code that made the published tables does.
         weighting: Confidence weight w: "none" (w = 1), "linear", "convex" or "concave".
@@ -196,6 +199,7 @@ def fuzzy_positive_loss(
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
     checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
+    of_pixels = checks.check_pixel_threshold(threshold, pixels, student_logits.device)
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
     refuse_forward_mode(student_logits)
 
@@ -205,8 +209,10 @@ def fuzzy_positive_loss(
         both = torch.promote_types(teacher.dtype, partner_logits.dtype)
         teacher, partner = teacher.to(both), partner_logits.detach().to(both)
         dtype = accumulate_dtype(student_logits, teacher)
-    weight = None if pixel_weight is None else pixel_weight.detach().to(dtype)
-    inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, size, align_corners)
+    weight, of_pixels = (None if x is None else x.detach().to(dtype) for x in (pixel_weight, of_pixels))
+    if of_pixels is not None:
+        checked["threshold"] = 1.0  # of no pixel
+    inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, of_pixels, size, align_corners)
     cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
     options = LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
     with_stats = balance or return_stats or reduction == "weighted_mean"
@@ -277,13 +283,13 @@ def pseudo_label_cross_entropy(
 
 @torch.no_grad()
 def fuzzy_positive_assignment(
-    teacher_logits: Tensor, *, threshold: float = 0.9, max_positives: int | None = None
+    teacher_logits: Tensor, *, threshold: float | Tensor = 0.9, max_positives: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The fuzzy positives themselves, for analysis and pictures.
 
     Args:
         teacher_logits: (N, C, H, W) floating point, C >= 2.
-        threshold: T in (0, 1].
+        threshold: T in (0, 1], or a tensor of each pixel's as in :func:`fuzzy_positive_loss`.
         max_positives: Cap on K, at least 1; None for no cap.
 
     Returns:
@@ -299,6 +305,8 @@ def fuzzy_positive_assignment(
     """
     checks.check_logits("teacher_logits", teacher_logits)
     checked = checks.check_options(checks.LOSS_RULES, threshold=threshold, max_positives=max_positives)
+    n, _, h, w = teacher_logits.shape
+    checks.check_pixel_threshold(threshold, (n, h, w), teacher_logits.device)
     cap = teacher_logits.shape[1] if checked["max_positives"] is None else checked["max_positives"]
     assignment = assign_positives(teacher_logits, checked["threshold"], cap)
     return assignment.num_positives, assignment.positives

@@ -22,7 +22,10 @@ from fpl_fast.label_losses import CrossEntropyOptions, OhemOptions, cross_entrop
 
 
 class _Criterion(nn.Module):
-    """A function of tensors and options: its parameters that ``forward`` lacks are those of the constructor."""
+    """A function of tensors and options: its parameters that ``forward`` lacks are those of the constructor.
+
+    So are those for which ``forward`` has another default: what is given with a call goes before what was fixed.
+    """
 
     _function: ClassVar[Callable[..., Any]]
     _rules: ClassVar[dict[str, checks.Rule]]
@@ -32,7 +35,7 @@ class _Criterion(nn.Module):
         super().__init_subclass__(**keywords)
         of_a_call = inspect.signature(cls.forward).parameters
         parameters = inspect.signature(cls._function).parameters.values()
-        options = [parameter for parameter in parameters if parameter.name not in of_a_call]
+        options = [x for x in parameters if x.name not in of_a_call or of_a_call[x.name].default != x.default]
         cls._defaults = {option.name: option.default for option in options}
         cls.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # for help() and editors
 
@@ -63,7 +66,8 @@ class FuzzyPositiveLoss(_Criterion):
     """:func:`fpl_fast.fuzzy_positive_loss` with its options fixed at construction.
 
     Args:
-        options: Those of the function, with its defaults: all keywords but the tensors of a call.
+        options: Those of the function, with its defaults: all keywords but the tensors of a call. A ``threshold``
+            given with a call replaces the constructor's.
 
     Raises:
         ValueError: If an option breaks a rule.
@@ -86,12 +90,14 @@ class FuzzyPositiveLoss(_Criterion):
         student_logits: Tensor,
         teacher_logits: Tensor,
         *,
+        threshold: Tensor | None = None,
         pixel_weight: Tensor | None = None,
         valid_mask: Tensor | None = None,
         partner_logits: Tensor | None = None,
         mix_mask: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Evaluate the loss; the tensors are as in the function."""
+        options = self._options() if threshold is None else self._options() | {"threshold": threshold}
         result: Tensor | tuple[Tensor, LossStats] = fuzzy_positive_loss(
             student_logits,
             teacher_logits,
@@ -99,7 +105,7 @@ class FuzzyPositiveLoss(_Criterion):
             valid_mask=valid_mask,
             partner_logits=partner_logits,
             mix_mask=mix_mask,
-            **self._options(),
+            **options,
         )
         return result
 

@@ -5,12 +5,15 @@ fuzzy positive regularisation. ``dim=1`` is the class axis everywhere, the axes 
 arithmetic runs in float32 or, for float64 logits, in float64.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.kernels.divergence import EPSILON
 
 _INF = float("inf")
 
@@ -42,13 +45,18 @@ def accumulate_dtype(*logits: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in logits) else torch.float32
 
 
-def assign_positives(teacher_logits: Tensor, threshold: float, max_positives: int) -> Assignment:
-    """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives)."""
+def assign_positives(teacher_logits: Tensor, threshold: float | Tensor, max_positives: int) -> Assignment:
+    """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives).
+
+    T may be one number or a tensor (N, ...) of each pixel's.
+    """
     num_classes = teacher_logits.shape[1]
     logits = teacher_logits.to(accumulate_dtype(teacher_logits))
     order = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties go to the lower class
     p = logits.softmax(dim=1).gather(1, order)
     cumulative = p.cumsum(dim=1)
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(p.dtype).unsqueeze(1)
     n = (cumulative < threshold).sum(dim=1) + 1
     k = (n - 1).clamp(min=1, max=min(num_classes - 1, max_positives))
 
@@ -105,6 +113,48 @@ def pixel_terms(student_logits: Tensor, teacher_logits: Tensor, options: LossOpt
         num_positives=assignment.num_positives,
         positives=y,
     )
+
+
+def context_divergences(
+    teacher_logits: Tensor, thresholds: Sequence[float], max_positives: int, window: int, valid: Tensor | None = None
+) -> Tensor:
+    """How far the positives under each threshold are from those of the neighbours, D_m, (N, M, H, W).
+
+    With y the set of positives, K its size, and B(c) the number of pixels of the window, without its centre, that have
+    class c among their positives: b = eps + B / sum B, d = eps + y / K, D = sum_c b(c) (log b(c) - log d(c)). Pixels
+    outside the image and those that are not valid, (N, H, W), are no neighbours; D = 0 where there is none.
+
+    Source: "Adaptive Fuzzy Positive Learning for Annotation-Scarce Semantic Segmentation" (IJCV 2024).
+    """
+    teacher = teacher_logits.to(accumulate_dtype(teacher_logits))
+    if valid is not None:
+        teacher = teacher.masked_fill(~valid.unsqueeze(1), 0)
+    num_classes = teacher.shape[1]
+    ring = teacher.new_ones(num_classes, 1, window, window)
+    ring[:, :, window // 2, window // 2] = 0
+    divergences = []
+    for threshold in thresholds:
+        y = assign_positives(teacher, threshold, max_positives).positives.to(teacher.dtype)
+        if valid is not None:
+            y = y * valid.unsqueeze(1)
+        box = F.conv2d(y, ring, padding=window // 2, groups=num_classes)
+        total = box.sum(1, keepdim=True)
+        b = EPSILON + box / total.clamp(min=1)
+        d = EPSILON + y / y.sum(1, keepdim=True).clamp(min=1)
+        divergences.append((b * (b.log() - d.log())).sum(1) * (total[:, 0] > 0))
+    return torch.stack(divergences, dim=1)
+
+
+def adaptive_threshold(
+    teacher_logits: Tensor, thresholds: Sequence[float], max_positives: int, window: int, valid: Tensor | None = None
+) -> Tensor:
+    """The threshold whose positives agree best with the neighbours, the first among equals, (N, H, W) float32.
+
+    The first one where the pixel itself is not valid.
+    """
+    best = context_divergences(teacher_logits, thresholds, max_positives, window, valid).argmin(1)
+    best = best if valid is None else best * valid
+    return torch.tensor(thresholds, dtype=torch.float32, device=best.device)[best]
 
 
 def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, positives: Tensor, options: LossOptions) -> Tensor:

@@ -39,6 +39,7 @@ class LossInputs(NamedTuple):
     mix_mask: Tensor | None = None  # (N, H, W) bool
     pixel_weight: Tensor | None = None  # (N, H, W) float32, or float64 with float64 logits; None for 1
     valid_mask: Tensor | None = None  # (N, H, W) bool; None for all
+    threshold: Tensor | None = None  # T of each pixel, like pixel_weight; None for that of the options
     size: tuple[int, int] | None = None  # (H, W) that the logits are upsampled to; None for (h, w)
     align_corners: bool = True  # of the upsampling
 
@@ -51,7 +52,38 @@ class LossInputs(NamedTuple):
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The fields that are tensors, in their order."""
-        return self.student, self.teacher, self.partner, self.mix_mask, self.pixel_weight, self.valid_mask
+        masks = self.mix_mask, self.pixel_weight, self.valid_mask, self.threshold
+        return self.student, self.teacher, self.partner, *masks
+
+
+class TeacherInputs(NamedTuple):
+    """The tensors of a choice that depends on a teacher alone, as in :class:`LossInputs`."""
+
+    teacher: Tensor  # (N, C, h, w)
+    partner: Tensor | None = None
+    mix_mask: Tensor | None = None
+    valid_mask: Tensor | None = None
+    size: tuple[int, int] | None = None
+    align_corners: bool = True
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Shape of the pixels, (N, H, W)."""
+        height, width = self.size or self.teacher.shape[2:]
+        return len(self.teacher), height, width
+
+
+class ContextOptions(NamedTuple):
+    """The options of a choice among thresholds by context."""
+
+    thresholds: tuple[float, ...]  # T_1 < ... < T_M, in (0, 1]
+    window: int  # side, odd
+    max_positives: int  # cap on K, 1 to C - 1
+
+    @property
+    def num_neighbours(self) -> int:
+        """Pixels of a window without its centre."""
+        return self.window**2 - 1
 
 
 class Range(NamedTuple):

@@ -35,7 +35,8 @@ def _launch(inputs: LabelInputs, outputs: Outputs) -> Tensor:
         "ignore_index": inputs.ignore_index,
     }
     if inputs.size is not None:
-        of_a_teacher = ("teacher", "partner_ptr", "mix_mask", "valid_mask", "loss_options", "CAPPED", "CONFIDENCE")
-        return upsampled.launch(inputs, arguments | dict.fromkeys(of_a_teacher), outputs)
+        of_a_teacher = ("teacher", "partner_ptr", "mix_mask", "valid_mask", "threshold")
+        arguments |= dict.fromkeys((*of_a_teacher, "loss_options", "CAPPED", "CONFIDENCE"))
+        return upsampled.launch(inputs, arguments, outputs)
     arguments |= {"logits": classes(inputs.student), "pixel_weight": pixels(inputs.pixel_weight)}
     return full_resolution.launch(cross_entropy_kernel, arguments, inputs.student.shape, outputs)

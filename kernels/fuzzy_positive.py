@@ -61,6 +61,7 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
     arguments: dict[str, Any] = {
         "mix_mask": pixels(inputs.mix_mask),
         "valid_mask": pixels(inputs.valid_mask),
+        "threshold": pixels(inputs.threshold),
         **option_arguments(options),
     }
     if inputs.size is not None:

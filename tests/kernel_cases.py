@@ -22,9 +22,10 @@ def draw_logits(
     return (logits.round() if ties else logits).to(dtype)
 
 
-def decided(teacher: Tensor, threshold: float) -> Tensor:
+def decided(teacher: Tensor, threshold: float | Tensor) -> Tensor:
     """(N, H, W) bool: pixels whose K does not hang on rounding, their cumulative probabilities being clear of T."""
     cumulative = teacher.double().sort(dim=1, descending=True).values.softmax(1).cumsum(1)
+    threshold = threshold.unsqueeze(1) if isinstance(threshold, Tensor) else threshold
     return (cumulative[:, :-1] - threshold).abs().amin(1) > THRESHOLD_MARGIN  # c_C = 1 decides nothing
 
 
@@ -36,6 +37,7 @@ def check_against_reference(
     mix_mask: Tensor | None = None,
     pixel_weight: Tensor | None = None,
     valid_mask: Tensor | None = None,
+    threshold: float | Tensor = 0.9,
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
     scale: float | None = None,
@@ -48,7 +50,8 @@ def check_against_reference(
     ``exact_ties`` says of upsampled logits that those which tie do so in float32, too; ``huge`` that exponentials lose
     more than the table allows for.
     """
-    chosen = LossOptions(0.9, 3, "concave", 1.0, "smooth")._replace(**options)
+    of_pixels = threshold if isinstance(threshold, Tensor) else None
+    chosen = LossOptions(threshold, 3, "concave", 1.0, "smooth")._replace(**options)
     chosen = chosen._replace(max_positives=min(chosen.max_positives, student.shape[1] - 1))
 
     def upsample(x: Tensor) -> Tensor:
@@ -67,11 +70,12 @@ def check_against_reference(
         clear &= (t.softmax(1).amax(1) - chosen.confidence_threshold).abs() > THRESHOLD_MARGIN
     if not clear.all():
         valid_mask = clear if valid_mask is None else clear & valid_mask
-    inputs = LossInputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size, align_corners)
+    inputs = LossInputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, of_pixels, size, align_corners)
     scale_tensor = None if scale is None else torch.tensor(scale, device=student.device)
-    sums, grad = fuzzy_positive_sums(inputs, chosen, scale=scale_tensor, with_grad=True, with_stats=True)
-    first, same_grad = fuzzy_positive_sums(inputs, chosen, scale=scale_tensor, with_grad=True, with_stats=False)
-    pixel_map = fuzzy_positive_map(inputs, chosen)
+    given = chosen if of_pixels is None else chosen._replace(threshold=1.0)
+    sums, grad = fuzzy_positive_sums(inputs, given, scale=scale_tensor, with_grad=True, with_stats=True)
+    first, same_grad = fuzzy_positive_sums(inputs, given, scale=scale_tensor, with_grad=True, with_stats=False)
+    pixel_map = fuzzy_positive_map(inputs, given)
 
     terms = pixel_terms(z, t, chosen)
     one = torch.ones_like(terms.loss)

@@ -29,6 +29,7 @@ from fpl_fast.trainer.config.words import describe_type
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.methods.adaptive_equalization import AelConfig
 from fpl_fast.trainer.methods.cps import CpsConfig
+from fpl_fast.trainer.methods.fixmatch import FixMatchConfig
 from fpl_fast.trainer.methods.mean_teacher import MeanTeacherConfig
 
 DEFAULT = RunConfig(method=CpsConfig())
@@ -43,7 +44,7 @@ CHANGED = RunConfig(
     ),
     augment=AugmentConfig(crop=(97, 31), scales=(0.5, 1.25), flip=0.0),
     model=ModelConfig(backbone="resnet18", output_stride=None, weights_file="w.pt"),
-    method=CpsConfig(loss="ce", cutmix=False, max_positives=None, unsup_weight=1e-7),
+    method=CpsConfig(loss="ce", cutmix=False, max_positives=None, unsup_weight=1e-7, threshold_candidates=(0.84, 0.99)),
     optim=OptimConfig(lr=1e-5, weight_decay=0.0),
     train=TrainConfig(precision="bf16-mixed", compile=True, workers=0),
     eval=EvalConfig(protocol="cps", window=(33, 65)),
@@ -121,6 +122,24 @@ def test_every_field_is_described(cls):
         (lambda: AugmentConfig(geometry="unimatch"), r"augment.scale_range must be a pair such as '\[0.5, 2.0\]' with"),
         (lambda: AugmentConfig(flip=1.5), r"augment.flip must be in \[0, 1\], got 1.5"),
         (lambda: CpsConfig(threshold=0.0), r"method.threshold must be in \(0, 1\], got 0.0"),
+        (
+            lambda: CpsConfig(threshold_candidates=(0.9, 0.8)),
+            r"method.threshold_candidates must be ascending numbers in \(0, 1\], such as \[0.84, 0.94\], got \(0.9,",
+        ),
+        (lambda: CpsConfig(threshold_candidates=(0.8, 0.8)), "method.threshold_candidates must be ascending"),
+        (lambda: CpsConfig(threshold_candidates=(0.0, 0.8)), "method.threshold_candidates must be ascending"),
+        (lambda: CpsConfig(threshold_candidates=(0.8, 1.01)), "method.threshold_candidates must be ascending"),
+        (lambda: CpsConfig(threshold_candidates=(float("nan"),)), "method.threshold_candidates must be ascending"),
+        (lambda: CpsConfig(threshold_window=4), "method.threshold_window must be an odd number from 3 to 15, got 4"),
+        (lambda: CpsConfig(threshold_window=17), "method.threshold_window must be an odd number from 3 to 15, got 17"),
+        (
+            lambda: CpsConfig(threshold=0.95, threshold_candidates=(0.8, 1.0)),
+            "method.threshold must be left at 0.9 with method.threshold_candidates, which replace it, got 0.95",
+        ),
+        (
+            lambda: FixMatchConfig(confidence_threshold=0.95, threshold_candidates=(0.84, 0.94)),
+            "method.confidence_threshold must be below method.threshold_candidates 0.94 with method.loss fpl",
+        ),
         (lambda: CpsConfig(max_positives=0), "method.max_positives must be >= 1 or null, got 0"),
         (lambda: CpsConfig(unsup_weight=-1.0), "method.unsup_weight must be >= 0, got -1.0"),
         (lambda: CpsConfig(mix_boxes=0), "method.mix_boxes must be >= 1, got 0"),

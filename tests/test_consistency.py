@@ -6,7 +6,7 @@ from method_cases import CLOSE
 from torch.nn import functional as F
 from trainer_runs import method_config
 
-from fpl_fast import fuzzy_positive_loss, pseudo_label_cross_entropy
+from fpl_fast import adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss, softmax_mse
 
 SIZE = (13, 22)
@@ -52,6 +52,30 @@ def test_balance_is_that_of_the_loss(logits, mask, loss):
     expected = fuzzy_positive_loss(student, teachers[0], **places, balance=True) if loss == "fpl" else ours
     torch.testing.assert_close(ours * balance_factor(config, stats), expected)
     assert balance_factor(dataclasses.replace(config, balance=False), stats) == 1
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_candidates_choose_the_threshold(logits, mask, masked):
+    """Of every pixel, in the mixture, at full resolution; their mean is a statistic, and a single one is plain FPL."""
+    student, *teachers = logits
+    target, candidates = Target(*teachers, mask), (0.5, 0.7, 0.9)
+    places = {"size": SIZE, "valid_mask": torch.rand(2, *SIZE) < 0.8 if masked else None}
+    config = method_config(threshold_candidates=candidates, threshold_window=3, max_positives=2, weighting="concave")
+    ours, stats = pseudo_label_loss(config, student, target, **places)
+    places |= {"partner_logits": teachers[1], "mix_mask": mask, "max_positives": 2}
+    threshold = adaptive_threshold(teachers[0], candidates, 3, **places)
+    assert ours == fuzzy_positive_loss(student, teachers[0], threshold=threshold, weighting="concave", **places)
+    expected = threshold[places["valid_mask"]].mean() if masked else threshold.mean()
+    torch.testing.assert_close(loss_telemetry(stats, stats)["mean_threshold"], expected)
+    assert threshold.unique().numel() == 3
+
+    config = dataclasses.replace(config, threshold_candidates=(0.9,))
+    alone, _ = pseudo_label_loss(config, student, target, size=SIZE)
+    plain, stats = pseudo_label_loss(dataclasses.replace(config, threshold_candidates=()), student, target, size=SIZE)
+    assert alone == plain and "mean_threshold" not in loss_telemetry(stats)
+    nothing = torch.zeros(2, *SIZE, dtype=torch.bool)
+    _, stats = pseudo_label_loss(config, student, target, size=SIZE, valid_mask=nothing)
+    assert loss_telemetry(stats)["mean_threshold"] == 0
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -119,6 +119,16 @@ def test_pixel_weight_and_valid_mask(kernel_device, num_classes):
     check_against_reference(student, teacher, pixel_weight=pixel_weight, valid_mask=valid_mask)
 
 
+@pytest.mark.parametrize(("num_classes", "max_positives"), [(6, 2), (6, UNCAPPED), (34, UNCAPPED)])
+def test_thresholds_of_pixels(kernel_device, num_classes, max_positives):
+    student = draw_logits(2, num_classes, 5, 7, dtype=torch.float32, device=kernel_device)
+    teacher = draw_logits(2, num_classes, 5, 7, dtype=torch.bfloat16, spread=1.0, device=kernel_device)
+    threshold = torch.rand(2, 7, 5, device=kernel_device).transpose(1, 2)  # does not collapse
+    valid_mask = torch.rand(5, 7, device=kernel_device).gt(0.4).expand(2, 5, 7)
+    keywords = {"valid_mask": valid_mask, "max_positives": max_positives}
+    check_against_reference(student, teacher, threshold=threshold, **keywords)
+
+
 @pytest.mark.parametrize("num_classes", [6, 34])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "crop"])
 def test_cutmix(kernel_device, num_classes, layout):

@@ -13,8 +13,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
-from fpl_fast.kernels import cross_entropy, fuzzy_positive, scale
-from fpl_fast.kernels.arguments import LabelInputs, LossInputs, LossOptions
+from fpl_fast.kernels import context, cross_entropy, fuzzy_positive, scale
+from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, TeacherInputs
 
 TARGET = GPUTarget("cuda", 90, 32)
 launched = []
@@ -32,7 +32,7 @@ z, weight = torch.randn(2, 3, 4, 6), torch.rand(2, 4, 6)
 options = LossOptions(0.9, 2, "convex", 4.0, "smooth", 0.1, 2.0)
 keywords = {"scale": torch.ones(()), "with_grad": True}
 size = (4, 6) if sys.argv[1] == "upsampled" else None
-masked = LossInputs(z, z.bfloat16(), z.bfloat16(), weight > 0.5, weight, weight > 0.1, size)
+masked = LossInputs(z, z.bfloat16(), z.bfloat16(), weight > 0.5, weight, weight > 0.1, weight, size)
 for inputs in (LossInputs(z, z, size=size), masked):
     fuzzy_positive.fuzzy_positive_sums(inputs, options, with_stats=True, **keywords)
 fuzzy_positive.fuzzy_positive_map(inputs, options)
@@ -40,11 +40,14 @@ labels = LabelInputs(z, torch.zeros(2, 4, 6, dtype=torch.uint8), torch.rand(3), 
 cross_entropy.cross_entropy_sums(labels, **keywords)
 cross_entropy.cross_entropy_map(labels)
 scale.scale_(z, torch.ones(()))
+for mixed in ((z, None, None, None), (z.bfloat16(), z.bfloat16(), weight > 0.5, weight > 0.1)):
+    context.adaptive_threshold(TeacherInputs(*mixed, size), ContextOptions((0.8, 0.9), 5, 2))
 print(*launched)
 """
-FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + ["scale_kernel"]
+CONTEXT = ["ranks_kernel", "context_kernel"] * 2
+FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + ["scale_kernel", *CONTEXT]
 GRADIENT = ["upsampled_kernel", "column_adjoint_kernel"]
-UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", "scale_kernel"]
+UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", "scale_kernel", *CONTEXT]
 
 
 @pytest.mark.parametrize(("kind", "kernels"), [("full", FULL), ("upsampled", UPSAMPLED)])

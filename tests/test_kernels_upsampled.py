@@ -76,6 +76,16 @@ def test_masks_weights_and_cutmix(kernel_device, num_classes):
     check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, valid_mask=valid_mask)
 
 
+@pytest.mark.parametrize(("num_classes", "max_positives"), [(5, 99), (34, 3)])
+def test_thresholds_of_pixels(kernel_device, num_classes, max_positives):
+    student, teacher, partner = (draw(num_classes, 2, 3, device=kernel_device) for _ in range(3))
+    size = (3, 5)
+    threshold = torch.rand(1, *size[::-1], device=kernel_device).transpose(1, 2)
+    mix_mask = torch.rand(1, *size, device=kernel_device) > 0.5
+    keywords = {"size": size, "threshold": threshold, "max_positives": max_positives}
+    check_against_reference(student, teacher, partner=partner, mix_mask=mix_mask, **keywords)
+
+
 def test_ties_go_to_the_lower_class(kernel_device):
     """Scale 2 with corners aligned to samples that tie: interpolated halves are exact."""
     student = draw(7, 4, 4, device=kernel_device)

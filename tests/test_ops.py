@@ -52,21 +52,21 @@ def test_opcheck(dtype, layout):
         tensors, settings = pack(inputs, OPTIONS)
         opcheck(fuzzy_positive_map, tensors, settings | {"engine": "eager"})
 
-    mixed = LossInputs(student, teacher, teacher, valid, weight, valid)
+    mixed = LossInputs(student, teacher, teacher, valid, weight, valid, weight)
     upsampled = LossInputs(low, low.detach(), valid_mask=valid, size=(5, 7))
     check_sums(mixed, one, with_grad=True, with_stats=True)
     check_sums(upsampled, one, with_grad=True, with_stats=False)
     check_sums(LossInputs(low.detach(), low.detach()), None, with_grad=False, with_stats=True)
     check_map(LossInputs(student, teacher, pixel_weight=weight, valid_mask=valid))
-    check_map(upsampled._replace(pixel_weight=weight))
+    check_map(upsampled._replace(pixel_weight=weight, threshold=weight))
     opcheck(scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5)))
 
 
 def test_a_packed_call_is_the_call():
     """Every option and every input arrives under its name."""
     student, teacher = (torch.randn(SHAPE) for _ in range(2))
-    mask, weight = torch.rand(2, 5, 7) > 0.5, torch.rand(2, 5, 7)
-    inputs = LossInputs(student, teacher, teacher + 1, mask, weight, ~mask, (9, 11), False)
+    mask, weight, threshold = torch.rand(2, 5, 7) > 0.5, torch.rand(2, 5, 7), torch.rand(2, 5, 7)
+    inputs = LossInputs(student, teacher, teacher + 1, mask, weight, ~mask, threshold, (9, 11), False)
     (*tensors, numbers), settings = pack(inputs, OPTIONS)
     unpacked, options = unpack(tuple(tensors), numbers, **settings)
     assert options == OPTIONS and len(set(map(str, OPTIONS))) == len(OPTIONS)

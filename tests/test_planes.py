@@ -76,14 +76,17 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
 
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 @pytest.mark.parametrize(
-    ("dtype", "layout"), [(torch.float32, torch.contiguous_format), (torch.bfloat16, torch.channels_last)]
+    ("dtype", "layout", "of_pixels"),
+    [(torch.float32, torch.contiguous_format, False), (torch.bfloat16, torch.channels_last, True)],
 )
-def test_compiled_equals_eager_engine(dtype, layout):
-    """Two image sizes and a threshold change through one graph; rows of odd length."""
+def test_compiled_equals_eager_engine(dtype, layout, of_pixels):
+    """Two image sizes and a threshold, or those of pixels, change through one graph; rows of odd length."""
     for n, h, w, threshold in ((2, 37, 41, 0.9), (1, 5, 7, 0.7)):
         student, teacher = ((3 * torch.randn(n, 5, h, w)).to(dtype).contiguous(memory_format=layout) for _ in range(2))
         pixel_weight, valid_mask = torch.rand(n, h, w), torch.rand(n, h, w) > 0.2
         inputs = LossInputs(student, teacher, pixel_weight=pixel_weight, valid_mask=valid_mask)
+        if of_pixels:
+            inputs = inputs._replace(threshold=torch.rand(n, w, h).transpose(1, 2))
         options = LossOptions(threshold, 3, "concave", 1.0, "smooth")
         keywords = {"scale": torch.tensor(0.3), "with_grad": True, "with_stats": True}
         sums, grad = planes.fuzzy_positive_sums(inputs, options, **keywords)

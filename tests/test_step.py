@@ -10,7 +10,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from trainer_runs import tiny_run
 
+from fpl_fast.engines import eager_context
 from fpl_fast.ops import gradient
+from fpl_fast.trainer import methods
 from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import set_up_phases, train_step
@@ -25,6 +27,7 @@ METHODS = [
     {"loss": "fpl", "weighting": "concave", "max_positives": None},
     {"loss": "fpl", "weighting": "convex", "balance": False, "ignore_padding": True},
     {"loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 50},
+    {"loss": "fpl", "threshold_candidates": (0.7, 0.9), "ignore_padding": True},
     {"name": "mean_teacher", "loss": "mse"},
     {"name": "mean_teacher", "loss": "fpl", "ignore_padding": True},
     {"name": "cutmix_seg", "loss": "mse", "confidence_threshold": 0.3},
@@ -153,10 +156,12 @@ def synchronisations(step):
 
 @pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(str(value) for value in changes.values()))
 def test_step_reads_nothing_back(changes, monkeypatch) -> None:
-    # On a CPU, where that is free, the backward looks whether its factor is 1; a GPU decides it for itself.
+    # On a CPU, where that is free, the backward looks whether its factor is 1, and the choice of thresholds whether a
+    # class is empty; a GPU decides the one for itself and does without the other.
     monkeypatch.setattr(gradient, "scale_gradient_", torch.Tensor.mul_)
     # There, too, Adam reads its number of steps; on a GPU the fused one keeps it on the device.
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "adam", lambda *_, **__: None)
+    monkeypatch.setattr(eager_context, "_is_known_empty", lambda member: False)
     arguments, method = prepare(changes)
     phases = set_up_phases(arguments[0], method)
 
@@ -167,6 +172,18 @@ def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     step(1)  # the first step sets things up
     for num_micro_batches in (1, 2):
         assert synchronisations(lambda num=num_micro_batches: step(num)) == set()
+
+
+@pytest.mark.parametrize("name", [name for name, method in methods.METHODS.items() if hasattr(method.Config, "loss")])
+def test_every_method_chooses_among_thresholds(name) -> None:
+    changes = {"name": name, "loss": "fpl", "max_positives": None} | ({"warmup_share": 0.0} if name == "u2pl" else {})
+    chosen, largest, plain = (
+        train_step(*prepare(changes | {"threshold_candidates": candidates})[0])
+        for candidates in ((0.3, 0.6, 0.85), (0.85,), ())
+    )
+    assert 0.3 < chosen["mean_threshold"] < 0.85 and chosen["mean_positives"] < largest["mean_positives"]
+    torch.testing.assert_close(largest["mean_threshold"], torch.tensor(0.85))
+    assert "mean_threshold" not in plain
 
 
 def test_convolutions_are_chosen_by_trial_in_the_step_alone(monkeypatch) -> None:

@@ -106,6 +106,7 @@ def _common(case: Case) -> dict[str, Any]:
         "mix_mask": MASK if case.cutmix else None,
         "pixel_weight": None,
         "valid_mask": None,
+        "threshold": None,
         "scale_ptr": FLOATS,
         "sums_ptr": FLOATS,
         "map_ptr": None,

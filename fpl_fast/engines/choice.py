@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.engines import eager, eager_labels, packages, planes
-from fpl_fast.kernels.arguments import LossInputs, LossOptions
+from fpl_fast.engines import eager, eager_context, eager_labels, packages, planes
+from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
 COMPILED_MIN_LOGITS = 1 << 18
@@ -89,6 +89,40 @@ def label_module(engine: str) -> ModuleType:
 
         return cross_entropy
     return eager_labels
+
+
+def resolve_context(engine: str, logits: Tensor, options: ContextOptions) -> str:
+    """The engine of a choice among thresholds: "triton" where it can run, otherwise "eager".
+
+    Raises:
+        ValueError: If the named engine does not exist or cannot run here.
+    """
+    checks.check_options(checks.LABEL_RULES, engine=engine)
+    reason = _refusal("triton", logits, logits.dtype == torch.float64) or _refusal_of_context(logits, options)
+    if engine == "triton" and reason is not None:
+        raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
+    return "triton" if engine == "triton" or (engine == "auto" and logits.is_cuda and reason is None) else "eager"
+
+
+def _refusal_of_context(logits: Tensor, options: ContextOptions) -> str | None:
+    """Reason why the bytes of the kernels cannot hold these options, or None."""
+    from fpl_fast.kernels import context
+
+    given = (logits.shape[1], len(options.thresholds), options.max_positives)
+    limits = (context.MAX_CLASSES, context.MAX_THRESHOLDS, context.MAX_POSITIVES)
+    for what, number, limit in zip(("classes", "thresholds", "positives (max_positives)"), given, limits, strict=True):
+        if number > limit:
+            return f"it takes at most {limit} {what}, got {number}"
+    return None
+
+
+def context_module(engine: str) -> ModuleType:
+    """The module that implements a resolved engine: ``adaptive_threshold``."""
+    if engine == "triton":
+        from fpl_fast.kernels import context
+
+        return context
+    return eager_context
 
 
 def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:

@@ -5,13 +5,13 @@ chunk, whatever the batch, and any strides are accepted, because only the chunk 
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
-from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
+from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions, TeacherInputs
 from fpl_fast.reference import accumulate_dtype
 
 # With upsampling, a window's logits are made for it, and should still be in cache when they are read. On two cores, the
@@ -34,7 +34,7 @@ class PixelFunction(Protocol):
         with_grad: bool,
         with_stats: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Evaluate (C, P) logits.
+        """Evaluate (C, P) logits; ``options.threshold`` may be a tensor of these pixels' thresholds, (P,).
 
         Returns:
             The terms of every pixel in the order of ``arguments.SUMS``, (NUM_SUMS, P), or the first one alone, (1, P),
@@ -66,7 +66,7 @@ def fuzzy_positive_sums(
                 pixels_of(inputs.pixel_weight, image, window),
                 pixels_of(inputs.valid_mask, image, window),
                 scale,
-                options=options,
+                options=_options_of(inputs, options, image, window),
                 with_grad=with_grad,
                 with_stats=with_stats,
             )
@@ -90,7 +90,7 @@ def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossI
                 pixels_of(inputs.pixel_weight, image, window),
                 pixels_of(inputs.valid_mask, image, window),
                 None,
-                options=options,
+                options=_options_of(inputs, options, image, window),
                 with_grad=False,
                 with_stats=False,
             )
@@ -99,20 +99,36 @@ def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossI
     return losses
 
 
+class TeacherWindows:
+    """Reads windows of one image's teacher, the partner where the mask mixes it in."""
+
+    def __init__(self, inputs: LossInputs | TeacherInputs, image: int, dtype: torch.dtype) -> None:
+        upsampling = (inputs.size, inputs.align_corners, dtype)
+        self.own = LogitWindows(inputs.teacher[image], *upsampling)
+        self.partner = None if inputs.partner is None else LogitWindows(inputs.partner[image], *upsampling)
+        self.mix_mask, self.image = inputs.mix_mask, image
+
+    def columns(self, window: Window) -> Tensor:
+        """The logits of a window, (C, P)."""
+        own, mixed = self.own.columns(window), pixels_of(self.mix_mask, self.image, window)
+        return own if self.partner is None or mixed is None else torch.where(mixed, self.partner.columns(window), own)
+
+
 def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
     """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
     upsampling = (inputs.size, inputs.align_corners, accumulate_dtype(inputs.student, inputs.teacher))
-    student, teacher = (LogitWindows(x[image], *upsampling) for x in (inputs.student, inputs.teacher))
-    partner = None if inputs.partner is None else LogitWindows(inputs.partner[image], *upsampling)
+    student, teacher = LogitWindows(inputs.student[image], *upsampling), TeacherWindows(inputs, image, upsampling[2])
     _, height, width = inputs.pixels
     if inputs.size is not None:
         chunk_pixels = min(chunk_pixels, UPSAMPLED_CHUNK_PIXELS)
     for window in windows(height, width, chunk_pixels):
-        believed = teacher.columns(window)
-        mixed = pixels_of(inputs.mix_mask, image, window)
-        if partner is not None and mixed is not None:
-            believed = torch.where(mixed, partner.columns(window), believed)
-        yield window, student.columns(window), believed
+        yield window, student.columns(window), teacher.columns(window)
+
+
+def _options_of(inputs: LossInputs, options: LossOptions, image: int, window: Window) -> LossOptions:
+    """The options with the thresholds of a window's pixels, where pixels have thresholds of their own."""
+    threshold: Any = pixels_of(inputs.threshold, image, window)
+    return options if threshold is None else options._replace(threshold=threshold)
 
 
 def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:

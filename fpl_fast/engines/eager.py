@@ -28,6 +28,8 @@ def evaluate(
     if valid is not None:  # a fill, not a product: NaN in an ignored pixel must not survive
         student, teacher = student.masked_fill(~valid, 0), teacher.masked_fill(~valid, 0)
     z, t = student.unsqueeze(0), teacher.unsqueeze(0)
+    if isinstance(options.threshold, Tensor):
+        options = options._replace(threshold=options.threshold.unsqueeze(0))
     terms = pixel_terms(z, t, options)
     loss, weight, confidence = terms.loss[0], terms.weight[0], terms.confidence[0]
     factor = torch.ones_like(loss) if pixel_weight is None else pixel_weight

@@ -53,8 +53,12 @@ def evaluate(
 
 
 def numbers(options: LossOptions) -> list[Tensor]:
-    """Convert the numbers among the options to 0-d tensors, so that a new threshold needs no new graph."""
-    return [torch.tensor(getattr(options, name), dtype=torch.float32, device="cpu") for name in NUMBERS]
+    """Convert the numbers among the options to 0-d tensors, so that a new threshold needs no new graph.
+
+    Thresholds of pixels, (P,), stay the plane that they are.
+    """
+    values = [getattr(options, name) for name in NUMBERS]
+    return [torch.as_tensor(value, dtype=torch.float32, device="cpu").contiguous() for value in values]
 
 
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)
@@ -68,6 +72,7 @@ class Specialisation(NamedTuple):
     dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
     options: LossOptions  # its numbers 0: they are inputs of the graph, in the order of their fields
     uses_confidence: bool
+    threshold_of_pixels: bool  # a plane instead of a number
     with_grad: bool
     with_stats: bool
 
@@ -82,8 +87,8 @@ def specialise(
 ) -> Specialisation:
     """The specialisation that serves these options."""
     zeros: dict[str, Any] = dict.fromkeys(NUMBERS, 0.0)
-    blank = options._replace(**zeros)
-    return Specialisation(num_classes, dtypes, blank, options.uses_confidence, with_grad, with_stats)
+    blank, of_pixels = options._replace(**zeros), isinstance(options.threshold, Tensor)
+    return Specialisation(num_classes, dtypes, blank, options.uses_confidence, of_pixels, with_grad, with_stats)
 
 
 def _in_planes(logits: Tensor) -> Tensor:
@@ -111,7 +116,11 @@ def example_tensors(specialisation: Specialisation) -> list[Tensor]:
     planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(specialisation.num_classes)]
     given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
     scales = [] if scale is None else [torch.ones((), dtype=scale)]
-    return [*planes, *given, *scales, *numbers(specialisation.options)]
+    options: LossOptions = specialisation.options
+    if specialisation.threshold_of_pixels:
+        plane: Any = torch.ones(64)
+        options = options._replace(threshold=plane)
+    return [*planes, *given, *scales, *numbers(options)]
 
 
 def loss_planes(

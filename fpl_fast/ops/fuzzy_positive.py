@@ -97,6 +97,7 @@ def fuzzy_positive_sums(
     mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
+    threshold: Tensor | None,
     numbers: Tensor,
     scale: Tensor | None,
     *,
@@ -121,7 +122,7 @@ def fuzzy_positive_sums(
         "fuzzy_positive_sums",
         engine,
         *unpack(
-            (student, teacher, partner, mix_mask, pixel_weight, valid_mask),
+            (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
             numbers,
             size=size,
             align_corners=align_corners,
@@ -154,6 +155,7 @@ def fuzzy_positive_map(
     mix_mask: Tensor | None,
     pixel_weight: Tensor | None,
     valid_mask: Tensor | None,
+    threshold: Tensor | None,
     numbers: Tensor,
     *,
     size: Sequence[int] | None,
@@ -167,7 +169,7 @@ def fuzzy_positive_map(
         "fuzzy_positive_map",
         engine,
         *unpack(
-            (student, teacher, partner, mix_mask, pixel_weight, valid_mask),
+            (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
             numbers,
             size=size,
             align_corners=align_corners,

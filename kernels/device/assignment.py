@@ -111,7 +111,7 @@ def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.conste
         keys: the teacher's keys, class groups.
         logits: the teacher's logits in float32, class groups.
         valid: pixels that count; the others never ask for a slow path.
-        threshold: T.
+        threshold: T, one or per pixel; NaN counts as 0.
         max_positives: cap on K, <= C - 1.
         C: number of classes.
         CAPPED: 1, 2 or 3 if max_positives is that number, 0 if it is larger.

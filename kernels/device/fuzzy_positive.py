@@ -19,6 +19,7 @@ def fuzzy_positive_kernel(
     mix_mask,  # Pixels, bool, or None
     pixel_weight,  # Pixels, float32, or None for 1
     valid_mask,  # Pixels, bool, or None for all
+    threshold,  # Pixels, float32, or None for that of loss_options
     scale_ptr,  # () float32, factor of the gradient, or None for 1
     grad,  # out Classes: scale * g * b * w * dL/dz (see ``pixels``), or None
     sums_ptr,  # out (terms, programs) float32: the terms of ``pixels`` summed over the program's pixels, or None
@@ -52,6 +53,9 @@ def fuzzy_positive_kernel(
     weight = None
     if pixel_weight is not None:
         weight = load_pixels(pixel_weight, block)
+    limit = loss_options.threshold
+    if threshold is not None:
+        limit = load_pixels(threshold, block)
     scale = None
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
@@ -62,6 +66,7 @@ def fuzzy_positive_kernel(
         zero_times_sum(t) + zero_times_sum(z),
         valid,
         weight,
+        limit,
         scale,
         loss_options,
         C,

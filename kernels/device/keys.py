@@ -50,6 +50,12 @@ def key_logit(key):
 
 
 @triton.jit
+def key_class(key):
+    """The class in an integer key, int32."""
+    return ((key & CLASS_BITS) ^ CLASS_BITS).to(tl.int32)
+
+
+@triton.jit
 def lowest_key(like):
     """Key below the key of every class, with the shape and type of ``like``."""
     if like.dtype == tl.float32:

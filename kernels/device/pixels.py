@@ -20,6 +20,7 @@ def fuzzy_positive_pixels(
     poison,
     valid,
     pixel_weight,
+    threshold,
     scale,
     options,
     C: tl.constexpr,
@@ -38,8 +39,9 @@ def fuzzy_positive_pixels(
         poison: 0, or NaN where one of a pixel's logits is NaN or infinite: added to the loss and its slope.
         valid: pixels that count.
         pixel_weight: per pixel, or None for 1.
+        threshold: T, one or per pixel.
         scale: factor of the gradient, or None for 1.
-        options: ``LossOptions``, their names constexpr.
+        options: ``LossOptions`` but for the threshold, their names constexpr.
         C: classes.
         G: classes in a group.
         CAPPED: max_positives if that is 1, 2 or 3, otherwise 0.
@@ -57,7 +59,7 @@ def fuzzy_positive_pixels(
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
-        keys, t, valid, options.threshold, options.max_positives, C, CAPPED
+        keys, t, valid, threshold, options.max_positives, C, CAPPED
     )
     weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1

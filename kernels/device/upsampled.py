@@ -38,6 +38,7 @@ def upsampled_kernel(
     class_weight_ptr,  # (C,) float32, for labels, or None for 1
     pixel_weight,  # Pixels, float32, or None for 1
     valid_mask,  # Pixels, bool, or None for all
+    threshold,  # Pixels, float32, or None for that of loss_options
     scale_ptr,  # () float32, factor of the gradient, or None for 1
     rows,  # Axis of the rows
     columns,  # Axis of the columns
@@ -80,6 +81,8 @@ def upsampled_kernel(
         valid_mask = pixels_of_image(valid_mask, image)
     if pixel_weight is not None:
         pixel_weight = pixels_of_image(pixel_weight, image)
+    if threshold is not None:
+        threshold = pixels_of_image(threshold, image)
     scale = None
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
@@ -130,12 +133,16 @@ def upsampled_kernel(
                         )
                     else:
                         t = interpolate(teacher_rows, fraction)
+                        limit = loss_options.threshold
+                        if threshold is not None:
+                            limit = tl.load(threshold.ptr + pixel * threshold.stride_p, mask=at.in_bounds, other=0.0)
                         terms, gradient = fuzzy_positive_pixels(
                             widen(z, C, G),
                             widen(t, C, G),
                             poison + zero_times_sum(t),
                             valid,
                             weight,
+                            limit,
                             scale,
                             loss_options,
                             C,

@@ -4,6 +4,7 @@ The configuration of a method inherits only the parts that it reads, so that the
 effect.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
@@ -77,6 +78,11 @@ class PseudoLabelConfig(MethodConfig):
     """Factor of the unsupervised loss."""
     threshold: float = 0.9
     """"fpl": probability T_u that the fuzzy positives and the first negative accumulate to."""
+    threshold_candidates: tuple[float, ...] = ()
+    """"fpl": ascending probabilities, of which each pixel takes the one that agrees best with its neighbours, in place
+    of threshold (Adaptive FPL). Empty for none; 0.84, 0.89, 0.94, 0.99 in its public code, with max_positives 4."""
+    threshold_window: int = 5
+    """"fpl" with threshold_candidates: side of the window around a pixel, odd."""
     max_positives: int | None = 3
     """"fpl": cap on the number of fuzzy positives; 3 made the published tables, null is the paper's rule."""
     weighting: Literal["none", "linear", "convex", "concave"] = "none"
@@ -95,8 +101,23 @@ class PseudoLabelConfig(MethodConfig):
         for name in ("unsup_weight", "convex_scale"):
             require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
         require(0 < self.threshold <= 1, "method.threshold", "in (0, 1]", self.threshold)
+        self._check_candidates()
         require(self.max_positives is None or self.max_positives >= 1, "method.max_positives", ">= 1 or null",
                  self.max_positives)  # fmt: skip
+
+    @property
+    def largest_threshold(self) -> float:
+        """The largest threshold that a pixel may have."""
+        return max(self.threshold_candidates, default=self.threshold)
+
+    def _check_candidates(self) -> None:
+        candidates, window = self.threshold_candidates, self.threshold_window
+        ascend = all(a < b for a, b in pairwise((0.0, *candidates, 1.0 + 2**-52)))
+        require(ascend, "method.threshold_candidates", "ascending numbers in (0, 1], such as [0.84, 0.94]", candidates)
+        require(window % 2 == 1 and 3 <= window <= 15, "method.threshold_window", "an odd number from 3 to 15", window)
+        usual = PseudoLabelConfig.threshold
+        require(not candidates or self.threshold == usual, "method.threshold", f"left at {usual} with "
+                "method.threshold_candidates, which replace it", self.threshold)  # fmt: skip
 
 
 @config_class
@@ -242,8 +263,10 @@ class WeakStrongConfig(PseudoLabelConfig, ConfidencePart):
         require(0 < self.mix_area[0] <= self.mix_area[1] <= 1, "method.mix_area", "an ascending pair in (0, 1]",
                 self.mix_area)  # fmt: skip
         check_scale_range(self.mix_aspect, "method.mix_aspect")
-        acts = self.loss != "fpl" or self.confidence_threshold < self.threshold
-        require(acts, "method.confidence_threshold", f"below method.threshold {self.threshold} with method.loss fpl, "
+        name = "method.threshold_candidates" if self.threshold_candidates else "method.threshold"
+        largest = self.largest_threshold
+        acts = self.loss != "fpl" or self.confidence_threshold < largest
+        require(acts, "method.confidence_threshold", f"below {name} {largest} with method.loss fpl, "
                 "which is the cross entropy behind a higher gate (0 leaves the gate out)",
                 self.confidence_threshold)  # fmt: skip
 

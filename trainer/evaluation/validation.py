@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fpl_fast import fuzzy_positive_assignment
+from fpl_fast import adaptive_threshold, fuzzy_positive_assignment
 from fpl_fast.trainer.config import EvalConfig, PseudoLabelConfig, RunConfig
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
@@ -121,7 +121,7 @@ def save_samples(
     method = (
         config.method if isinstance(config.method, PseudoLabelConfig) else PseudoLabelConfig(name=config.method.name)
     )
-    assignment: dict[str, Any] = {"threshold": method.threshold, "max_positives": method.max_positives}
+    cap: dict[str, Any] = {"max_positives": method.max_positives}
     was_training = network.training
     network.eval()
     for place in range(count):
@@ -130,7 +130,10 @@ def save_samples(
         image = normalize(sample.image[None].to(fabric.device), None, *normalization(config))
         with fabric.autocast():
             logits = predict_logits(network, protocol.part(image), protocol)
-        num_positives, _ = fuzzy_positive_assignment(logits, **assignment)
+        threshold: float | Tensor = method.threshold
+        if method.threshold_candidates:
+            threshold = adaptive_threshold(logits, method.threshold_candidates, method.threshold_window, **cap)
+        num_positives, _ = fuzzy_positive_assignment(logits, threshold=threshold, **cap)
         arrays |= {
             f"image_{place}": protocol.part(sample.image).permute(1, 2, 0).numpy(),
             f"label_{place}": protocol.part(sample.label[None])[0].numpy(),

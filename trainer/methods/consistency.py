@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import fpl_fast
-from fpl_fast import LossStats, fuzzy_positive_loss, pseudo_label_cross_entropy
+from fpl_fast import LossStats, adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import ConsistencyConfig, PseudoLabelConfig
+from fpl_fast.trainer.methods.base import label_engine
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size, upsample
 
@@ -34,6 +35,12 @@ class Target(NamedTuple):
     mix_mask: Tensor | None = None  # (N, H, W) bool
 
 
+class AdaptiveStats(LossStats):
+    """The statistics of a loss whose pixels have chosen their thresholds, and the mean of these."""
+
+    mean_threshold: Tensor  # () over the valid pixels, 0 without any
+
+
 def pseudo_label_loss(
     config: PseudoLabelConfig,
     student_logits: Tensor,
@@ -52,22 +59,45 @@ def pseudo_label_loss(
         keywords: Further keywords of ``fpl_fast.pseudo_label_cross_entropy``: masks, weights, reduction.
 
     Returns:
-        The loss, 0-d, and its statistics on the device.
+        The loss, 0-d, and its statistics on the device; :class:`AdaptiveStats` with ``config.threshold_candidates``.
     """
     keywords |= {**target._asdict(), "size": size, "return_stats": True, "engine": config.engine}
     if config.loss == "ce":
         result = pseudo_label_cross_entropy(student_logits, **keywords)
         return cast("tuple[Tensor, LossStats]", result)
+    threshold = _pixel_thresholds(config, target, size, keywords.get("valid_mask"))
     result = fuzzy_positive_loss(
         student_logits,
         **keywords,
-        threshold=config.threshold,
+        threshold=config.threshold if threshold is None else threshold,
         max_positives=config.max_positives,
         weighting=config.weighting,
         convex_scale=config.convex_scale,
         form=config.form,
     )
-    return cast("tuple[Tensor, LossStats]", result)
+    loss, stats = cast("tuple[Tensor, LossStats]", result)
+    if threshold is not None:
+        stats = AdaptiveStats(*stats)
+        valid = torch.ones_like(threshold) if (mask := keywords.get("valid_mask")) is None else mask.float()
+        stats.mean_threshold = (threshold * valid).sum() / valid.sum().clamp(min=1)
+    return loss, stats
+
+
+def _pixel_thresholds(
+    config: PseudoLabelConfig, target: Target, size: tuple[int, int], valid_mask: Tensor | None
+) -> Tensor | None:
+    """Each pixel's choice among the candidates, (N, H, W); None where there are none."""
+    if not config.threshold_candidates:
+        return None
+    return adaptive_threshold(
+        **target._asdict(),
+        thresholds=config.threshold_candidates,
+        window=config.threshold_window,
+        max_positives=config.max_positives,
+        valid_mask=valid_mask,
+        size=size,
+        engine=label_engine(config),
+    )
 
 
 def balance_factor(config: PseudoLabelConfig, *stats: LossStats) -> Tensor | float:
@@ -111,9 +141,11 @@ def consistency_loss(
 def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:
     """Telemetry of one or more pseudo-label losses, taken together."""
     cross_entropy = reduce(torch.add, [s.cross_entropy for s in stats])
+    chosen = [s.mean_threshold for s in stats if isinstance(s, AdaptiveStats)]
     return {
         "mean_positives": reduce(torch.add, [s.mean_positives for s in stats]) / len(stats),
         "fpl_ce_ratio": cross_entropy / reduce(torch.add, [s.unweighted_loss for s in stats]),
+        **({"mean_threshold": reduce(torch.add, chosen) / len(chosen)} if chosen else {}),
     }
 
 

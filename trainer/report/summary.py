@@ -34,6 +34,7 @@ _SCALARS = {
     "bank_mean": ("Confidence bank, mean of the classes", "%", 100),
     "bank_min": ("Confidence bank, worst class", "%", 100),
     "mean_positives": ("Mean K (positives a pixel)", "", 1),
+    "mean_threshold": ("Mean threshold that pixels chose", "", 1),
     "fpl_ce_ratio": ("Cross entropy ÷ FPL loss", "", 1),
     "lr": ("Learning rate", "", 1),
     "images_per_second": ("Images per second", "/s", 1),
