@@ -147,6 +147,26 @@ def test_step_is_plain_gradient_descent() -> None:
         torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [x for x in METHODS if x.get("name") != "supervised"],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_unsupervised_terms_follow_the_ramp(changes) -> None:
+    def terms(**ramp):
+        (*_, batch, _), method = prepare(changes | ungated | {"engine": "eager", "ramp_share": 0.0} | ramp)
+        with torch.no_grad():
+            method.networks[-1][0].weight.mul_(2)  # a teacher that differs from its student
+        return method(batch, 0.125).terms
+
+    ungated = {"confidence_threshold": 0.0} if "confidence_threshold" in changes else {}
+    whole, quarter = terms(), terms(ramp_share=0.5, ramp_kind="linear")
+    supervised = {"loss_sup", "loss_sup_spread", "loss_contrast", "loss_flaw"}
+    for name, term in whole.items():
+        torch.testing.assert_close(quarter[name], (1 if name in supervised else 0.25) * term)
+    assert any(quarter[name] < term for name, term in whole.items())
+
+
 def synchronisations(step):
     """The synchronising operators that ran, also those inside other operators."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:

@@ -76,6 +76,11 @@ class PseudoLabelConfig(MethodConfig):
     """Unsupervised loss: cross entropy with the pseudo-label, or Fuzzy Positive Learning."""
     unsup_weight: float = 1.0
     """Factor of the unsupervised loss."""
+    ramp_share: float = 0.0
+    """Share of the run over which this factor rises from 0. Networks that start from random weights predict large
+    classes first; taught from the first step by such predictions, they learn rare classes late or never."""
+    ramp_kind: Literal["linear", "sigmoid", "cosine", "log", "exp"] = "sigmoid"
+    """Shape of this rise."""
     threshold: float = 0.9
     """"fpl": probability T_u that the fuzzy positives and the first negative accumulate to."""
     threshold_candidates: tuple[float, ...] = ()
@@ -100,6 +105,7 @@ class PseudoLabelConfig(MethodConfig):
         super().__post_init__()
         for name in ("unsup_weight", "convex_scale"):
             require(getattr(self, name) >= 0, f"method.{name}", ">= 0", getattr(self, name))
+        require(0 <= self.ramp_share <= 1, "method.ramp_share", "in [0, 1]", self.ramp_share)
         require(0 < self.threshold <= 1, "method.threshold", "in (0, 1]", self.threshold)
         self._check_candidates()
         require(self.max_positives is None or self.max_positives >= 1, "method.max_positives", ">= 1 or null",

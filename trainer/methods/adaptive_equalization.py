@@ -184,7 +184,7 @@ class AdaptiveEqualizationLearning(EmaMethod):
             "bank_mean": self.bank.confidence.mean(),
             "bank_min": self.bank.confidence.amin(),
         }
-        weight = self.config.unsup_weight
+        weight = self.unsup_weight(progress)
         terms = {"loss_sup": loss_sup, "loss_labelled": weight * loss_x, "loss_unsup": weight * loss_u}
         return Losses(terms, telemetry)
 

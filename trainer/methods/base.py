@@ -17,6 +17,7 @@ from fpl_fast import cross_entropy, ohem_cross_entropy
 from fpl_fast.label_losses import LabelEngine
 from fpl_fast.trainer.config import ConsistencyConfig, MethodConfig, OptimConfig, PseudoLabelConfig
 from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.methods.ramps import RampKind, ramp
 from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = [
@@ -305,6 +306,11 @@ class PseudoLabelMethod(Method):
     """A method with a loss on pseudo-labels."""
 
     config: PseudoLabelConfig
+
+    def unsup_weight(self, progress: float) -> float:
+        """Compute the factor of the unsupervised loss, which may rise over the first part of the run."""
+        kind: RampKind = self.config.ramp_kind
+        return self.config.unsup_weight * ramp(kind, progress, self.config.ramp_share)
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
         """Count pixels of the supervised loss and, if it leaves out padding, of the unsupervised loss."""

@@ -161,7 +161,8 @@ class CorrMatch(WeakStrongMethod):
             "loss_spread_weak": half * self._hard_loss(z.weak_spread, labels.weak.label, labels.weak_sure, valid),
         }
         terms = self._supervised_terms(z, batch.labelled)
-        terms |= {name: config.unsup_weight / 2 * loss for name, loss in unsupervised.items()}
+        weight = self.unsup_weight(progress) / 2
+        terms |= {name: weight * loss for name, loss in unsupervised.items()}
         telemetry = loss_telemetry(of_features, of_strong) | {
             "confidence": of_features.mean_confidence,
             "selected": labels.weak_sure.sum() / valid.sum().clamp(min=1),

@@ -66,7 +66,7 @@ class CrossPseudoSupervision(PseudoLabelMethod):
 
         loss_sup = reduce(torch.add, [loss for _, loss in labelled])
         loss_unsup, telemetry = self._cross(students, targets, valid)
-        return Losses({"loss_sup": loss_sup, "loss_unsup": self.config.unsup_weight * loss_unsup}, telemetry)
+        return Losses({"loss_sup": loss_sup, "loss_unsup": self.unsup_weight(progress) * loss_unsup}, telemetry)
 
     def _mixed(self, batch: Batch) -> tuple[list[Tensor], list[Target], Tensor]:
         """Compute logits of the mixed images, targets from the unmixed images, and the validity of the mixture."""

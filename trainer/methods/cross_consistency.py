@@ -19,7 +19,6 @@ from fpl_fast.trainer.methods.base import Batch, Losses, PseudoLabelMethod, Trai
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.distances import softmax_distance
 from fpl_fast.trainer.methods.predictions import confidence_map
-from fpl_fast.trainer.methods.ramps import RampKind, ramp
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.processes import weight_among_processes
 from fpl_fast.trainer.upsample import pixel_size, upsample
@@ -42,22 +41,16 @@ class CctConfig(PseudoLabelConfig, ConfidencePart, DecodersPart):
     ("annealed", as in the tables of PASCAL VOC)."""
     annealed_end: float = 0.99
     """"annealed": probability that the threshold rises to; 0.99 in the code of CPS, 0.9 in CCT's own."""
-    ramp_share: float = 0.0
-    """Share of the run over which the weight of the unsupervised loss rises from 0; none in the code of CPS, 0.1 in
-    CCT's own."""
-    ramp_kind: Literal["linear", "sigmoid", "cosine", "log", "exp"] = "sigmoid"
-    """Shape of this rise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 < self.annealed_end <= 1, "method.annealed_end", "in (0, 1]", self.annealed_end)
-        require(0 <= self.ramp_share <= 1, "method.ramp_share", "in [0, 1]", self.ramp_share)
 
 
 class CrossConsistencyTraining(PseudoLabelMethod):
     """One network, with auxiliary decoders that are trained on unlabelled images and dropped afterwards.
 
-    loss = sup + unsup_weight * ramp * mean over auxiliary decoders of L(decoder(perturbed h), main decoder(h))
+    loss = sup + unsup_weight * mean over auxiliary decoders of L(decoder(perturbed h), main decoder(h))
 
     h is the feature map that the main decoder, the classifier, reads. L is the squared difference of probabilities, a
     mean over pixels and classes ("mse", weight 30 in the public code), another of its distances ("kl", "js"), or the
@@ -112,9 +105,7 @@ class CrossConsistencyTraining(PseudoLabelMethod):
             assert counted is not None
             loss = loss * weight_among_processes(counted.sum())
             telemetry["sure"] = counted.float().mean()
-        kind: RampKind = config.ramp_kind
-        weight = config.unsup_weight * ramp(kind, progress, config.ramp_share)
-        return Losses({"loss_sup": loss_sup, "loss_unsup": weight * loss}, telemetry)
+        return Losses({"loss_sup": loss_sup, "loss_unsup": self.unsup_weight(progress) * loss}, telemetry)
 
     def denominators(self, batch: Batch) -> dict[str, Tensor]:
         """Count the labelled pixels, and the pixels of unlabelled images where padding alone decides which count."""

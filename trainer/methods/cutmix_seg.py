@@ -69,4 +69,4 @@ class CutMixSeg(EmaMethod):
         logits = self.student(mixed.image)
         loss, telemetry = consistency_loss(config, logits, target, mixed.valid)
         telemetry["sure"] = share
-        return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * share * loss}, telemetry)
+        return Losses({"loss_sup": loss_sup, "loss_unsup": self.unsup_weight(progress) * share * loss}, telemetry)

@@ -43,5 +43,5 @@ class FixMatch(WeakStrongMethod):
         logits, loss_sup = self.supervised(network, x, unlabelled=u.image)
         weak_logits = logits[len(x.image) :].detach()
         ((loss, stats),) = self.strong_losses(network, batch, weak_logits, partner_logits)
-        terms = {"loss_sup": loss_sup / 2, "loss_unsup": self.config.unsup_weight * loss / 2}
+        terms = {"loss_sup": loss_sup / 2, "loss_unsup": self.unsup_weight(progress) / 2 * loss}
         return Losses(terms, gated_telemetry(stats))

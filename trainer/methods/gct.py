@@ -18,7 +18,6 @@ from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.base import Batch, Losses, Phase, PseudoLabelMethod, WithDecoder
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.flaw_maps import compare_flaws, flaw_target, handle_flaws
-from fpl_fast.trainer.methods.ramps import ramp
 from fpl_fast.trainer.models.flaw_detector import FlawDetector
 from fpl_fast.trainer.upsample import pixel_size, upsample
 
@@ -51,7 +50,6 @@ class GctConfig(ConsistencyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.ramp_share <= 1, "method.ramp_share", "in [0, 1]", self.ramp_share)
         require(0 < self.flaw_threshold <= 1, "method.flaw_threshold", "in (0, 1]", self.flaw_threshold)
         require(self.flaw_weight >= 0, "method.flaw_weight", ">= 0", self.flaw_weight)
         for name in ("detector_channels", "detector_scale"):
@@ -70,7 +68,7 @@ class GuidedCollaborativeTraining(PseudoLabelMethod):
 
     First phase, with the detector D as it is, over labelled and unlabelled images:
 
-        loss = sup_1 + sup_2 + unsup_weight * ramp * (L(p_1, t_1) + L(p_2, t_2))
+        loss = sup_1 + sup_2 + unsup_weight * (L(p_1, t_1) + L(p_2, t_2))
                + flaw_weight * mean(both_bad * (D(p_1)^2 + D(p_2)^2))
 
     p are the networks' probabilities and D(p) maps of their flaws. The target of a pixel is the prediction of the
@@ -122,7 +120,7 @@ class GuidedCollaborativeTraining(PseudoLabelMethod):
         left, right = (handle_flaws(of_one) for of_one in flaws)
         compared = compare_flaws(left, right, config.flaw_threshold)
         loss, telemetry = self._consistency(students, torch.cat(compared[:2]), valid)
-        weight = config.unsup_weight * ramp("sigmoid", progress, config.ramp_share)
+        weight = self.unsup_weight(progress)
         telemetry["taught"] = torch.cat(compared[:2]).float().mean()
         telemetry["both_bad"] = compared.both_bad.float().mean()
         terms = {

@@ -55,4 +55,4 @@ class MeanTeacher(EmaMethod):
         loss, telemetry = consistency_loss(config, logits, target, torch.cat([x.valid, u.valid]))
         if config.loss == "mse":
             loss = loss / logits.shape[1]  # a mean over classes, too
-        return Losses({"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * loss}, telemetry)
+        return Losses({"loss_sup": loss_sup, "loss_unsup": self.unsup_weight(progress) * loss}, telemetry)

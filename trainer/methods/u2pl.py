@@ -143,7 +143,7 @@ class U2pl(EmaMethod):
             percent = percent_unreliable(progress, config.unreliable_percent)
             low, high = percentiles(entropy, (percent, 100 - percent), counted)
         loss, telemetry = self._unsupervised(logits[num:], target, counted & (entropy < high), counted)
-        terms = {"loss_sup": loss_sup, "loss_unsup": config.unsup_weight * loss}
+        terms = {"loss_sup": loss_sup, "loss_unsup": self.unsup_weight(progress) * loss}
 
         with torch.no_grad():
             reliable, unreliable = counted & (entropy <= low), counted & (entropy >= high)

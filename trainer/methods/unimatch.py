@@ -74,7 +74,7 @@ class UniMatch(WeakStrongMethod):
         weak_logits = clean.detach()
         features, of_features = self.gated_loss(perturbed, Target(weak_logits), u.valid)
         strong = self.strong_losses(network, batch, weak_logits, partner_logits)
-        weight = config.unsup_weight / 2
+        weight = self.unsup_weight(progress) / 2
         terms = {"loss_sup": loss_sup / 2}
         for name, (loss, _) in zip(self.strong_terms, strong, strict=True):
             terms[name] = weight * config.strong_weight * loss

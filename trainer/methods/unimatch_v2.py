@@ -85,7 +85,7 @@ class UniMatchV2(WeakStrongMethod, EmaMethod):
         strong = self.strong_losses(student, batch, weak_logits, partner_logits, factors=factors, beside_clean=False)
         terms = {"loss_sup": loss_sup / 2}
         for name, (loss, _) in zip(self.strong_terms, strong, strict=True):
-            terms[name] = config.unsup_weight * config.strong_weight / 2 * loss
+            terms[name] = self.unsup_weight(progress) / 2 * config.strong_weight * loss
         return Losses(terms, gated_telemetry(*(stats for _, stats in strong)))
 
     def _factors(self, network: Any, batch: Batch) -> ChannelFactors:
