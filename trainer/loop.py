@@ -21,8 +21,9 @@ from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config.io import config_to_dict, flatten
 from fpl_fast.trainer.data.check import require_no_leaks
 from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
-from fpl_fast.trainer.data.inputs import read_batches
+from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.evaluation.norm_statistics import renew_statistics
 from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
 from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
@@ -257,6 +258,9 @@ class _Trainer:
     def _evaluate(self) -> bool:
         """Evaluate the network and keep its pictures; return whether it is the best so far."""
         network = self.method.eval_network
+        if self.config.eval.norm_batches:
+            with self.fabric.autocast():
+                renew_statistics(network, first_images(self.config, self.datasets, self.num_views, self.fabric))
         share_buffers(self.fabric, network)
         progress = self.monitor.validating if self.first else None
         result = validate(network, self.val, self.config, self.fabric, progress)

@@ -165,8 +165,12 @@ class EvalConfig:
     """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
     samples: int = 6
     """Validation pictures kept for the report."""
+    norm_batches: int = 0
+    """Batches of the training images over which batch normalisation averages its statistics anew before each
+    evaluation; 0 evaluates with the moving averages, as all papers do, which few small crops make noisy."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, "eval.every", ">= 1", self.every)
         require(min(self.window) >= 1, "eval.window", ">= 1 pixel on either side", self.window)
-        require(self.samples >= 0, "eval.samples", ">= 0", self.samples)
+        for name in ("samples", "norm_batches"):
+            require(getattr(self, name) >= 0, f"eval.{name}", ">= 0", getattr(self, name))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 
 from fpl_fast.trainer.config import (
     CutMixPart,
@@ -27,7 +28,7 @@ from fpl_fast.trainer.data.transforms import Augmentation, normalize
 from fpl_fast.trainer.methods import Batch, View
 from fpl_fast.trainer.models.normalization import normalization
 
-__all__ = ["read_batches"]
+__all__ = ["first_images", "read_batches"]
 
 
 def read_batches(
@@ -102,6 +103,22 @@ def read_batches(
                 yield Batch(labelled, unlabelled, masks[0] if masks else None, sources, int(seed))
 
     return batches()
+
+
+def first_images(
+    config: RunConfig, datasets: TrainDatasets, num_unlabelled_views: int, fabric: Fabric
+) -> Iterator[torch.Tensor]:
+    """Read the images of the first ``eval.norm_batches`` batches of a process, labelled and unlabelled ones apart."""
+    for batch in read_batches(
+        replace(config, train=replace(config.train, steps=config.eval.norm_batches)),
+        datasets,
+        num_unlabelled_views=num_unlabelled_views,
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    ):
+        for view in (batch.labelled, *batch.unlabelled):
+            yield view.image
 
 
 def _draw_masks(method: MethodConfig, config: RunConfig, rng: np.random.Generator) -> list[torch.Tensor]:
