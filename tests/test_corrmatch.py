@@ -263,10 +263,17 @@ def test_draws_follow_the_seed_of_the_step():
         ({"kl_weight": -1.0}, "method.kl_weight must be >= 0, got -1.0"),
         ({"feature_dropout": 1.0}, r"method.feature_dropout must be in \[0, 1\), got 1.0"),
         ({"num_regions": -1}, "method.num_regions must be >= 0, got -1"),
-        ({"confidence_threshold": 0.95}, "method.confidence_threshold must be below method.threshold 0.9 with"),
+        (
+            {"confidence_threshold": 0.95, "gated": True, "threshold_momentum": 1.0},
+            "method.confidence_threshold must be below method.threshold 0.9 with",
+        ),
         ({"gated": True}, "method.gated must be false with method.loss fpl and a threshold that moves .* got True"),
     ],
 )
 def test_broken_rules(changes, message):
     with pytest.raises(ValueError, match=message):
         CorrMatchConfig(**changes)
+
+
+def test_a_threshold_that_gates_no_fuzzy_loss_may_be_high():
+    assert CorrMatchConfig(confidence_threshold=0.95, threshold_candidates=(0.5, 0.8)).gate == 0

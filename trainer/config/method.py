@@ -269,9 +269,17 @@ class WeakStrongConfig(PseudoLabelConfig, ConfidencePart):
         require(0 < self.mix_area[0] <= self.mix_area[1] <= 1, "method.mix_area", "an ascending pair in (0, 1]",
                 self.mix_area)  # fmt: skip
         check_scale_range(self.mix_aspect, "method.mix_aspect")
+        self._check_gate()
+
+    @property
+    def gate(self) -> float:
+        """Probability from which a pixel counts in the losses that can be fuzzy."""
+        return self.confidence_threshold
+
+    def _check_gate(self) -> None:
         name = "method.threshold_candidates" if self.threshold_candidates else "method.threshold"
         largest = self.largest_threshold
-        acts = self.loss != "fpl" or self.confidence_threshold < largest
+        acts = self.loss != "fpl" or self.gate < largest
         require(acts, "method.confidence_threshold", f"below {name} {largest} with method.loss fpl, "
                 "which is the cross entropy behind a higher gate (0 leaves the gate out)",
                 self.confidence_threshold)  # fmt: skip

@@ -71,6 +71,11 @@ class CorrMatchConfig(PairedWeakStrongConfig):
         require(acts, "method.gated", "false with method.loss fpl and a threshold that moves (or fix it with "
                 "method.threshold_momentum 1): it rises above method.threshold", self.gated)  # fmt: skip
 
+    @property
+    def gate(self) -> float:
+        """Probability from which a pixel counts in the losses that can be fuzzy."""
+        return self.confidence_threshold if self.gated else 0.0
+
 
 class Passes(NamedTuple):
     """Logits of a step, each (N, C, h, w); spread ones are as small as the encoder's last features."""
