@@ -28,12 +28,12 @@ def test_kernels_compile_without_spills(tmp_path):
         "import pathlib, sys; from fpl_fast.bench.audit.table import Case, audit, save;"
         "targets = ('sm_80', 'sm_90', 'gfx942');"
         "cases = [Case(c, 'bf16', 'nchw', True, target) for c in (19, 21) for target in targets];"
-        "cases += [Case(19, 'bf16', 'nchw', True, target, 'upsampled', stats=False) for target in targets[1:]];"
+        "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', 'upsampled', stats=False)];"
         "save(audit(cases), pathlib.Path(sys.argv[1]))"
     )
     run_compiled(script, str(tmp_path / "rows.json"))
     rows, version = load(tmp_path / "rows.json")
-    assert len(rows) == 8
+    assert len(rows) == 7
     for row in rows:
         assert row.spill_bytes == 0, row
         assert 0 < row.registers <= 255, row
@@ -94,7 +94,7 @@ def test_losses_with_labels_and_adjoints_compile():
         "    target=GPUTarget('cuda', 90, 32));"
         "build(cross_entropy_kernel, dense, '*u8');"
         "build(cross_entropy_kernel, tiles | {'map_ptr': None}, '*i64');"
-        "build(upsampled_kernel, dense | up, '*i32');"
+        "build(upsampled_kernel, dense | up | {'C': 7}, '*i32');"  # 19 take half a minute
         "build(upsampled_kernel, tiles | up | {'buffer_ptr': None}, '*i64');"
         "build(column_adjoint_kernel, common | {'grad': samples, 'columns': AXIS, 'C': 19, 'BLOCK': 128});"
         "build(scale_kernel, common | {'BLOCK': 4096})"

@@ -70,9 +70,12 @@ def region_masks(affinity: Tensor, rows: Tensor, features: tuple[int, int], size
     Returns:
         (N, R, H, W) bool: similarity above the middle between its lowest and its highest value.
     """
-    parts = []
-    for image in affinity.index_select(1, rows).unflatten(2, features):
-        similarity = upsample(image.float().unsqueeze(1), size).squeeze(1)
-        low, high = (extreme((1, 2), keepdim=True) for extreme in (similarity.amin, similarity.amax))
-        parts.append((similarity - low) / (high - low) > 0.5)
-    return torch.stack(parts)
+    images = affinity.index_select(1, rows).unflatten(2, features)
+    return torch.stack([relative_similarity(image, size) > 0.5 for image in images])
+
+
+def relative_similarity(similarity: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample similarities (R, h, w) to (R, H, W) and bring each map to the range from 0 to 1."""
+    similarity = upsample(similarity.float().unsqueeze(1), size).squeeze(1)
+    low, high = (extreme((1, 2), keepdim=True) for extreme in (similarity.amin, similarity.amax))
+    return (similarity - low) / (high - low)
