@@ -51,7 +51,7 @@ class Results:
     machine: Mapping[str, str]
     """Labelled strings; ``device`` is the name of the measured device and ``kind`` is "cpu" or "cuda"."""
     time: datetime
-    """Of the measurement, with its zone."""
+    """Time of the measurement, with its zone."""
     timings: tuple[Timing, ...]
 
     def find(self, case: Case | str, peer: str, op: str = "both") -> Timing | None:

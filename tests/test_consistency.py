@@ -56,7 +56,7 @@ def test_balance_is_that_of_the_loss(logits, mask, loss):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_candidates_choose_the_threshold(logits, mask, masked):
-    """Of every pixel, in the mixture, at full resolution; their mean is a statistic, and a single one is plain FPL."""
+    """Every pixel chooses in the mixture, at full resolution; one candidate is plain FPL."""
     student, *teachers = logits
     target, candidates = Target(*teachers, mask), (0.5, 0.7, 0.9)
     places = {"size": SIZE, "valid_mask": torch.rand(2, *SIZE) < 0.8 if masked else None}

@@ -55,7 +55,7 @@ def test_first_images_are_those_of_the_first_steps(name):
 
 
 def test_runs_evaluate_and_keep_the_new_statistics(tmp_path):
-    """What is saved is what was evaluated; training itself goes on as without, as its passes use batch statistics."""
+    """A run saves the statistics it evaluated; training is as without, because its passes use those of the batch."""
     moving, renewed = RunFolder(tmp_path / "moving"), RunFolder(tmp_path / "renewed")
     for folder, num in ((moving, 0), (renewed, 3)):
         train(with_norm_batches(num, name="cps"), folder, Quiet())
