@@ -9,24 +9,12 @@ from torch.testing import assert_close
 
 import fpl_fast
 from fpl_fast import fuzzy_positive_assignment, fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.engines import packages, planes
 from fpl_fast.kernels.arguments import NUMBERS
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 # 5 x 13 pixels: no block divides it.
 SHAPE = (2, 5, 5, 13)
 PIXELS = (2, 5, 13)
-
-
-@pytest.fixture(params=["eager", "triton", "compiled"])
-def engine(request, monkeypatch):
-    """Each engine; the class planes run uncompiled here, and compiled in tests/test_planes.py."""
-    if request.param == "compiled":
-        if torch.cuda.is_available():
-            pytest.skip("the compiled engine runs on the CPU")
-        monkeypatch.setattr(planes, "_compiled", lambda s: lambda tensors: planes.evaluate_planes(tensors, s))
-        monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
-    return request.param
 
 
 @pytest.fixture

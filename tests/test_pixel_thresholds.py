@@ -8,24 +8,12 @@ from torch.testing import assert_close
 
 import fpl_fast
 from fpl_fast import FuzzyPositiveLoss, fuzzy_positive_assignment, fuzzy_positive_loss, positive_gradient_score
-from fpl_fast.engines import packages, planes
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE, PIXELS, SIZE = (2, 5, 3, 7), (2, 3, 7), (4, 9)  # no block divides them
 VALUES = (0.5, 0.8, 0.97)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAN, INF = float("nan"), float("inf")
-
-
-@pytest.fixture(params=["eager", "triton", "compiled"])
-def engine(request, monkeypatch):
-    """Each engine; the class planes run uncompiled here, and compiled in tests/test_planes.py."""
-    if request.param == "compiled":
-        if torch.cuda.is_available():
-            pytest.skip("the compiled engine runs on the CPU")
-        monkeypatch.setattr(planes, "_compiled", lambda s: lambda tensors: planes.evaluate_planes(tensors, s))
-        monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
-    return request.param
 
 
 @pytest.fixture(autouse=True)
