@@ -95,6 +95,20 @@ def make_batch_for(method, **options):
     return make_batch(method.num_unlabelled_views, num_strong=num_strong, **options)
 
 
+def assert_same_step(method, losses, theirs, expected):
+    """Compare terms, all above 0, and the gradients of what is trained with those of a literal version of a copy."""
+    assert losses.terms.keys() == expected.keys()
+    for key, term in losses.terms.items():
+        assert term > 0
+        torch.testing.assert_close(term, expected[key], msg=lambda text, key=key: f"{key}: {text}", **CLOSE)
+    sum(losses.terms.values()).backward()
+    sum(expected.values()).backward()
+    for ours, other in zip(method.parameters(), theirs.parameters(), strict=True):
+        assert (ours.grad is None) == (other.grad is None) == (not ours.requires_grad)
+        if ours.requires_grad:
+            torch.testing.assert_close(ours.grad, other.grad, **CLOSE)
+
+
 def upsample(logits):
     return F.interpolate(logits, SIZE, mode="bilinear", align_corners=True)
 

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from method_cases import CLOSE, AuxNetwork, C, literal_fpl, make_batch_for, make_method, upsample
+from method_cases import CLOSE, AuxNetwork, C, assert_same_step, literal_fpl, make_batch_for, make_method, upsample
 from torch.nn import functional as F
 
 from fpl_fast.trainer.methods.unimatch import UniMatchConfig
@@ -78,14 +78,7 @@ def test_equals_the_literal_version(name, loss, gate, ignore_padding):
     theirs, batch = copy.deepcopy(method), make_batch_for(method, seed=3)
     losses = method(batch, 0.0)
     expected = literal(theirs, batch)
-    assert losses.terms.keys() == expected.keys()
-    for key, term in losses.terms.items():
-        assert term > 0
-        torch.testing.assert_close(term, expected[key], msg=lambda text, key=key: f"{key}: {text}", **CLOSE)
-    sum(losses.terms.values()).backward()
-    sum(expected.values()).backward()
-    for ours, other in zip(method.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, other.grad, **CLOSE)
+    assert_same_step(method, losses, theirs, expected)
     for ours, other in zip(method.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(ours, other, **CLOSE)  # the pass in evaluation mode moves no statistics
     selected = losses.telemetry["selected"]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from method_cases import CLOSE, make_batch_for, make_method, upsample
+from method_cases import CLOSE, assert_same_step, make_batch_for, make_method, upsample
 from PIL import Image
 from test_unimatch import literal_pixels
 from torch.nn import functional as F
@@ -84,14 +84,7 @@ def test_equals_the_literal_version(loss, gate, ignore_padding, flip_group):
     theirs, batch = copy.deepcopy(method), make_batch_for(method, seed=3)
     losses = method(batch, 0.0)
     expected = literal(theirs, batch)
-    assert losses.terms.keys() == expected.keys()
-    for key, term in losses.terms.items():
-        assert term > 0
-        torch.testing.assert_close(term, expected[key], msg=lambda text, key=key: f"{key}: {text}", **CLOSE)
-    sum(losses.terms.values()).backward()
-    sum(expected.values()).backward()
-    for ours, other in zip(method.student.parameters(), theirs.student.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, other.grad, **CLOSE)
+    assert_same_step(method, losses, theirs, expected)
     for ours, other in zip(method.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(ours, other, **CLOSE)  # the teacher's passes move no statistics
     selected = losses.telemetry["selected"]
