@@ -104,6 +104,7 @@ def make_network(config: ModelConfig, num_classes: int) -> nn.Module:
         config.backbone,
         num_classes,
         head=config.head,
+        stem=config.stem,
         output_stride=config.output_stride,
         head_channels=config.head_channels,
         low_channels=config.low_channels,
@@ -132,7 +133,7 @@ def _source(config: ModelConfig) -> str | None:
     """Origin of the backbone's first weights; None if they are random."""
     if config.weights_file is not None or not config.pretrained:
         return config.weights_file
-    name = pretrained_name(config.backbone)
+    name = pretrained_name(config.backbone, config.stem)
     packaged = packaged_weights(name)
     return f"timm's {name}" if packaged is None else f"{name} of the package {packaged.package}"
 
@@ -157,7 +158,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
         ValueError: See ``make_network``; or the networks cannot read crops of this size.
     """
     if config.model.pretrained and config.model.weights_file is None and timm.is_model(config.model.backbone):
-        name = pretrained_name(config.model.backbone)
+        name = pretrained_name(config.model.backbone, config.model.stem)
         if packaged_weights(name) is None:
             _LOGGER.info("timm's weights %s are fetched unless they are at hand", name)
     method = build_method(

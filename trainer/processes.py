@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # importing it takes seconds, and reading a configuration get
 
 __all__ = [
     "first_decides",
+    "gather_rows",
     "mean_over_processes",
     "random_states",
     "rank_and_world_size",
@@ -35,6 +36,16 @@ def mean_over_processes(value: Tensor) -> Tensor:
         distributed.all_reduce(value)
         value /= world_size
     return value
+
+
+def gather_rows(x: Tensor) -> Tensor:
+    """Gather the rows of all processes, equally many of each, in the order of their ranks."""
+    _, world_size = rank_and_world_size()
+    if world_size == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world_size)]
+    distributed.all_gather(parts, x)
+    return torch.cat(parts)
 
 
 def weight_among_processes(count: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fpl_fast.trainer.config.data import (
     VocData,
 )
 from fpl_fast.trainer.config.method import (
+    ColourPart,
     ConfidencePart,
     ConsistencyConfig,
     CutMixPart,
@@ -20,6 +21,7 @@ from fpl_fast.trainer.config.method import (
     FlipPart,
     MethodConfig,
     MethodPart,
+    PairedCropsPart,
     PairedCutMixPart,
     PairedWeakStrongConfig,
     PartnerPart,
@@ -33,6 +35,7 @@ from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelCon
 __all__ = [
     "AugmentConfig",
     "CityscapesData",
+    "ColourPart",
     "ConfidencePart",
     "ConsistencyConfig",
     "CutMixPart",
@@ -46,6 +49,7 @@ __all__ = [
     "MethodPart",
     "ModelConfig",
     "OptimConfig",
+    "PairedCropsPart",
     "PairedCutMixPart",
     "PairedWeakStrongConfig",
     "PartnerPart",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
 
-__all__ = ["check_scale_range", "config_class", "require"]
+__all__ = ["check_jitter", "check_scale_range", "config_class", "require"]
 
 _Class = TypeVar("_Class")
 
@@ -37,3 +37,13 @@ def check_scale_range(scales: tuple[float, float], name: str) -> None:
         ValueError: The range does not contain 1, or is not positive.
     """
     require(0 < scales[0] <= 1 <= scales[1], name, "two factors around 1", scales)
+
+
+def check_jitter(jitter: tuple[float, float, float, float], name: str) -> None:
+    """Check the strengths of a colour jitter: brightness, contrast, saturation, hue.
+
+    Raises:
+        ValueError: A strength is negative, or the hue's is more than half of the colour circle.
+    """
+    require(min(jitter) >= 0, name, ">= 0", jitter)
+    require(jitter[3] <= 0.5, name, "at most 0.5 for the hue, half of the colour circle", jitter)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fpl_fast.trainer.config.rules import check_scale_range, config_class, require
+from fpl_fast.trainer.config.rules import check_jitter, check_scale_range, config_class, require
 
 __all__ = ["BATCHES_AHEAD", "AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
 
@@ -20,11 +20,16 @@ class AugmentConfig:
     """Factors of image size that are drawn from uniformly (CPS has no 1.25)."""
     scale_range: tuple[float, float] | None = None
     """Range of continuous scales that replaces ``scales``, half of them below and half above 1; 0.5 to 2 in AEL."""
-    geometry: Literal["cps", "unimatch"] = "cps"
+    geometry: Literal["cps", "unimatch", "cac"] = "cps"
     """"cps": resizing without anti-aliasing, padding around the image in the mean colour. "unimatch": long sides that
-    are uniform over scale_range, Pillow's anti-aliased resizing, black padding at the right and at the bottom."""
+    are uniform over scale_range, Pillow's anti-aliased resizing, black padding at the right and at the bottom. "cac":
+    the same, but bicubic, and padding in the mean colour."""
+    base_size: int | None = None
+    """Long side in pixels that scale_range refers to, with "unimatch" and "cac"; null for each image's own."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
+    jitter: tuple[float, float, float, float] | None = None
+    """Random colours of labelled crops: strengths as method.jitter; null for none."""
     pad_label: Literal["ignore", "zero"] = "ignore"
     """Label of padding: none, or class 0 as in the public code of AEL, which so learns "road" or "background" there."""
 
@@ -33,23 +38,33 @@ class AugmentConfig:
         require(bool(self.scales) and min(self.scales) > 0, "augment.scales", "one or more factors > 0", self.scales)
         if self.scale_range is not None:
             check_scale_range(self.scale_range, "augment.scale_range")
-        if self.geometry == "unimatch" and self.scale_range is None:
+        if self.geometry != "cps" and self.scale_range is None:
             raise ValueError(
-                "augment.scale_range must be a pair such as '[0.5, 2.0]' with augment.geometry unimatch, got null"
+                f"augment.scale_range must be a pair such as '[0.5, 2.0]' with augment.geometry {self.geometry}, "
+                "got null"
             )
+        require(self.base_size is None or self.base_size >= 1, "augment.base_size", ">= 1 pixel", self.base_size)
+        require(self.base_size is None or self.geometry != "cps", "augment.base_size",
+                "null with augment.geometry cps, whose scales are factors of each image's size",
+                self.base_size)  # fmt: skip
         require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
+        if self.jitter is not None:
+            check_jitter(self.jitter, "augment.jitter")
 
 
 @config_class
 class ModelConfig:
-    """A timm backbone under the DeepLabv3+ head of CPS, AEL or UniMatch, or the transformer head of UniMatch V2."""
+    """A timm backbone under a DeepLabv3+ head of CPS, AEL, CAC or UniMatch, or the transformer head of UniMatch V2."""
 
     backbone: str = "resnet50"
-    """"resnet50" or "resnet101" (the deep-stem networks of CPS and AEL), or the name of any timm model."""
-    head: Literal["cps", "ael", "unimatch", "dpt"] = "cps"
-    """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of UniMatch,
-    made for 16, and of CorrMatch at 8; "dpt" of UniMatch V2, for timm's vision transformers such as
-    vit_small_patch14_dinov2."""
+    """"resnet50" or "resnet101" (the networks of the papers), or the name of any timm model."""
+    stem: Literal["deep", "plain"] = "deep"
+    """First layers of "resnet50" and "resnet101": three 3 x 3 convolutions, as in CPS, AEL and UniMatch, with Gluon's
+    weights, or one 7 x 7, as in CAC, with torchvision's."""
+    head: Literal["cps", "ael", "cac", "unimatch", "dpt"] = "cps"
+    """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of CAC, made
+    for 16, with dropout; of UniMatch, made for 16, and of CorrMatch at 8; "dpt" of UniMatch V2, for timm's vision
+    transformers such as vit_small_patch14_dinov2."""
     output_stride: int | None = 16
     """Image size over size of the deepest features; null keeps the backbone's own, for one that cannot be dilated and
     for transformers."""
@@ -156,13 +171,15 @@ class EvalConfig:
 
     every: int = 2000
     """Steps between evaluations; the last step is always evaluated."""
-    protocol: Literal["cps", "ael", "ael_crop", "unimatch", "whole"] = "whole"
+    protocol: Literal["cps", "ael", "ael_crop", "cac", "unimatch", "whole"] = "whole"
     """Protocol of evaluation: "cps" sums the logits of overlapping windows, "ael" averages their probabilities,
     "ael_crop" evaluates the centre alone, as AEL does while it trains, "unimatch" averages the probabilities of windows
-    that the border cuts, "whole" runs the image in one pass. Transformers see each image or window resized to a
+    that the border cuts, "whole" runs the image in one pass, "cac" does so after reflecting its right and lower border
+    to sides that are multiples of 8. Transformers see each image or window resized to a
     multiple of their patches."""
     window: tuple[int, int] = (800, 800)
-    """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole"."""
+    """Height and width of a window (neighbours lie 2/3 of it apart) or of the centred crop, pixels; not for "whole" and
+    "cac"."""
     samples: int = 6
     """Validation pictures kept for the report."""
     norm_batches: int = 0

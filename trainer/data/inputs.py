@@ -9,23 +9,26 @@ import torch
 from lightning.fabric import Fabric
 
 from fpl_fast.trainer.config import (
+    ColourPart,
     CutMixPart,
-    MethodConfig,
+    PairedCropsPart,
     PairedCutMixPart,
     PartnerPart,
     PastePart,
     RunConfig,
     WeakStrongConfig,
 )
+from fpl_fast.trainer.config.method import PAIR_STRIDE
 from fpl_fast.trainer.data.cutmix import cutmix_masks, fitting_boxes
 from fpl_fast.trainer.data.datasets import TrainDatasets
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.long_side import LongSideAugmentation
 from fpl_fast.trainer.data.one_line import in_one_line
+from fpl_fast.trainer.data.paired_crops import PairedCrops
 from fpl_fast.trainer.data.stream import SampleStream, make_loader
 from fpl_fast.trainer.data.strong import StrongAugmentation
 from fpl_fast.trainer.data.transforms import Augmentation, normalize
-from fpl_fast.trainer.methods import Batch, View
+from fpl_fast.trainer.methods import Batch, Place, View
 from fpl_fast.trainer.models.normalization import normalization
 
 __all__ = ["first_images", "read_batches"]
@@ -86,12 +89,10 @@ def read_batches(
         for step, items in enumerate(in_one_line(zip(*iterators, strict=True)), start=start_step):
             labelled = _to_view(items[0], config, device, with_label=True)
             sources = _to_view(items[-1], config, device, with_label=True) if paste else None
-            unlabelled = tuple(
-                _to_view(item, config, device, with_label=False) for item in items[1 : 1 + num_unlabelled_views]
-            )
-            masks = []
-            if num_unlabelled_views == 2 or isinstance(method, WeakStrongConfig):
-                masks = _draw_masks(method, config, np.random.default_rng([seeds.mask, step]))
+            rest = items[1:-1] if paste else items[1:]
+            parts = [part for item in rest for part in (_crops(item) if "offset" in item else [item])]
+            unlabelled = tuple(_to_view(part, config, device, with_label=False) for part in parts)
+            masks = _draw_masks(config, np.random.default_rng([seeds.mask, step]), num_unlabelled_views)
             masks = [mask[shown][: len(unlabelled[0].image)] for mask in masks]
             if pinned:  # a copy from pageable memory would wait for the device
                 masks = [mask.pin_memory() for mask in masks]
@@ -121,17 +122,18 @@ def first_images(
             yield view.image
 
 
-def _draw_masks(method: MethodConfig, config: RunConfig, rng: np.random.Generator) -> list[torch.Tensor]:
-    """Draw the CutMix masks (N, H, W) of all processes' unlabelled images: one, or one for each strong view."""
-    num, size = config.train.batch_unlabelled, config.augment.crop
+def _draw_masks(config: RunConfig, rng: np.random.Generator, num_unlabelled_views: int) -> list[torch.Tensor]:
+    """Draw the CutMix masks (N, H, W) of all processes' unlabelled images: none, one, or one for each strong view."""
+    method, num, size = config.method, config.train.batch_unlabelled, config.augment.crop
     if isinstance(method, WeakStrongConfig):
         probability, area, aspect = method.mix_probability, method.mix_area, method.mix_aspect
         return [
             fitting_boxes(num, size, rng, probability=probability, area_range=area, aspect_range=aspect)
             for _ in range(method.num_strong_views)
         ]
-    assert isinstance(method, CutMixPart)
-    return [cutmix_masks(num, size, rng, num_boxes=method.mix_boxes, area_range=method.mix_area)]
+    if num_unlabelled_views == 2 and isinstance(method, CutMixPart):
+        return [cutmix_masks(num, size, rng, num_boxes=method.mix_boxes, area_range=method.mix_area)]
+    return []
 
 
 def _streams(
@@ -142,31 +144,31 @@ def _streams(
     With ``same`` both unlabelled streams have one order; CutMix of CPS repeats the order of the first epoch.
     """
     augment, seeds, method = config.augment, _seeds(config.train.seed), config.method
-    pad_label = config.data.ignore_index if augment.pad_label == "ignore" else 0
-    augmentation: Augmentation | LongSideAugmentation
-    if augment.geometry == "unimatch":
-        assert augment.scale_range is not None
-        augmentation = LongSideAugmentation(augment.crop, augment.scale_range, augment.flip, pad_label)
-    else:
-        augmentation = Augmentation(
-            augment.crop, augment.scales, augment.flip, pad_label=pad_label, scale_range=augment.scale_range
-        )
-    strong = None
-    if isinstance(method, WeakStrongConfig):
-        strong = StrongAugmentation(
-            method.jitter,
-            method.jitter_probability,
-            method.grey_probability,
-            method.blur_probability,
-            method.blur_sigma,
-            num_views=method.num_strong_views,
-        )
+    augmentation = _augmentation(config)
+    strong = _colours(method, num_views=method.num_strong_views) if isinstance(method, WeakStrongConfig) else None
     x_seeds: dict[str, Any] = {"order_seed": seeds.order_x, "augment_seed": seeds.augment_x}
+    if augment.jitter is not None:
+        x_seeds["colours"] = StrongAugmentation(augment.jitter, 1.0, 0.0, 0.0)
     if num_unlabelled_views == 0:
         return [(SampleStream(datasets.labelled, augmentation, **x_seeds), config.train.batch_labelled)]
     assert datasets.unlabelled is not None
     length = max(len(datasets.labelled), len(datasets.unlabelled))
     x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
+    if isinstance(method, PairedCropsPart):
+        assert isinstance(augmentation, LongSideAugmentation)
+        pairs = SampleStream(
+            datasets.unlabelled,
+            PairedCrops(
+                replace(augmentation, scale_range=method.pair_scales),
+                _colours(method, blur_first=True),
+                PAIR_STRIDE,
+                method.pair_overlap,
+            ),
+            epoch_length=length,
+            order_seed=seeds.order_u + 1,
+            augment_seed=seeds.augment_u,
+        )
+        return [(x, config.train.batch_labelled), (pairs, config.train.batch_unlabelled)]
     unlabelled = [
         SampleStream(
             datasets.unlabelled,
@@ -193,6 +195,40 @@ def _streams(
     return streams
 
 
+def _augmentation(config: RunConfig) -> Augmentation | LongSideAugmentation:
+    """Make the augmentation of labelled images."""
+    augment = config.augment
+    pad_label = config.data.ignore_index if augment.pad_label == "ignore" else 0
+    if augment.geometry == "cps":
+        return Augmentation(
+            augment.crop, augment.scales, augment.flip, pad_label=pad_label, scale_range=augment.scale_range
+        )
+    assert augment.scale_range is not None
+    bicubic = augment.geometry == "cac"
+    red, green, blue = (round(255 * value) for value in normalization(config).mean) if bicubic else (0, 0, 0)
+    return LongSideAugmentation(
+        augment.crop,
+        augment.scale_range,
+        augment.flip,
+        pad_label,
+        pad_color=(red, green, blue),
+        base_size=augment.base_size,
+        bicubic=bicubic,
+    )
+
+
+def _colours(method: ColourPart, **options: Any) -> StrongAugmentation:
+    """Make the random colours of unlabelled crops."""
+    return StrongAugmentation(
+        method.jitter,
+        method.jitter_probability,
+        method.grey_probability,
+        method.blur_probability,
+        method.blur_sigma,
+        **options,
+    )
+
+
 class _Seeds(NamedTuple):
     """Independent seeds of all that is random in the batches."""
 
@@ -214,7 +250,7 @@ def _seeds(seed: int) -> _Seeds:
 def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.device, *, with_label: bool) -> View:
     """A loader's batch on the device."""
     image, valid = item["image"].to(device, non_blocking=True), item["valid"].to(device, non_blocking=True)
-    padding = valid if config.augment.geometry == "cps" else None  # which is black in the other geometry
+    padding = valid if config.augment.geometry == "cps" else None  # whose colour is part of the image in the others
 
     def normalized(image: torch.Tensor) -> torch.Tensor:
         if config.train.channels_last:
@@ -226,4 +262,14 @@ def _to_view(item: dict[str, torch.Tensor], config: RunConfig, device: torch.dev
     strong: tuple[torch.Tensor, ...] = ()
     if "strong" in item:
         strong = tuple(map(normalized, item["strong"].to(device, non_blocking=True).unbind(1)))
-    return View(normalized(image), valid, label, index, wanted, strong)
+    place = None
+    if "offset" in item:
+        place = Place(*(item[name].to(device, non_blocking=True) for name in ("offset", "flipped")))
+    return View(normalized(image), valid, label, index, wanted, strong, place)
+
+
+def _crops(item: dict[str, torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """Part a loader's batch of pairs into the batches of the first and of the second crops."""
+    for crop in range(2):
+        parts = {name: item[name][:, crop] for name in ("image", "valid", "offset", "flipped")}
+        yield parts | {"index": item["index"]}

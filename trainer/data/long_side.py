@@ -1,4 +1,4 @@
-"""Random scale, crop and flip of UniMatch and its successors."""
+"""Random scale, crop and flip of UniMatch and its successors, and of CAC."""
 
 import math
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class LongSideAugmentation:
     """Scale, crop, flip (Yang et al. 2023, the same for labelled and unlabelled images).
 
     The longer side L becomes an integer, uniform on int(low * L) ... int(high * L), both included; the other side
-    follows, rounded to the nearest pixel. Images are resized by Pillow bilinearly with anti-aliasing, labels by nearest
-    neighbour. An image smaller than the crop is padded at the right and at the bottom; the flip comes last and takes
+    follows, rounded to the nearest pixel. Images are resized by Pillow with anti-aliasing, labels by nearest neighbour.
+    An image smaller than the crop is padded at the right and at the bottom; the flip comes last and takes
     the padding along.
 
     Args:
@@ -31,26 +31,52 @@ class LongSideAugmentation:
         scale_range: low and high.
         flip_probability: Probability of a left-right flip.
         pad_label: Label of padding.
+        pad_color: Colour of padding.
+        base_size: L, or None for the longer side of each image.
+        bicubic: Whether images are resized bicubically instead of bilinearly, and each pixel of a label takes the one
+            at its upper left corner, as OpenCV does, instead of the one at its centre (Lai et al. 2021).
     """
 
     crop_size: tuple[int, int]
     scale_range: tuple[float, float] = (0.5, 2.0)
     flip_probability: float = 0.5
     pad_label: int = 255
+    pad_color: tuple[int, int, int] = (0, 0, 0)
+    base_size: int | None = None
+    bicubic: bool = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> View:
         """Draw long side, offsets and flip (in this order) from ``rng`` and cut out the view."""
-        longest = max(sample.image.shape[-2:])
-        low, high = (max(1, int(factor * longest)) for factor in self.scale_range)
-        long_side = int(rng.integers(low, high + 1))
-        size = scaled_size(sample.image.shape[-2:], long_side)
+        size = self.draw_size(sample, rng)
         offset = [int(rng.integers(max(side - crop, 0) + 1)) for side, crop in zip(size, self.crop_size, strict=True)]
-        return self.cut(sample, size, offset, flip=rng.random() < self.flip_probability)
+        return self.cut(self.resize(sample, size), size, offset, flip=rng.random() < self.flip_probability)
+
+    def draw_size(self, sample: Sample, rng: np.random.Generator) -> list[int]:
+        """Draw the height and width that a sample is resized to."""
+        longest = self.base_size or max(sample.image.shape[-2:])
+        low, high = (max(1, int(factor * longest)) for factor in self.scale_range)
+        return scaled_size(sample.image.shape[-2:], int(rng.integers(low, high + 1)))
+
+    def resize(self, sample: Sample, size: Sequence[int]) -> Sample:
+        """Resize a sample bicubically; a bilinear one stays as it is, because ``cut`` resizes the part that it needs.
+
+        (Pillow's bicubic filter gives other values for a part than for the whole: up to 15 of 255.)
+        """
+        if not self.bicubic:
+            return sample
+        picture = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+        image = tv.pil_to_tensor(picture.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+        label = sample.label
+        if label is not None:
+            rows, columns = (torch.arange(new) * old // new for old, new in zip(label.shape, size, strict=True))
+            label = label[rows.unsqueeze(1), columns]
+        return Sample(image, label)
 
     def cut(self, sample: Sample, size: Sequence[int], offset: Sequence[int], *, flip: bool) -> View:
-        """Resize a sample to ``size`` and cut out the view at ``offset``."""
+        """Cut out the view at ``offset`` of a sample that is resized to ``size``."""
         inside = [min(side - o, crop) for side, o, crop in zip(size, offset, self.crop_size, strict=True)]
-        image = self._pad(_resized_part(sample.image, size, offset, inside), flip, 0)
+        image = _resized_part(sample.image, size, offset, inside)
+        image = torch.stack([self._pad(*args) for args in zip(image, (flip,) * 3, self.pad_color, strict=True)])
         label = sample.label
         if label is not None:
             rows, columns = (_nearest(*args) for args in zip(label.shape, size, offset, inside, strict=True))

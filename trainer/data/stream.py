@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.long_side import LongSideAugmentation
+from fpl_fast.trainer.data.paired_crops import CropPair, PairedCrops
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.strong import StrongAugmentation
 from fpl_fast.trainer.data.transforms import Augmentation
@@ -34,13 +35,14 @@ class SampleStream(Dataset[dict[str, Any]]):
 
     Args:
         dataset: Source of the images.
-        augmentation: Flip, scale and crop.
+        augmentation: Flip, scale and crop; may give a pair of crops of an unlabelled image.
         epoch_length: Samples an epoch, default one pass over ``dataset``.
         order_seed: Seed of the permutations.
         augment_seed: Seed of the augmentation.
         reshuffle: Whether each epoch has an order of its own; otherwise all have the order of epoch 0.
         blank: Share of the positions without an image: nothing is read, no pixel is valid or labelled.
         strong: Makes strong views of each crop.
+        colours: Makes the colours of each crop.
 
     Raises:
         ValueError: If the data set is empty or epoch_length < 1.
@@ -49,7 +51,7 @@ class SampleStream(Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: SegmentationDataset,
-        augmentation: Augmentation | LongSideAugmentation,
+        augmentation: Augmentation | LongSideAugmentation | PairedCrops,
         *,
         epoch_length: int | None = None,
         order_seed: int = 0,
@@ -57,6 +59,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         reshuffle: bool = True,
         blank: float = 0.0,
         strong: StrongAugmentation | None = None,
+        colours: StrongAugmentation | None = None,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("dataset must hold at least one image, got 0")
@@ -70,6 +73,7 @@ class SampleStream(Dataset[dict[str, Any]]):
         self.reshuffle = reshuffle
         self.blank = blank
         self.strong = strong
+        self.colours = colours
 
     def index_at(self, position: int) -> int:
         """Index into the data set at a position."""
@@ -79,6 +83,8 @@ class SampleStream(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int | tuple[int, Donor]) -> dict[str, Any]:
         """Read ``image``, ``valid``, ``index``, for a labelled image ``label``, and with strong views ``strong``.
+
+        Of a pair of crops, ``image`` and ``valid`` hold both, and ``offset`` and ``flipped`` tell their places.
 
         A pair of position and donor selects the donor's image instead of the one in the stream's own order, and adds
         ``wanted``, the class to paste from it.
@@ -93,7 +99,10 @@ class SampleStream(Dataset[dict[str, Any]]):
         if self.blank and rng.random() < self.blank:
             return self._blank_item(index)
         view = self.augmentation(self.dataset[index], rng)
-        item = {"image": view.image, "valid": view.valid, "index": index}
+        if isinstance(view, CropPair):
+            return view._asdict() | {"index": index}
+        image = view.image if self.colours is None else self.colours(view.image, rng)[0]
+        item = {"image": image, "valid": view.valid, "index": index}
         if self.strong is not None:
             item["strong"] = self.strong(view.image, rng)
         return item if view.label is None else item | {"label": view.label}
@@ -171,7 +180,8 @@ def make_loader(
     Returns:
         Dicts of ``image`` (B, 3, h, w) uint8, ``valid`` (B, h, w) bool, ``index`` (B,) int64 and, from a labelled data
         set, ``label`` (B, h, w) uint8; from donors ``wanted`` (B,) int64; with strong views ``strong`` (B, num_views,
-        3, h, w) uint8.
+        3, h, w) uint8. From pairs of crops ``image`` (B, 2, 3, h, w), ``valid`` (B, 2, h, w), ``offset`` (B, 2, 2)
+        int64 and ``flipped`` (B, 2) bool.
 
     Raises:
         ValueError: If a count breaks its rule.

@@ -1,4 +1,4 @@
-"""Strong photometric augmentation of a crop: colour jitter, grayscale, Gaussian blur.
+"""Photometric augmentation of a crop: colour jitter, grayscale, Gaussian blur.
 
 Pillow does the work, in the loader processes, as in the public code of UniMatch: jitter takes 7 ms for 321 x 321 and
 43 ms for 801 x 801 on a CPU core (torchvision's uint8 tensors 10 and 58 ms), blur 3 and 17 ms (3 and 56 ms). Pillow's
@@ -20,7 +20,7 @@ _ADJUST = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.ad
 
 @dataclass(frozen=True, slots=True)
 class StrongAugmentation:
-    """Colour jitter, grayscale and blur, each with a probability and in this order; geometry stays as it is.
+    """Colour jitter, grayscale and blur, each with a probability; geometry stays as it is.
 
     Brightness, contrast and saturation are multiplied by factors uniform in 1 - s ... 1 + s (at least 0), the hue is
     shifted by a part of the circle uniform in -s ... s; the four follow each other in random order.
@@ -32,6 +32,7 @@ class StrongAugmentation:
         blur_probability: Probability of the blur.
         blur_sigma: Range of the blur's standard deviation in pixels.
         num_views: Views that are drawn of each crop, independently.
+        blur_first: Whether the blur comes first, as in CAC, instead of last.
     """
 
     jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
@@ -40,6 +41,7 @@ class StrongAugmentation:
     blur_probability: float = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     num_views: int = 1
+    blur_first: bool = False
 
     def __call__(self, image: Tensor, rng: np.random.Generator) -> Tensor:
         """Make views (num_views, 3, H, W) of an image (3, H, W), uint8."""
@@ -55,12 +57,14 @@ class StrongAugmentation:
         order, sigma = rng.permutation(4), rng.uniform(*self.blur_sigma)
 
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        if blurred and self.blur_first:
+            picture = picture.filter(ImageFilter.GaussianBlur(sigma))
         if jittered:
             values = [*np.maximum(1 + strengths[:3], 0), strengths[3]]
             for place in order:
                 picture = _ADJUST[place](picture, float(values[place]))
         if grey:
             picture = tv.rgb_to_grayscale(picture, num_output_channels=3)
-        if blurred:
+        if blurred and not self.blur_first:
             picture = picture.filter(ImageFilter.GaussianBlur(sigma))
         return tv.pil_to_tensor(picture)

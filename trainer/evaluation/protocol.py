@@ -35,6 +35,8 @@ class Protocol:
             padded: the image with 0 after normalisation, the label with class 0.
         border: Fate of a window that reaches over the right or the lower border: "shift" moves it back, "cut" ends it
             there, so that an image smaller than a window runs as it is.
+        multiple: Number of pixels that the sides of an image without windows are brought to a multiple of, by
+            reflecting its right and its lower border; what belongs to these pixels is cut off again.
 
     Raises:
         ValueError: If a field breaks its rule.
@@ -49,6 +51,7 @@ class Protocol:
     combine: Literal["logits", "probabilities"] = "logits"
     centre: tuple[int, int] | None = None
     border: Literal["shift", "cut"] = "shift"
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         for name in ("window", "centre"):
@@ -61,6 +64,8 @@ class Protocol:
             raise ValueError(f"combine must be 'logits' or 'probabilities', got {self.combine!r}")
         if self.border not in ("shift", "cut"):
             raise ValueError(f"border must be 'shift' or 'cut', got {self.border!r}")
+        if self.multiple < 1:
+            raise ValueError(f"multiple must be at least 1 pixel, got {self.multiple}")
 
     def starts(self, length: int, axis: int) -> list[int]:
         """First pixel of each window along a side (0 = rows, 1 = columns).
@@ -85,6 +90,7 @@ PROTOCOLS: dict[str, Callable[[tuple[int, int]], Protocol]] = {
     "cps": lambda size: Protocol(window=size),
     "ael": lambda size: Protocol(window=size, combine="probabilities"),
     "ael_crop": lambda size: Protocol(centre=size),
+    "cac": lambda size: Protocol(multiple=8),
     "unimatch": lambda size: Protocol(window=size, combine="probabilities", border="cut"),
     "whole": lambda size: Protocol(),
 }
@@ -98,12 +104,13 @@ def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
     | "cps"      | windows 2/3 apart, raw logits summed                                | CPS, FPL on CPS            |
     | "ael"      | windows 2/3 apart, probabilities averaged                           | AEL, final evaluation      |
     | "ael_crop" | the centred crop alone, padded with class 0 as if that were labelled | AEL, while it trains       |
+    | "cac"      | the image, reflected to multiples of 8                              | CAC, CCT                   |
     | "unimatch" | windows 2/3 apart that the border cuts, probabilities averaged      | UniMatch, CorrMatch        |
     | "whole"    | the image as it is                                                  | most later work            |
 
     Args:
         name: One of ``PROTOCOLS``.
-        size: Height and width of the window or crop, pixels: the crop of training. "whole" ignores it.
+        size: Height and width of the window or crop, pixels: the crop of training. "whole" and "cac" ignore it.
 
     Raises:
         ValueError: There is no such protocol, or the size is none.
@@ -139,9 +146,9 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
             return upsample(network(crop).float(), size)
         return upsample(upsample(network(upsample(crop, seen)).float(), seen), size)
 
-    if protocol.window is None:
-        return run(image)
     height, width = image.shape[-2:]
+    if protocol.window is None:
+        return run(reflected(image, protocol.multiple))[..., :height, :width]
     missing = [max(0, extent - side) for extent, side in zip(protocol.window, (height, width), strict=True)]
     if protocol.border == "cut":
         missing = [0, 0]
@@ -159,6 +166,19 @@ def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol:
     if averaged:  # dividing by the number of windows over a pixel would only shift all its logits equally
         total = total.clamp(min=torch.finfo(total.dtype).tiny).log()
     return total[..., top : top + height, left : left + width]
+
+
+def reflected(image: Tensor, multiple: int) -> Tensor:
+    """Reflect the right and the lower border of (N, 3, H, W) up to sides that are multiples of a number of pixels.
+
+    A side that is too short for that is reflected again and again.
+    """
+    for axis in (-2, -1):
+        length = image.shape[axis]
+        period = max(1, 2 * (length - 1))
+        place = torch.arange(-(-length // multiple) * multiple, device=image.device) % period
+        image = image.index_select(axis, torch.minimum(place, period - place)) if len(place) > length else image
+    return image
 
 
 def _windows(protocol: Protocol, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:

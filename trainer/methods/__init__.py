@@ -6,7 +6,8 @@ from torch import nn
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, Phase, TrainingSet, View
+from fpl_fast.trainer.methods.base import Batch, Losses, Method, Phase, Place, TrainingSet, View
+from fpl_fast.trainer.methods.context_consistency import ContextAwareConsistency
 from fpl_fast.trainer.methods.corrmatch import CorrMatch
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision
 from fpl_fast.trainer.methods.cross_consistency import CrossConsistencyTraining
@@ -23,6 +24,7 @@ __all__ = [
     "METHODS",
     "AdaptiveEqualizationLearning",
     "Batch",
+    "ContextAwareConsistency",
     "CorrMatch",
     "CrossConsistencyTraining",
     "CrossPseudoSupervision",
@@ -33,6 +35,7 @@ __all__ = [
     "MeanTeacher",
     "Method",
     "Phase",
+    "Place",
     "Supervised",
     "TrainingSet",
     "U2pl",
@@ -49,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
     "cutmix_seg": CutMixSeg,
     "cct": CrossConsistencyTraining,
     "gct": GuidedCollaborativeTraining,
+    "cac": ContextAwareConsistency,
     "ael": AdaptiveEqualizationLearning,
     "u2pl": U2pl,
     "fixmatch": FixMatch,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from fpl_fast.trainer.methods.step_random import draw
+from fpl_fast.trainer.processes import gather_rows
 
 __all__ = ["ConfidenceBank", "CutMixBank"]
 
@@ -84,7 +85,7 @@ class CutMixBank(nn.Module):
             min_area: Share of the pixels that a class needs to be held.
         """
         share = torch.stack([(label == c).float().mean((1, 2)) for c in range(len(self.holds))], dim=1)
-        index, present = _gather(index), _gather(share >= min_area)
+        index, present = gather_rows(index), gather_rows(share >= min_area)
         # Equal rows for equal images, so that the order of the writes does not matter.
         later = torch.arange(len(index), device=index.device) * (index.unsqueeze(1) == index)
         self.holds[:, index] = present[later.amax(1)].T
@@ -93,12 +94,3 @@ class CutMixBank(nn.Module):
         """Draw an image for each wanted class (...,), among the images that hold it, or among all if none does."""
         held = self.holds[wanted]
         return draw((held | ~held.any(-1, keepdim=True)).float(), generator)
-
-
-def _gather(x: Tensor) -> Tensor:
-    """Gather the rows of all processes, in the order of their ranks."""
-    if not distributed.is_initialized():
-        return x
-    parts = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, x)
-    return torch.cat(parts)

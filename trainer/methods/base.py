@@ -25,6 +25,7 @@ __all__ = [
     "Losses",
     "Method",
     "Phase",
+    "Place",
     "PseudoLabelMethod",
     "TrainingSet",
     "View",
@@ -36,6 +37,13 @@ __all__ = [
 ]
 
 
+class Place(NamedTuple):
+    """Places of crops in their images, which are resized equally for both crops of a pair."""
+
+    offset: Tensor  # (N, 2) int64, row and column of the first pixel
+    flipped: Tensor  # (N,) bool, whether left and right are exchanged in the crop
+
+
 class View(NamedTuple):
     """Augmented images on the device."""
 
@@ -45,6 +53,7 @@ class View(NamedTuple):
     index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index; (N,) int64, indices into the data set
     wanted: Tensor | None = None  # (N,) int64, the class to paste from each, where the method chose the images
     strong: tuple[Tensor, ...] = ()  # the same pixels in other colours, each (N, 3, H, W), if the method wants them
+    place: "Place | None" = None  # of each crop in its image, where two views show parts of one image
 
 
 class Batch(NamedTuple):
@@ -88,6 +97,10 @@ class WithDecoder(Protocol):
     @property
     def classifier(self) -> nn.Conv2d:
         """The last layer."""
+        ...
+
+    def classify(self, decoded: Tensor) -> Tensor:
+        """Compute logits from the feature map that the classifier reads."""
         ...
 
     def forward_with_decoded(self, image: Tensor) -> tuple[Tensor, Tensor]:

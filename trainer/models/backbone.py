@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections.abc import Callable
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import timm
 from timm.layers.format import Format
@@ -15,8 +15,13 @@ from fpl_fast.trainer.models.features import Features
 from fpl_fast.trainer.models.packaged_weights import PACKAGES, packaged_weights
 from fpl_fast.trainer.models.weights import load_weights
 
-# The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels), weights converted from Gluon.
-_DEEP_STEM = {"resnet50": "resnet50s", "resnet101": "resnet101s"}
+# The ResNets of the papers: three 3x3 stem convolutions (64, 64, 128 channels) with weights converted from Gluon, or
+# one 7x7 with torchvision's.
+_RESNETS = {
+    "deep": {"resnet50": "resnet50s", "resnet101": "resnet101s"},
+    "plain": {"resnet50": "resnet50.tv_in1k", "resnet101": "resnet101.tv_in1k"},
+}
+Stem = Literal["deep", "plain"]
 _MULTI_GRID = (1, 2, 4)  # of the 3x3 convolutions of layer4, in units of the dilation that replaces its strides
 _FINE_STRIDE = 4
 _REMEDY = (
@@ -28,9 +33,9 @@ _REMEDY = (
 class Backbone(nn.Module):
     """A timm encoder that returns :class:`Features`.
 
-    ``resnet50`` and ``resnet101`` are the deep-stem networks of the CPS and AEL papers: dilations 2, 4, 8 in layer4 at
-    output stride 16 (Chen et al. 2021); 1 then 2 in layer3 and 4, 8, 16 in layer4 at output stride 8 (Hu et al. 2021);
-    without ``multi_grid`` 1, 2, 2 and 2, 4, 4 in layer4 (Yang et al. 2023);
+    ``resnet50`` and ``resnet101`` are the networks of the papers: dilations 2, 4, 8 in layer4 at output stride 16 (Chen
+    et al. 2021; with a plain stem Lai et al. 2021); 1 then 2 in layer3 and 4, 8, 16 in layer4 at output stride 8 (Hu et
+    al. 2021); without ``multi_grid`` 1, 2, 2 and 2, 4, 4 in layer4 (Yang et al. 2023);
     without ImageNet weights, convolutions are Kaiming-normal over fan-out and the last batch norm of a block starts at
     0. Any other name goes to timm unchanged; with a tag, timm's own ResNets are available, too (``resnet50.a1_in1k``).
     Encoders made for one image size, such as timm's transformers, need that size.
@@ -38,9 +43,10 @@ class Backbone(nn.Module):
     Args:
         name: Name of the encoder.
         output_stride: Stride of the last features, or None for the encoder's own (usually 32).
-        ceil_pool: Whether the max-pooling of the deep-stem networks rounds sizes up, as in AEL: 512 pixels then give
+        stem: First layers of ``resnet50`` and ``resnet101``: three 3 x 3 convolutions, or one 7 x 7.
+        ceil_pool: Whether the max-pooling of these networks rounds sizes up, as in AEL: 512 pixels then give
             129 and not 128.
-        multi_grid: Whether the dilations within layer4 of the deep-stem networks grow as 1, 2, 4.
+        multi_grid: Whether the dilations within layer4 of these networks grow as 1, 2, 4.
         pretrained: Whether to start from ImageNet weights: of the installed package that holds timm's
             (:func:`fpl_fast.trainer.models.packaged_weights.packaged_weights`), otherwise fetched through timm.
         weights_file: Local file of weights for the encoder alone, instead of those; see
@@ -62,6 +68,7 @@ class Backbone(nn.Module):
         name: str,
         *,
         output_stride: int | None = 16,
+        stem: Stem = "deep",
         ceil_pool: bool = False,
         multi_grid: bool = True,
         pretrained: bool = False,
@@ -69,10 +76,10 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         require_model(name)
-        if weights_file is None and pretrained and (packaged := packaged_weights(pretrained_name(name))):
+        if weights_file is None and pretrained and (packaged := packaged_weights(pretrained_name(name, stem))):
             weights_file = packaged.path
-        self.encoder: Any = _create(_DEEP_STEM.get(name, name), output_stride, pretrained and weights_file is None)
-        if name in _DEEP_STEM:
+        self.encoder: Any = _create(_timm_name(name, stem), output_stride, pretrained and weights_file is None)
+        if name in _RESNETS[stem]:
             self.encoder.maxpool.ceil_mode = ceil_pool
             if multi_grid and output_stride in (8, 16):
                 for block, grid in zip(self.encoder.layer4, _MULTI_GRID, strict=True):
@@ -137,13 +144,13 @@ def require_model(name: str) -> None:
     pretrained_settings(name)  # refuses a tag of no weights, which timm lets pass as a name
 
 
-def pretrained_settings(name: str) -> PretrainedCfg | None:
+def pretrained_settings(name: str, stem: Stem = "deep") -> PretrainedCfg | None:
     """Timm's description of the ImageNet weights of a backbone; None where it has none.
 
     Raises:
         ValueError: timm knows the backbone, but not the weights that the tag behind it names.
     """
-    name = _DEEP_STEM.get(name, name)
+    name = _timm_name(name, stem)
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -155,13 +162,13 @@ def pretrained_settings(name: str) -> PretrainedCfg | None:
         ) from None
 
 
-def pretrained_name(name: str) -> str | None:
+def pretrained_name(name: str, stem: Stem = "deep") -> str | None:
     """Name, with its tag, of timm's ImageNet weights of a backbone; None where there are none.
 
     Raises:
         ValueError: See :func:`pretrained_settings`.
     """
-    name, found = _DEEP_STEM.get(name, name), pretrained_settings(name)
+    name, found = _timm_name(name, stem), pretrained_settings(name, stem)
     if found is None or not found.has_weights:
         return None
     return f"{name.partition('.')[0]}.{found.tag}" if found.tag else name
@@ -195,6 +202,11 @@ def create_with_weights(create: Callable[..., Any], name: str, pretrained: bool,
         raise ValueError(f"timm's weights {pretrained_name(name)} could not be fetched{_REMEDY} ({reason})") from None
     finally:
         hub.setLevel(level)
+
+
+def _timm_name(name: str, stem: Stem) -> str:
+    """Timm's name of a backbone."""
+    return _RESNETS[stem].get(name, name)
 
 
 def _features_only(name: str, **options: Any) -> Any:

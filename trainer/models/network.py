@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fpl_fast.trainer.models.ael import AELHead, AuxiliaryHead
-from fpl_fast.trainer.models.backbone import Backbone
+from fpl_fast.trainer.models.backbone import Backbone, Stem
 from fpl_fast.trainer.models.deeplabv3plus import DeepLabV3PlusHead
 from fpl_fast.trainer.models.dpt import DPTHead
 from fpl_fast.trainer.models.features import Features, PatchFeatures
@@ -26,6 +26,7 @@ class SegmentationNetwork(nn.Module):
         head: Maps features to a feature map (N, head_channels, h, w).
         classifier: Maps that feature map to logits.
         aux_head: Maps the features before the last to auxiliary logits, or None.
+        dropout: Probability of dropping a value that the classifier reads.
     """
 
     def __init__(
@@ -34,12 +35,15 @@ class SegmentationNetwork(nn.Module):
         head: AELHead | DeepLabV3PlusHead | UniMatchHead | DPTHead,
         classifier: nn.Module,
         aux_head: nn.Module | None = None,
+        *,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.classifier = classifier
         self.aux_head = aux_head
+        self.dropout = nn.Dropout(dropout)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
@@ -61,7 +65,7 @@ class SegmentationNetwork(nn.Module):
 
     def classify(self, decoded: Tensor) -> Tensor:
         """Map decoder features to logits of the same height and width."""
-        return self.classifier(decoded)
+        return self.classifier(self.dropout(decoded))
 
     def forward(
         self,
@@ -126,7 +130,8 @@ def build_network(
     backbone: str,
     num_classes: int,
     *,
-    head: Literal["cps", "ael", "unimatch", "dpt"] = "cps",
+    head: Literal["cps", "ael", "cac", "unimatch", "dpt"] = "cps",
+    stem: Stem = "deep",
     output_stride: int | None = 16,
     head_channels: int = 256,
     low_channels: int = 48,
@@ -139,14 +144,15 @@ def build_network(
     of CPS different weights, which is their only difference.
 
     Args:
-        backbone: ``resnet50`` or ``resnet101`` (deep stem, as in the papers) or any timm encoder with features at
-            stride 4.
+        backbone: ``resnet50`` or ``resnet101`` (as in the papers) or any timm encoder with features at stride 4.
         num_classes: At least 2.
         head: "cps": rates 6, 12, 18, Kaiming-normal convolutions (fan-in), made for output stride 16. "ael": rates 12,
             24, 36, dropout, an auxiliary head, PyTorch's initialisation, and max-pooling that rounds sizes up; made
             for output stride 8. "unimatch": rates 6, 12, 18, at output stride 8 twice as much, batch norm in every
-            branch, PyTorch's initialisation, and an encoder without multi-grid dilations. "dpt": of a vision
-            transformer, with widths that follow from it.
+            branch, PyTorch's initialisation, and an encoder without multi-grid dilations. "cac": the same head with
+            dropout and Kaiming-normal convolutions on the encoder of "cps". "dpt": of a vision transformer, with
+            widths that follow from it.
+        stem: First layers of the two ResNets: three 3 x 3 convolutions, or one 7 x 7 as in CAC.
         output_stride: Of the encoder, or None for its own.
         head_channels: Width of the decoder; 256 in the papers.
         low_channels: Width of the reduced fine features; 48 in the papers ("ael" takes ``head_channels``).
@@ -177,6 +183,7 @@ def build_network(
     encoder = Backbone(
         backbone,
         output_stride=output_stride,
+        stem=stem,
         ceil_pool=head == "ael",
         multi_grid=head != "unimatch",
         pretrained=pretrained,
@@ -191,8 +198,12 @@ def build_network(
         return SegmentationNetwork(
             encoder, UniMatchHead((low, high), head_channels, low_channels, wide=output_stride == 8), classifier
         )
-    cps_head = DeepLabV3PlusHead((low, high), head_channels, low_channels)
-    for module in (*cps_head.modules(), classifier):
+    refined: DeepLabV3PlusHead | UniMatchHead = (
+        UniMatchHead((low, high), head_channels, low_channels, wide=output_stride == 8, dropout=0.5)
+        if head == "cac"
+        else DeepLabV3PlusHead((low, high), head_channels, low_channels)
+    )
+    for module in (*refined.modules(), classifier):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-    return SegmentationNetwork(encoder, cps_head, classifier)
+    return SegmentationNetwork(encoder, refined, classifier, dropout=0.1 if head == "cac" else 0.0)

@@ -30,7 +30,7 @@ def own_normalization(config: ModelConfig) -> Normalization:
         (0.485, 0.456, 0.406)
     """
     trained = config.pretrained or config.weights_file is not None
-    settings = pretrained_settings(config.backbone) if trained else None
+    settings = pretrained_settings(config.backbone, config.stem) if trained else None
     if settings is None:
         return Normalization(IMAGENET_MEAN, IMAGENET_STD)
     (red, green, blue), std = map(float, settings.mean), settings.std

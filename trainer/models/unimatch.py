@@ -1,4 +1,4 @@
-"""The DeepLabv3+ variant of UniMatch (Yang et al. 2023) and CorrMatch (Sun et al. 2024): the decoder head.
+"""The DeepLabv3+ head of UniMatch (Yang et al. 2023), CorrMatch (Sun et al. 2024) and CAC (Lai et al. 2021).
 
 Convolutions and batch norm start as PyTorch draws them.
 """
@@ -22,19 +22,30 @@ class UniMatchHead(nn.Module):
         channels: Of every layer and of the output.
         low_channels: Channels that the fine features are reduced to.
         wide: Whether the dilations are twice as large, for features at output stride 8, as in CorrMatch.
+        dropout: Probability of dropping a value of the pooled features and of the decoder's hidden layer: 0.5 in CAC.
     """
 
     def __init__(
-        self, in_channels: tuple[int, int], channels: int = 256, low_channels: int = 48, *, wide: bool = False
+        self,
+        in_channels: tuple[int, int],
+        channels: int = 256,
+        low_channels: int = 48,
+        *,
+        wide: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         low, high = in_channels
         self.fused_channels = low_channels + channels
         rates = [rate * (1 + wide) for rate in _RATES]
-        self.aspp = nn.Sequential(PyramidPooling(high, channels, rates), conv_norm_relu(5 * channels, channels, 1))
+        dropped = [nn.Dropout(dropout)] if dropout else []
+        self.aspp = nn.Sequential(
+            PyramidPooling(high, channels, rates), conv_norm_relu(5 * channels, channels, 1), *dropped
+        )
         self.low = conv_norm_relu(low, low_channels, 1)
         self.refine = nn.Sequential(
             conv_norm_relu(self.fused_channels, channels, 3),
+            *dropped,
             conv_norm_relu(channels, channels, 3),
         )
 

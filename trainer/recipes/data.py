@@ -127,6 +127,47 @@ def _ael(method: MethodConfig, *, crop: int, workers: int = 2) -> RunConfig:
     )
 
 
+def _synthetic_cac(method: MethodConfig) -> RunConfig:
+    """CAC for two CPU cores."""
+    config = _synthetic(method)
+    return dataclasses.replace(
+        config,
+        augment=AugmentConfig(crop=(64, 96), scale_range=(0.75, 1.5), geometry="cac"),
+        model=dataclasses.replace(config.model, head="cac"),
+    )
+
+
+def _voc_cac(method: MethodConfig) -> RunConfig:
+    """CAC on PASCAL VOC: two processes of four images of each kind."""
+    config = _cac(method, crop=320, base_size=400, lr=0.001)
+    return dataclasses.replace(config, data=VocData())
+
+
+def _city_cac(method: MethodConfig) -> RunConfig:
+    """CAC on Cityscapes: four processes of two images of each kind, labelled ones in random colours."""
+    config = _cac(method, crop=720, base_size=2048, lr=0.01, workers=4)
+    augment = dataclasses.replace(config.augment, jitter=(0.4, 0.4, 0.4, 0.1))
+    return dataclasses.replace(config, data=CityscapesData(), augment=augment)
+
+
+def _folder_cac(method: MethodConfig) -> RunConfig:
+    """CAC on images, labels and lists in a folder, with its numbers on VOC, but the images' own sizes."""
+    config = _cac(method, crop=320, base_size=None, lr=0.001)
+    return dataclasses.replace(config, data=FolderData(), train=TrainConfig())
+
+
+def _cac(method: MethodConfig, *, crop: int, base_size: int | None, lr: float, workers: int = 2) -> RunConfig:
+    """Settings of CAC that all data sets share."""
+    return RunConfig(
+        augment=AugmentConfig(crop=(crop, crop), scale_range=(0.5, 2.0), geometry="cac", base_size=base_size),
+        model=ModelConfig(head="cac", stem="plain", pretrained=True),
+        method=method,
+        optim=OptimConfig(lr=lr, head_lr_scale=10.0, weight_decay=1e-4, decay_all=True),
+        train=TrainConfig(precision="bf16-mixed", workers=workers),
+        eval=EvalConfig(protocol="cac"),
+    )
+
+
 def _voc_unimatch(method: MethodConfig) -> RunConfig:
     """UniMatch on PASCAL VOC: four processes of two labelled and two unlabelled images; whole images to evaluate."""
     return dataclasses.replace(
@@ -228,12 +269,14 @@ def _unimatch_v2(method: MethodConfig, *, crop: int) -> RunConfig:
 
 DATA = {
     "synthetic": DataRecipe(
-        "procedural street scenes, minutes on a CPU", {"cps": _synthetic, "unimatch_v2": _synthetic_unimatch_v2}
+        "procedural street scenes, minutes on a CPU",
+        {"cps": _synthetic, "cac": _synthetic_cac, "unimatch_v2": _synthetic_unimatch_v2},
     ),
     "folder": DataRecipe(
         "your images, index-PNG labels and list files",
         {
             "cps": _folder,
+            "cac": _folder_cac,
             "unimatch": _folder_unimatch,
             "corrmatch": _folder_corrmatch,
             "unimatch_v2": _folder_unimatch_v2,
@@ -243,6 +286,7 @@ DATA = {
         "PASCAL VOC 2012 with SBD's labels",
         {
             "cps": _voc_cps,
+            "cac": _voc_cac,
             "ael": _voc_ael,
             "u2pl": _voc_u2pl,
             "unimatch": _voc_unimatch,
@@ -254,6 +298,7 @@ DATA = {
         "Cityscapes",
         {
             "cps": _city_cps,
+            "cac": _city_cac,
             "ael": _city_ael,
             "u2pl": _city_u2pl,
             "unimatch": _city_unimatch,

@@ -29,6 +29,9 @@ _LOADERS = {
     ("u2pl", "city"): (8, 2),
 }
 
+# Epochs of CAC, for every part, and their steps, which its code sets whatever the data.
+_CAC_EPOCHS, _CAC_STEPS = 80, 1157
+
 # As in the configurations of UniMatch, for every part; its FixMatch and CorrMatch share them.
 _UNIMATCH_EPOCHS = {"voc": 80, "city": 240}
 _UNIMATCH_PROCESSES, _UNIMATCH_BATCH = 4, 2
@@ -56,7 +59,7 @@ def num_steps(data: str, setting: str, partition: str) -> int:
         setting: "cps": floor(max(labelled, unlabelled) / 8) steps an epoch, with labelled images rounded down. "ael":
             floor(ceil(unlabelled / 8) / 2), a loader of two images on each of eight processes. "u2pl": the same, but
             four images on each of four processes on "voc". "unimatch", "corrmatch": floor(ceil(unlabelled / 4) / 2),
-            on each of four; "unimatch_v2": the same, but four images on "voc".
+            on each of four; "unimatch_v2": the same, but four images on "voc". "cac": as many whatever the data.
         partition: "1/32" ... "1/2".
 
     Example:
@@ -67,6 +70,8 @@ def num_steps(data: str, setting: str, partition: str) -> int:
     if (setting, data) in _LOADERS:
         processes, images = _LOADERS[setting, data]
         return _AEL_EPOCHS[data] * (-(-unlabelled // processes) // images)
+    if setting == "cac":
+        return _CAC_EPOCHS * _CAC_STEPS
     each = -(-unlabelled // _UNIMATCH_PROCESSES)
     if setting in ("unimatch", "corrmatch"):
         return _UNIMATCH_EPOCHS[data] * (each // _UNIMATCH_BATCH)
