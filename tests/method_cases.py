@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional as F
 from trainer_runs import LayeredNetwork, method_config
 
-from fpl_fast.trainer.methods import Batch, TrainingSet, View, build_method
+from fpl_fast.trainer.config import PairedCropsPart
+from fpl_fast.trainer.methods import Batch, Place, TrainingSet, View, build_method
 
 C = 6
 NUM_UNLABELLED = 9
@@ -87,6 +88,20 @@ def strengthen(batch, num_strong, generator):
     shape = batch.unlabelled[0].valid.shape
     masks = tuple(torch.rand(shape, generator=generator) < 0.4 for _ in range(num_strong))
     return batch._replace(unlabelled=views, strong_masks=masks)
+
+
+def placed(view, generator):
+    """Give a view of unlabelled images places at multiples of 8 pixels, and flips."""
+    num = len(view.image)
+    offset, flipped = torch.randint(3, (num, 2), generator=generator), torch.rand(num, generator=generator) < 0.5
+    return view._replace(place=Place(8 * offset, flipped))
+
+
+def complete(method, batch, generator):
+    """Give a batch the strong views or the places that a method reads."""
+    if isinstance(method.config, PairedCropsPart):
+        return batch._replace(unlabelled=tuple(placed(view, generator) for view in batch.unlabelled), mix_mask=None)
+    return strengthen(batch, getattr(method.config, "num_strong_views", 0), generator)
 
 
 def make_batch_for(method, **options):

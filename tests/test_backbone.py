@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from fpl_fast.trainer.models.backbone import Backbone
+from fpl_fast.trainer.models.backbone import Backbone, pretrained_name
 
 TINY = "test_resnet"  # 0.4 million parameters
 
@@ -26,6 +26,18 @@ def test_deep_stem_resnets_are_those_of_the_papers(name, expected, output_stride
         # the stride sits on the first 3x3 convolution, or on none where dilation replaces it
         assert [block.conv2.stride[0] for block in blocks] == [1 if dilated else 2] + [1] * (len(blocks) - 1)
         assert {block.conv1.stride[0] for block in blocks} == {1}
+
+
+@pytest.mark.parametrize(("name", "expected"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
+def test_plain_stem_resnets_are_those_of_cac(name, expected):
+    """spec/methods-corrections.md section 3.5: torchvision's weights, and the dilations of the deep-stem networks."""
+    encoder = Backbone(name, stem="plain").encoder
+    assert num_parameters(encoder) == expected
+    assert tuple(encoder.conv1.weight.shape) == (64, 3, 7, 7)
+    assert [block.conv2.dilation[0] for block in encoder.layer4] == [2, 4, 8]
+    assert {block.conv2.stride[0] for block in encoder.layer4} == {1}
+    assert pretrained_name(name, "plain") == f"{name}.tv_in1k"
+    assert pretrained_name(name) == f"{name}s.gluon_in1k"
 
 
 @pytest.mark.parametrize(("output_stride", "layer4"), [(16, [1, 2, 2]), (8, [2, 4, 4])])

@@ -20,7 +20,7 @@ from fpl_fast.trainer.methods import TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 
 
-@pytest.mark.parametrize("head", ["cps", "ael", "unimatch", "dpt"])
+@pytest.mark.parametrize("head", ["cps", "ael", "cac", "unimatch", "dpt"])
 @pytest.mark.parametrize(
     "method",
     [
@@ -31,6 +31,8 @@ from fpl_fast.trainer.models.normalization import with_normalization
         {"name": "cutmix_seg", "loss": "ce"},
         {"name": "cct", "loss": "mse", "adversarial_decoders": 1},
         {"name": "gct", "loss": "mse"},
+        {"name": "cac"},
+        {"name": "cac", "start_share": 0.5},
         {"name": "ael"},
         {"name": "u2pl"},
         {"name": "u2pl", "warmup_share": 0.5},
@@ -46,6 +48,10 @@ def test_every_weight_gets_a_gradient(method, head):
     config = tiny_run(**method)
     transformer = {"backbone": "test_vit", "output_stride": None} if head == "dpt" else {}
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, head=head, **transformer))
+    if head == "dpt" and config.method.name == "cac":
+        with pytest.raises(ValueError, match=r"model.head must be one with logits at stride 4"):
+            build_method_networks(config, 11)
+        return
     built = build_method_networks(config, 11).train()
     views = built.num_unlabelled_views
     datasets = build_train_datasets(config.data, unlabelled=views > 0)

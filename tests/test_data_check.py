@@ -169,6 +169,7 @@ def test_public_images_are_known_in_every_folder(part):
         ({"name": "unimatch"}, 1, 2, 2),
         ({"name": "unimatch_v2"}, 1, 1, 2),
         ({"name": "cct"}, 1, 1, 0),
+        ({"name": "cac"}, 1, 2, 0),
         ({"name": "u2pl"}, 1, 2, 0),
         ({"name": "corrmatch"}, 1, 2, 1),
     ],

@@ -25,6 +25,7 @@ METHODS = [
     {"name": "cutmix_seg", "loss": "mse"},
     {"name": "cct", "loss": "mse"},
     {"name": "gct", "loss": "mse", "detector_channels": 16, "detector_scale": 2},
+    {"name": "cac", "start_share": 0.1},
     {"name": "ael"},
     {"name": "u2pl", "warmup_share": 0.1},
     {"name": "fixmatch"},

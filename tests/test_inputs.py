@@ -23,6 +23,7 @@ from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.data.pack_writer import write_pack
 from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.methods.overlap import find_overlap
 
 CPU = torch.device("cpu")
 
@@ -73,7 +74,7 @@ def test_number_of_views(num_views):
     assert (batch.mix_mask is not None) == (num_views == 2)
 
 
-KINDS = [("cps", 2), ("unimatch", 2), ("unimatch_v2", 1)]
+KINDS = [("cps", 2), ("cac", 2), ("unimatch", 2), ("unimatch_v2", 1)]
 
 
 @pytest.mark.parametrize(("name", "num_views"), KINDS)
@@ -134,6 +135,53 @@ def test_geometry_of_unimatch():
             padding = view.image.permute(0, 2, 3, 1)[~view.valid]
             torch.testing.assert_close(padding, black.expand_as(padding))
         assert (batch.labelled.label[~batch.labelled.valid] == 255).all()
+
+
+def test_pairs_of_crops():
+    """Both views show parts of the same images, at the places that they tell; there is nothing to mix."""
+    plain = dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0)
+    made = batches(tiny_run(name="cac", **plain))
+    for batch in made:
+        first, second = batch.unlabelled
+        assert batch.mix_mask is None and batch.strong_masks == ()
+        assert torch.equal(first.index, second.index)
+        assert [view.place.offset.shape for view in batch.unlabelled] == [(2, 2)] * 2
+        overlap = find_overlap(first, second, (4, 4))
+        cells = [view.image.unfold(2, 8, 8).unfold(3, 8, 8) for view in batch.unlabelled]  # (N, 3, 4, 4, 8, 8)
+        cells = [
+            torch.where(view.place.flipped.view(-1, 1, 1, 1, 1, 1), x.flip(-1), x)
+            .flatten(2, 3)
+            .movedim(1, -1)
+            .flatten(2)
+            for view, x in zip(batch.unlabelled, cells, strict=True)
+        ]
+        assert torch.equal(cells[0][overlap.common], overlap.of_second(cells[1])[overlap.common])
+        assert overlap.common.any()
+    assert any(not torch.equal(*(view.image for view in batch.unlabelled)) for batch in made)
+
+
+def test_geometry_of_cac():
+    """Padding has the mean colour, at the right and at the bottom; long sides refer to one size for all images."""
+    geometry = {"base_size": 40, "scale_range": (0.5, 1.0), "flip": 0.0, "crop": (64, 64)}
+    config = changed(tiny_run(name="cac"), augment=geometry)
+    for batch in batches(config):
+        view = batch.labelled
+        rows, columns = view.valid.any(2), view.valid.any(1)
+        assert torch.equal(view.valid, rows.unsqueeze(2) & columns.unsqueeze(1))
+        longest = torch.maximum(rows.sum(1), columns.sum(1))
+        assert ((longest >= 20) & (longest <= 40)).all()
+        padding = view.image.permute(0, 2, 3, 1)[~view.valid]
+        torch.testing.assert_close(padding, torch.zeros_like(padding), rtol=0, atol=0.01)
+        assert (view.label[~view.valid] == 255).all()
+
+
+def test_labelled_images_in_random_colours():
+    plain, coloured = (
+        batches(changed(tiny_run(name="cac"), augment={"jitter": jitter}))[0] for jitter in (None, (0.4, 0.4, 0.4, 0.1))
+    )
+    assert torch.equal(plain.labelled.label, coloured.labelled.label)
+    assert not torch.equal(plain.labelled.image, coloured.labelled.image)
+    assert torch.equal(plain.unlabelled[0].image, coloured.unlabelled[0].image)
 
 
 def test_the_same_partner_is_another_crop_in_a_new_order_each_epoch():

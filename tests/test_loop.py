@@ -11,7 +11,7 @@ import torch
 from data_trees import voc_tree
 from trainer_runs import STEPS, Quiet, tiny_run
 
-from fpl_fast.trainer.config import AugmentConfig, VocData
+from fpl_fast.trainer.config import VocData
 from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.checkpoint import load_checkpoint, save_checkpoint
@@ -116,13 +116,14 @@ def test_stopped_and_resumed_equals_straight(tmp_path, straight, at, number):
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight[0].evaluation.read_text())
 
 
-@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "gct", "ael", "u2pl"])
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg", "cct", "gct", "cac", "ael", "u2pl"])
 def test_every_method_resumes(tmp_path, name):
     """AEL also resumes its banks, and the donors that were chosen but not yet used; GCT its second optimiser."""
     straight, stopped = RunFolder(tmp_path / "straight"), RunFolder(tmp_path / "stopped")
     banks = {"donor_lead": 2, "bank_momentum": 0.5} if name == "ael" else {}
-    ema = {} if name in ("cct", "gct") else {"ema_decay": 0.5}
-    config = tiny_run(name=name, loss="fpl", **ema, **banks)
+    ema = {} if name in ("cct", "gct", "cac") else {"ema_decay": 0.5}
+    loss = {} if name == "cac" else {"loss": "fpl"}
+    config = tiny_run(name=name, **loss, **ema, **banks)
     train(config, straight, Quiet())
     train(config, stopped, Quiet(lambda step: step == 3 and os.kill(os.getpid(), signal.SIGTERM)))
     train(config, stopped, Quiet(), resume=True)
@@ -210,6 +211,7 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
         {"name": "cct", "loss": "fpl", "ramp_share": 0.5},
         {"name": "gct", "loss": "mse", "unsup_weight": 100.0, "detector_scale": 2, "detector_channels": 4},
         {"name": "gct", "loss": "fpl", "detector_scale": 2, "detector_channels": 4},
+        {"name": "cac", "confidence_threshold": 0.2, "start_share": 0.2},
         {"name": "u2pl", "loss": "ce", "warmup_share": 0.2, "follow_share": 0.3},
         {"name": "u2pl", "loss": "fpl", "contrast_weight": 0.1},
         {"name": "fixmatch", "loss": "ce", "confidence_threshold": 0.5, "engine": "eager"},
@@ -228,7 +230,13 @@ def test_every_method_learns(tmp_path, method):
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, num_labelled=2, num_unlabelled=2),
-        augment=AugmentConfig(crop=config.data.size, scales=(1.0,), flip=0.0),
+        augment=dataclasses.replace(
+            config.augment,
+            crop=config.data.size,
+            scales=(1.0,),
+            scale_range=config.augment.scale_range and (1.0, 1.0),
+            flip=0.0,
+        ),
         optim=dataclasses.replace(config.optim, lr=0.05),
         train=dataclasses.replace(config.train, steps=40, log_every=4),
         eval=dataclasses.replace(config.eval, every=100),

@@ -49,9 +49,35 @@ def test_sizes_of_ael(crop, main, aux):
     assert [tuple(x.shape) for x in logits] == [(2, 19, main, main), (2, 19, aux, aux)]
 
 
-def test_initialisation_of_cps():
+@pytest.mark.parametrize(("backbone", "encoder"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
+def test_parameters_of_cac_are_counted_as_published(backbone, encoder):
+    """spec/methods-corrections.md section 3.5."""
+    network = build_network(backbone, 21, head="cac", stem="plain")
+    assert num_parameters(network.backbone) == encoder
+    assert num_parameters(network.head.aspp) == 15_535_104
+    assert num_parameters(network.head.low) + num_parameters(network.head.refine) == 1_303_648
+    assert num_parameters(network.classifier) == 5_397
+
+
+def test_dropout_of_cac():
+    """Half of the values after the pyramid and within the decoder, a tenth before the classifier, in training alone."""
+    network = build_network(**TINY, num_classes=5, head="cac")
+    rates = [m.p for m in network.head.modules() if isinstance(m, nn.Dropout)]
+    assert rates == [0.5, 0.5] and network.dropout.p == 0.1
+    decoded = torch.ones(2, 24, 8, 8)
+    dropped = network.train().dropout(decoded)
+    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(1 / 0.9)}
+    assert dropped.eq(0).float().mean().item() == pytest.approx(0.1, abs=0.03)
+    assert torch.equal(network.eval().classify(decoded), network.classifier(decoded))
+    for head in ("cps", "unimatch"):
+        other = build_network(**TINY, num_classes=5, head=head)
+        assert other.dropout.p == 0 and not any(isinstance(m, nn.Dropout) for m in other.head.modules())
+
+
+@pytest.mark.parametrize("head", ["cps", "cac"])
+def test_initialisation_of_cps(head):
     torch.manual_seed(0)
-    network = build_network("test_resnet", 11)
+    network = build_network("test_resnet", 11, head=head)
     for module in network.head.modules():
         if isinstance(module, nn.Conv2d):
             fan_in = module.in_channels * module.kernel_size[0] ** 2

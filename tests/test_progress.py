@@ -31,6 +31,7 @@ def test_a_record_names_each_loss():
         {"name": "cutmix_seg", "loss": "mse"},
         {"name": "cct", "loss": "mse"},
         {"name": "gct", "loss": "mse"},
+        {"name": "cac"},
         {"name": "ael"},
         {"name": "u2pl", "loss": "ce"},
         {"name": "unimatch", "loss": "ce", "engine": "eager"},

@@ -90,6 +90,32 @@ def test_whole_image_upsamples_to_the_image():
     )
 
 
+@pytest.mark.parametrize("size", [(9, 14), (16, 24), (5, 31), (15, 8)])
+def test_an_image_is_reflected_to_a_multiple_and_cut_out_again(size):
+    image, seen = torch.randn(1, 3, *size), []
+
+    def network(x):
+        seen.append(x)
+        return F.avg_pool2d(x[:, :1], 4)
+
+    logits = predict_logits(network, image, Protocol(multiple=8))
+    missing = [-side % 8 for side in size]
+    padded = F.pad(image, (0, missing[1], 0, missing[0]), mode="reflect")
+    assert torch.equal(*seen, padded)
+    whole = F.interpolate(network(padded), padded.shape[-2:], mode="bilinear", align_corners=True)
+    torch.testing.assert_close(logits, whole[..., : size[0], : size[1]])
+
+
+def test_sides_shorter_than_their_reflection():
+    """PyTorch refuses to reflect these."""
+    seen = []
+    predict_logits(lambda x: seen.append(x) or x, torch.arange(6.0).view(1, 1, 2, 3), Protocol(multiple=8))
+    rows, columns = [0, 1] * 4, [0, 1, 2, 1, 0, 1, 2, 1]
+    assert torch.equal(seen[0][0, 0], torch.arange(6.0).view(2, 3)[rows][:, columns])
+    predict_logits(lambda x: seen.append(x) or x, torch.ones(1, 1, 1, 1), Protocol(multiple=8))
+    assert torch.equal(seen[1], torch.ones(1, 1, 8, 8))
+
+
 def test_probabilities_are_averaged_over_windows():
     """Against a loop over windows that keeps every window's probabilities of every pixel."""
     image = torch.randn(1, 3, 10, 12)
@@ -147,9 +173,11 @@ def test_named_protocols():
     assert named_protocol("ael", size) == Protocol(window=size, combine="probabilities")
     assert named_protocol("ael_crop", size) == Protocol(centre=size)
     assert named_protocol("unimatch", size) == Protocol(window=size, combine="probabilities", border="cut")
+    assert named_protocol("cac", size) == Protocol(multiple=8)
     assert named_protocol("whole", size) == Protocol()
-    assert len(PROTOCOLS) == 5
-    with pytest.raises(ValueError, match="protocol must be one of cps, ael, ael_crop, unimatch, whole, got 'window'"):
+    assert len(PROTOCOLS) == 6
+    names = "cps, ael, ael_crop, cac, unimatch, whole"
+    with pytest.raises(ValueError, match=f"protocol must be one of {names}, got 'window'"):
         named_protocol("window", size)
 
 
@@ -170,6 +198,7 @@ def test_the_part_that_counts():
         (lambda: Protocol((4, 4), 1.5), r"stride must be in \(0, 1\], got 1.5"),
         (lambda: Protocol(combine="votes"), "combine must be 'logits' or 'probabilities', got 'votes'"),
         (lambda: Protocol(border="open"), "border must be 'shift' or 'cut', got 'open'"),
+        (lambda: Protocol(multiple=0), "multiple must be at least 1 pixel, got 0"),
     ],
 )
 def test_wrong_arguments(make, message):

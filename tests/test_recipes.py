@@ -186,6 +186,36 @@ def test_what_unimatch_v2_trains_with(method):
     assert (city.method.sup_loss, city.method.ohem_min_kept, city.method.ohem_group) == ("ohem", 200_000, 2)
 
 
+@pytest.mark.parametrize("partition", ["1/16", "1/8", "1/4"])
+def test_what_cac_trains_with(partition):
+    """spec/methods.md section 3.5 and its corrections."""
+    voc, city = (make_recipe(f"{data}/cac", partition=partition) for data in ("voc", "city"))
+    folder, synthetic = make_recipe("folder/cac"), make_recipe("synthetic/cac")
+    for config, crop, base, lr, jitter in (
+        (voc, 320, 400, 0.001, None),
+        (city, 720, 2048, 0.01, (0.4, 0.4, 0.4, 0.1)),
+        (folder, 320, None, 0.001, None),
+    ):
+        augment, method = config.augment, config.method
+        assert (augment.crop, augment.base_size, augment.geometry) == ((crop, crop), base, "cac")
+        assert (augment.scale_range, augment.jitter, method.pair_scales) == ((0.5, 2.0), jitter, (0.8, 2.0))
+        assert (config.optim.lr, config.optim.head_lr_scale, config.optim.power) == (lr, 10, 0.9)
+        assert (config.optim.weight_decay, config.optim.decay_all) == (1e-4, True)
+        assert (config.train.batch_labelled, config.train.batch_unlabelled) == (8, 8)
+        assert (config.model.head, config.model.stem, config.model.output_stride) == ("cac", "plain", 16)
+        assert (method.unsup_weight, method.confidence_threshold, method.temperature) == (0.1, 0.75, 0.1)
+        assert (method.pair_overlap, method.start_share, method.feature_channels) == ((0.1, 1.0), 5 / 80, 128)
+        assert (method.jitter, method.jitter_probability) == ((0.4, 0.4, 0.4, 0.1), 0.8)
+        assert (method.grey_probability, method.blur_probability, method.blur_sigma) == (0.2, 0.5, (1.1, 1.1))
+        assert (config.eval.protocol, method.sup_loss) == ("cac", "ce")
+    assert (voc.train.steps, city.train.steps) == (80 * 1157,) * 2
+    assert (voc.method.bank_steps, city.method.bank_steps) == (2, 1)
+    cells = [config.train.batch_unlabelled * (config.augment.crop[0] // 8) ** 2 for config in (voc, city)]
+    assert [voc.method.bank_cells, city.method.bank_cells] == cells  # all of a step
+    crop = synthetic.augment.crop
+    assert synthetic.method.bank_cells == synthetic.train.batch_unlabelled * crop[0] * crop[1] // 64
+
+
 @pytest.mark.parametrize("method", CORRMATCH)
 def test_what_corrmatch_trains_with(method):
     """spec/methods.md section 3.10: on UniMatch's settings, but for the encoder and the numbers of the method."""

@@ -38,6 +38,19 @@ def test_grey_is_grey_and_blur_is_pillow_s():
     assert torch.equal(blurred, tv.pil_to_tensor(picture))
 
 
+@pytest.mark.parametrize("blur_first", [False, True])
+def test_the_blur_comes_first_or_last(blur_first):
+    """Grey levels are rounded, and so do not commute with the blur."""
+    image = noise(20, 20)
+    (made,) = views(1, image, grey_probability=1.0, blur_probability=1.0, blur_sigma=(1.1, 1.1), blur_first=blur_first)
+    picture, blur = Image.fromarray(image.permute(1, 2, 0).numpy()), ImageFilter.GaussianBlur(1.1)
+    if blur_first:
+        expected = tv.rgb_to_grayscale(picture.filter(blur), 3)
+    else:
+        expected = tv.rgb_to_grayscale(picture, 3).filter(blur)
+    assert torch.equal(made, tv.pil_to_tensor(expected))
+
+
 @pytest.mark.parametrize("which", range(4))
 def test_each_part_of_the_jitter_stays_in_its_range(which):
     """A factor is uniform in 1 - s ... 1 + s, a hue in -s ... s; each on a picture that shows it."""

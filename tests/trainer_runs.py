@@ -22,8 +22,8 @@ HANGS = 1800  # seconds after which a process must be stuck, however busy the ma
 
 def method_config(*, name="cps", **settings):
     """Settings of a method by its name, with small parts."""
-    small = {"detector_channels": 2, "detector_scale": 4} if name == "gct" else {}
-    return METHODS[name].Config(**small | settings)
+    small = {"gct": {"detector_channels": 2, "detector_scale": 4}, "cac": {"bank_cells": 32, "feature_channels": 4}}
+    return METHODS[name].Config(**small.get(name, {}) | settings)
 
 
 def tiny_run(**method):
@@ -31,11 +31,14 @@ def tiny_run(**method):
 
     The numbers of its normalisation are written, as in every run that has begun.
     """
+    scales = {"scales": (0.75, 1.0, 1.5)}
+    if method.get("name") == "cac":
+        scales = {"scale_range": (0.75, 1.5), "geometry": "cac"}
     return RunConfig(
         data=SyntheticData(
             mean=IMAGENET_MEAN, std=IMAGENET_STD, num_labelled=3, num_unlabelled=5, num_val=3, size=(32, 48)
         ),
-        augment=AugmentConfig(crop=(32, 32), scales=(0.75, 1.0, 1.5)),
+        augment=AugmentConfig(crop=(32, 32), **scales),
         model=ModelConfig(backbone="test_resnet", head_channels=8, low_channels=4),
         method=method_config(**method),
         optim=OptimConfig(lr=0.01),
@@ -97,6 +100,9 @@ class LayeredNetwork(nn.Module):
     def forward_with_fused(self, image):
         logits, decoded = self.forward_with_decoded(image)
         return logits, None, decoded
+
+    def classify(self, decoded):
+        return self.classifier(decoded)
 
 
 class PlainNetwork(LayeredNetwork):
