@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from trainer_runs import method_config
 
-from fpl_fast.trainer.methods.base import View, mix_views
+from fpl_fast.trainer.methods.batch import View, mix_views
 from fpl_fast.trainer.methods.consistency import Target
 from fpl_fast.trainer.methods.contrast import Pixels, contrastive_loss, push_keys
 from fpl_fast.trainer.methods.key_bank import KeyBank

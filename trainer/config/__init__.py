@@ -13,7 +13,6 @@ from fpl_fast.trainer.config.data import (
     VocData,
 )
 from fpl_fast.trainer.config.method import (
-    ColourPart,
     ConfidencePart,
     ConsistencyConfig,
     CutMixPart,
@@ -21,16 +20,14 @@ from fpl_fast.trainer.config.method import (
     FlipPart,
     MethodConfig,
     MethodPart,
-    PairedCropsPart,
     PairedCutMixPart,
-    PairedWeakStrongConfig,
     PartnerPart,
     PastePart,
     PseudoLabelConfig,
-    WeakStrongConfig,
 )
 from fpl_fast.trainer.config.run import RunConfig
 from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
+from fpl_fast.trainer.config.views import ColourPart, PairedCropsPart, PairedWeakStrongConfig, WeakStrongConfig
 
 __all__ = [
     "AugmentConfig",

@@ -18,7 +18,7 @@ from fpl_fast.trainer.config import (
     RunConfig,
     WeakStrongConfig,
 )
-from fpl_fast.trainer.config.method import PAIR_STRIDE
+from fpl_fast.trainer.config.views import PAIR_STRIDE
 from fpl_fast.trainer.data.cutmix import cutmix_masks, fitting_boxes
 from fpl_fast.trainer.data.datasets import TrainDatasets
 from fpl_fast.trainer.data.donors import DonorQueue

@@ -6,7 +6,8 @@ from torch import nn
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.methods.adaptive_equalization import AdaptiveEqualizationLearning
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, Phase, Place, TrainingSet, View
+from fpl_fast.trainer.methods.base import Losses, Method, Phase, TrainingSet
+from fpl_fast.trainer.methods.batch import Batch, Place, View
 from fpl_fast.trainer.methods.context_consistency import ContextAwareConsistency
 from fpl_fast.trainer.methods.corrmatch import CorrMatch
 from fpl_fast.trainer.methods.cps import CrossPseudoSupervision

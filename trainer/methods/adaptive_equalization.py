@@ -22,7 +22,8 @@ from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank
-from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, label_engine, mix_views
+from fpl_fast.trainer.methods.base import Losses, TrainingSet, label_engine
+from fpl_fast.trainer.methods.batch import Batch, mix_views
 from fpl_fast.trainer.methods.components import random_component_box
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.copy_paste import copy_paste, query_classes

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from fpl_fast.trainer.config import MethodConfig, PairedCropsPart
 from fpl_fast.trainer.config.rules import config_class, require
-from fpl_fast.trainer.methods.base import Batch, Losses, Method, TrainingSet, WithDecoder
+from fpl_fast.trainer.methods.base import Losses, Method, TrainingSet, WithDecoder
+from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.info_nce import info_nce
 from fpl_fast.trainer.methods.overlap import Overlap, find_overlap
 from fpl_fast.trainer.methods.pixel_bank import PixelBank

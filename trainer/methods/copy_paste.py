@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fpl_fast.trainer.methods.base import View
+from fpl_fast.trainer.methods.batch import View
 from fpl_fast.trainer.methods.step_random import draw
 
 __all__ = ["copy_paste", "query_classes"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fpl_fast import LossStats, cross_entropy
 from fpl_fast.trainer.config import MethodConfig, PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class, require
-from fpl_fast.trainer.methods.base import Batch, Losses, View, WithHigh, label_engine
+from fpl_fast.trainer.methods.base import Losses, WithHigh, label_engine
+from fpl_fast.trainer.methods.batch import Batch, View
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.distances import softmax_distance
 from fpl_fast.trainer.methods.predictions import Prediction, predict

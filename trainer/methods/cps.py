@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fpl_fast.trainer.config import PairedCutMixPart, PseudoLabelConfig
 from fpl_fast.trainer.config.rules import config_class
-from fpl_fast.trainer.methods.base import Batch, Losses, PseudoLabelMethod, mix_views
+from fpl_fast.trainer.methods.base import Losses, PseudoLabelMethod
+from fpl_fast.trainer.methods.batch import Batch, mix_views
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.upsample import pixel_size
 

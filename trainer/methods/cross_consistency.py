@@ -15,7 +15,8 @@ from fpl_fast.trainer.config import ConfidencePart, MethodConfig, PseudoLabelCon
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.annealed import annealed_cross_entropy, annealed_threshold
 from fpl_fast.trainer.methods.auxiliary_decoders import AuxiliaryDecoders, DecodersPart
-from fpl_fast.trainer.methods.base import Batch, Losses, PseudoLabelMethod, TrainingSet, WithDecoder, label_engine
+from fpl_fast.trainer.methods.base import Losses, PseudoLabelMethod, TrainingSet, WithDecoder, label_engine
+from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.distances import softmax_distance
 from fpl_fast.trainer.methods.predictions import confidence_map

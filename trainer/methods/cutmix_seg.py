@@ -9,7 +9,8 @@ import torch
 
 from fpl_fast.trainer.config import ConfidencePart, ConsistencyConfig, EmaPart, PairedCutMixPart
 from fpl_fast.trainer.config.rules import config_class
-from fpl_fast.trainer.methods.base import Batch, Losses, mix_views
+from fpl_fast.trainer.methods.base import Losses
+from fpl_fast.trainer.methods.batch import Batch, mix_views
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.predictions import confidence_map

@@ -8,7 +8,8 @@ from typing import Literal
 
 from fpl_fast.trainer.config import PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class
-from fpl_fast.trainer.methods.base import Batch, Losses
+from fpl_fast.trainer.methods.base import Losses
+from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.weak_strong import WeakStrongMethod, evaluating, gated_telemetry
 
 __all__ = ["FixMatch", "FixMatchConfig"]

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from fpl_fast.trainer.config import AugmentConfig, ConsistencyConfig, MethodConfig, TrainConfig
 from fpl_fast.trainer.config.rules import config_class, require
-from fpl_fast.trainer.methods.base import Batch, Losses, Phase, PseudoLabelMethod, WithDecoder
+from fpl_fast.trainer.methods.base import Losses, Phase, PseudoLabelMethod, WithDecoder
+from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.flaw_maps import compare_flaws, flaw_target, handle_flaws
 from fpl_fast.trainer.models.flaw_detector import FlawDetector

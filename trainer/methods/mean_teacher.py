@@ -10,7 +10,8 @@ import torch
 
 from fpl_fast.trainer.config import ConsistencyConfig, EmaPart
 from fpl_fast.trainer.config.rules import config_class
-from fpl_fast.trainer.methods.base import Batch, Losses
+from fpl_fast.trainer.methods.base import Losses
+from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpl_fast.trainer.config.method import PAIR_STRIDE
-from fpl_fast.trainer.methods.base import View
+from fpl_fast.trainer.config.views import PAIR_STRIDE
+from fpl_fast.trainer.methods.batch import View
 
 __all__ = ["Overlap", "find_overlap"]
 

@@ -4,7 +4,8 @@ from typing import Literal
 
 from fpl_fast.trainer.config import MethodConfig
 from fpl_fast.trainer.config.rules import config_class
-from fpl_fast.trainer.methods.base import Batch, Losses, Method
+from fpl_fast.trainer.methods.base import Losses, Method
+from fpl_fast.trainer.methods.batch import Batch
 
 __all__ = ["Supervised", "SupervisedConfig"]
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from fpl_fast.trainer.config import EmaPart, MethodConfig, PairedCutMixPart, PseudoLabelConfig
 from fpl_fast.trainer.config.rules import config_class, require
-from fpl_fast.trainer.methods.base import Batch, Losses, TrainingSet, View, WithFused, mix_views
+from fpl_fast.trainer.methods.base import Losses, TrainingSet, WithFused
+from fpl_fast.trainer.methods.batch import Batch, View, mix_views
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.contrast import Pixels, contrastive_loss, push_keys
 from fpl_fast.trainer.methods.ema import EmaMethod, ema_decay, ema_update

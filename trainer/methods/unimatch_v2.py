@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fpl_fast.trainer.config import EmaPart, FlipPart, WeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class, require
-from fpl_fast.trainer.methods.base import Batch, Losses, View
+from fpl_fast.trainer.methods.base import Losses
+from fpl_fast.trainer.methods.batch import Batch, View
 from fpl_fast.trainer.methods.ema import EmaMethod
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.methods.weak_strong import WeakStrongMethod, evaluating, gated_telemetry

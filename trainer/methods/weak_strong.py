@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fpl_fast import LossStats
 from fpl_fast.trainer.config import WeakStrongConfig
-from fpl_fast.trainer.methods.base import Batch, Method, PseudoLabelMethod, View, mix_views
+from fpl_fast.trainer.methods.base import Method, PseudoLabelMethod
+from fpl_fast.trainer.methods.batch import Batch, View, mix_views
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.upsample import pixel_size
 
