@@ -195,7 +195,10 @@ def test_broken_rules(make, message):
         (None, "must hold keys and values, got nothing"),
         ({"train": {"steps": "abc"}}, "train.steps must be an integer, got 'abc'"),
         ({"augment": {"crop": 512}}, "augment.crop must be two integers such as '[512, 512]', got 512"),
-        ({"eval": {"protocol": "csp"}}, "eval.protocol must be one of cps, ael, ael_crop, unimatch, whole, got 'csp'"),
+        (
+            {"eval": {"protocol": "csp"}},
+            "eval.protocol must be one of cps, ael, ael_crop, cac, unimatch, whole, got 'csp'",
+        ),
     ],
 )
 def test_bad_values(values, message):

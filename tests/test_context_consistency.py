@@ -169,14 +169,9 @@ def test_mixed_precision(precision):
 
 
 def test_wrong_settings_are_one_line():
-    config = method_config(name="cac")
-    train = TrainConfig()
-    for crop, geometry, message in (
-        ((64, 64), "cps", "augment.geometry must be cac or unimatch for pairs of crops, got 'cps'"),
-        ((64, 60), "cac", r"augment.crop must be multiples of 8, in which pairs of crops are apart, got \(64, 60\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            config.check_run(train, AugmentConfig(crop=crop, geometry=geometry, scale_range=(0.5, 2.0)))
+    message = r"augment.crop must be multiples of 8, in which pairs of crops are apart, got \(64, 60\)"
+    with pytest.raises(ValueError, match=message):
+        method_config(name="cac").check_run(TrainConfig(), AugmentConfig(crop=(64, 60)))
     for name, value in (
         ("unsup_weight", -0.1), ("temperature", 0.0), ("confidence_threshold", 1.1), ("start_share", -0.1),
         ("feature_channels", 0), ("bank_steps", 0), ("bank_cells", 0), ("pair_overlap", (0.0, 1.0)),

@@ -140,7 +140,8 @@ def test_geometry_of_unimatch():
 def test_pairs_of_crops():
     """Both views show parts of the same images, at the places that they tell; there is nothing to mix."""
     plain = dict.fromkeys(("jitter_probability", "grey_probability", "blur_probability"), 0.0)
-    made = batches(tiny_run(name="cac", **plain))
+    config = tiny_run(name="cac", **plain)
+    made = [*batches(config), *batches(changed(config, augment={"geometry": "cps", "scale_range": None}))]
     for batch in made:
         first, second = batch.unlabelled
         assert batch.mix_mask is None and batch.strong_masks == ()

@@ -211,8 +211,11 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
             train=dataclasses.replace(train, batch_labelled=labelled * fabric.world_size),
         )
         batch = next(_random_batches(probe, method, fabric))
-        views = tuple(apply_to_collection(view, Tensor, lambda t: t[:unlabelled]) for view in batch.unlabelled)
-        mask, boxes = apply_to_collection((batch.mix_mask, batch.strong_masks), Tensor, lambda t: t[:unlabelled])
+        views, mask, boxes = apply_to_collection(
+            (batch.unlabelled, batch.mix_mask, batch.strong_masks),
+            Tensor,
+            lambda t: t[:unlabelled].clone(),  # a part would keep the storage of all images
+        )
         return _saved_bytes(method, batch._replace(unlabelled=views, mix_mask=mask, strong_masks=boxes), fabric)
 
     base, wide, more = saved(small, few), saved(large, few), saved(large, many)

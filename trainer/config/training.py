@@ -25,7 +25,8 @@ class AugmentConfig:
     are uniform over scale_range, Pillow's anti-aliased resizing, black padding at the right and at the bottom. "cac":
     the same, but bicubic, and padding in the mean colour."""
     base_size: int | None = None
-    """Long side in pixels that scale_range refers to, with "unimatch" and "cac"; null for each image's own."""
+    """Long side in pixels that scale_range refers to, with "unimatch" and "cac" and in pairs of crops; null for each
+    image's own."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: tuple[float, float, float, float] | None = None
@@ -44,9 +45,6 @@ class AugmentConfig:
                 "got null"
             )
         require(self.base_size is None or self.base_size >= 1, "augment.base_size", ">= 1 pixel", self.base_size)
-        require(self.base_size is None or self.geometry != "cps", "augment.base_size",
-                "null with augment.geometry cps, whose scales are factors of each image's size",
-                self.base_size)  # fmt: skip
         require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
         if self.jitter is not None:
             check_jitter(self.jitter, "augment.jitter")

@@ -44,7 +44,7 @@ class PairedCropsPart(ColourPart):
     """Settings of pairs of overlapping crops of an unlabelled image, each flipped and coloured by itself."""
 
     pair_scales: tuple[float, float] = (0.8, 2.0)
-    """Range of the scales of an image that a pair is cut from, as augment.scale_range."""
+    """Range of the scales of an image that a pair is cut from, resized and padded as with augment.geometry cac."""
     pair_overlap: tuple[float, float] = (0.1, 1.0)
     """Range of the intersection over the union of both crops; they are the same where 50 draws find no such pair."""
 
@@ -55,12 +55,11 @@ class PairedCropsPart(ColourPart):
                 "an ascending pair in (0, 1]", self.pair_overlap)  # fmt: skip
 
     def check_run(self, train: "TrainConfig", augment: "AugmentConfig") -> None:
-        """Require a geometry that pads behind the image, and crops of whole cells.
+        """Require crops of whole cells.
 
         Raises:
-            ValueError: The geometry or the crop is another.
+            ValueError: The crop has other sides.
         """
-        require(augment.geometry != "cps", "augment.geometry", "cac or unimatch for pairs of crops", augment.geometry)
         multiple = all(side % PAIR_STRIDE == 0 for side in augment.crop)
         require(multiple, "augment.crop", f"multiples of {PAIR_STRIDE}, in which pairs of crops are apart",
                 augment.crop)  # fmt: skip

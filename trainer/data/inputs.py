@@ -155,15 +155,10 @@ def _streams(
     length = max(len(datasets.labelled), len(datasets.unlabelled))
     x = SampleStream(datasets.labelled, augmentation, epoch_length=length, **x_seeds)
     if isinstance(method, PairedCropsPart):
-        assert isinstance(augmentation, LongSideAugmentation)
+        whole = _long_side(config, method.pair_scales, bicubic=True)
         pairs = SampleStream(
             datasets.unlabelled,
-            PairedCrops(
-                replace(augmentation, scale_range=method.pair_scales),
-                _colours(method, blur_first=True),
-                PAIR_STRIDE,
-                method.pair_overlap,
-            ),
+            PairedCrops(whole, _colours(method, blur_first=True), PAIR_STRIDE, method.pair_overlap),
             epoch_length=length,
             order_seed=seeds.order_u + 1,
             augment_seed=seeds.augment_u,
@@ -196,25 +191,33 @@ def _streams(
 
 
 def _augmentation(config: RunConfig) -> Augmentation | LongSideAugmentation:
-    """Make the augmentation of labelled images."""
+    """Make the augmentation of all images but pairs of crops."""
     augment = config.augment
-    pad_label = config.data.ignore_index if augment.pad_label == "ignore" else 0
     if augment.geometry == "cps":
         return Augmentation(
-            augment.crop, augment.scales, augment.flip, pad_label=pad_label, scale_range=augment.scale_range
+            augment.crop, augment.scales, augment.flip, pad_label=_pad_label(config), scale_range=augment.scale_range
         )
     assert augment.scale_range is not None
-    bicubic = augment.geometry == "cac"
+    return _long_side(config, augment.scale_range, bicubic=augment.geometry == "cac")
+
+
+def _long_side(config: RunConfig, scale_range: tuple[float, float], *, bicubic: bool) -> LongSideAugmentation:
+    """Make the augmentation of CAC, bicubic with padding in the mean colour, or of UniMatch."""
+    augment = config.augment
     red, green, blue = (round(255 * value) for value in normalization(config).mean) if bicubic else (0, 0, 0)
     return LongSideAugmentation(
         augment.crop,
-        augment.scale_range,
+        scale_range,
         augment.flip,
-        pad_label,
+        _pad_label(config),
         pad_color=(red, green, blue),
         base_size=augment.base_size,
         bicubic=bicubic,
     )
+
+
+def _pad_label(config: RunConfig) -> int:
+    return config.data.ignore_index if config.augment.pad_label == "ignore" else 0
 
 
 def _colours(method: ColourPart, **options: Any) -> StrongAugmentation:

@@ -38,14 +38,14 @@ class UniMatchHead(nn.Module):
         low, high = in_channels
         self.fused_channels = low_channels + channels
         rates = [rate * (1 + wide) for rate in _RATES]
-        dropped = [nn.Dropout(dropout)] if dropout else []
+        drop = [nn.Dropout(dropout) for _ in range(2)] if dropout else []
         self.aspp = nn.Sequential(
-            PyramidPooling(high, channels, rates), conv_norm_relu(5 * channels, channels, 1), *dropped
+            PyramidPooling(high, channels, rates), conv_norm_relu(5 * channels, channels, 1), *drop[:1]
         )
         self.low = conv_norm_relu(low, low_channels, 1)
         self.refine = nn.Sequential(
             conv_norm_relu(self.fused_channels, channels, 3),
-            *dropped,
+            *drop[1:],
             conv_norm_relu(channels, channels, 3),
         )
 
