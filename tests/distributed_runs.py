@@ -51,7 +51,7 @@ SCALED = {
     "cct": {"name": "cct", "loss": "mse", "sup_loss": "annealed", "adversarial_decoders": 1, "ignore_padding": True},
     "fpl_cct": {"name": "cct", "loss": "fpl", "weighting": "concave", "confidence_threshold": 0.15},
     "fpl_gct": {"name": "gct", "loss": "fpl", "weighting": "concave", "ignore_padding": True},
-    "cac": {"name": "cac", "confidence_threshold": 0.15, "bank_cells": 96, "bank_steps": 2, "start_share": 0.3},
+    "cac": {"name": "cac", "confidence_threshold": 0.15, "bank_cells": 96, "bank_steps": 2},
     "u2pl": {"name": "u2pl", "loss": "ce", "ignore_padding": True, "anchors": 64, "keys_per_step": 16, "bank_size": 40},
     "fpl_u2pl": {"name": "u2pl", "loss": "fpl", "weighting": "concave", "follow_share": 0.4, "contrast_threshold": 0.0},
     "ael": {
