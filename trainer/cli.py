@@ -21,6 +21,7 @@ _COMMANDS = {
     "study": "train a grid of runs to the end, and tabulate it: the paper's tables, or your own",
     "eval": "evaluate a run",
     "predict": "segment images with a run",
+    "analyze": "compare a run's pseudo-labels and fuzzy positives with the truth",
     "report": "write the HTML report of a run",
     "recipes": "list the recipes",
     "data": "check a data set, or decode it once into a pack",

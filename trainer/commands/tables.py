@@ -6,8 +6,9 @@ from rich.table import Table
 
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.dry_run import DryRun, Prediction
+from fpl_fast.trainer.evaluation.positives import PositivesAnalysis
 
-__all__ = ["class_table", "dry_run_table", "duration_text", "prediction_text"]
+__all__ = ["analysis_table", "class_table", "dry_run_table", "duration_text", "prediction_text"]
 
 
 def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float]]) -> Table:
@@ -24,6 +25,23 @@ def class_table(class_names: Sequence[str], columns: Mapping[str, Sequence[float
         table.add_row(name, *(_percent(column[index]) for column in columns.values()))
     table.add_section()
     table.add_row("mean", *(_percent(_mean(column)) for column in columns.values()), style="bold")
+    return table
+
+
+def analysis_table(analysis: PositivesAnalysis, threshold: str) -> Table:
+    """Tabulate how often the truth is the pseudo-label, another positive or none, and the scores of both losses."""
+    table = Table()
+    table.add_column(f"T = {threshold}, mean K {analysis.mean_positives:.3f}", no_wrap=True)
+    for title in ("pixels, %", "R of cross entropy", "R of fuzzy positives"):
+        table.add_column(title, justify="right")
+    rows = zip(("the truth is the pseudo-label", "another positive", "no positive"), *analysis.cases, strict=True)
+    for name, share, vanilla, fuzzy in rows:
+        table.add_row(name, _percent(float(share)), f"{vanilla:.3f}", f"{fuzzy:.3f}")
+    table.add_section()
+    table.add_row("all pixels", "100.0", f"{analysis.vanilla:.3f}", f"{analysis.fuzzy:.3f}", style="bold")
+    vanilla_raised, fuzzy_raised = map(_percent, analysis.raised)
+    table.add_row("true class raised, %", "", vanilla_raised, fuzzy_raised)
+    table.caption = f"expected calibration error {100 * analysis.calibration.error:.1f} points"
     return table
 
 

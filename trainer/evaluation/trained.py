@@ -26,6 +26,9 @@ class TrainedRun:
     config: RunConfig
     network: nn.Module
     """The trained network, on the device of ``fabric``, in evaluation mode."""
+    networks: nn.ModuleList
+    """All networks of the method, of which ``network`` is one: the student, and the one that makes its targets, if that
+    is another; in evaluation mode."""
     classes: ClassTable
     step: int
     fabric: Fabric
@@ -63,8 +66,9 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
         method.networks.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
-    network = fabric.to_device(method.eval_network).eval()
-    return TrainedRun(config, network, classes, state["step"], fabric)
+    method.networks.eval()
+    network = fabric.to_device(method.eval_network)
+    return TrainedRun(config, network, method.networks, classes, state["step"], fabric)
 
 
 def _remedy(folder: RunFolder, checkpoint: str) -> str:

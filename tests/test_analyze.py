@@ -1,0 +1,121 @@
+"""``fpl-fast analyze``."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trainer_runs import Quiet, tiny_run
+
+from fpl_fast import positive_gradient_score
+from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.data.datasets import build_val_dataset
+from fpl_fast.trainer.data.transforms import normalize
+from fpl_fast.trainer.evaluation.analyze import analyze_positives, spread
+from fpl_fast.trainer.evaluation.trained import load_trained
+from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.upsample import upsample
+
+FILES = {"analysis.json", "calibration.csv", "cases.csv", "classes.csv", "maps.png", "statistics.png", "thresholds.csv"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of two networks."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "cps")
+    train(tiny_run(threshold=0.6, max_positives=4), folder, Quiet())
+    return folder
+
+
+def shown(folder):
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def test_what_it_writes_and_says(folder, capsys):
+    assert main(["analyze", str(folder.path), "--images", "2", "--maps", "1"]) == 0
+    out, text = folder.path / "analysis", capsys.readouterr().out
+    assert shown(out) == FILES
+    content = json.loads((out / "analysis.json").read_text())
+    assert (content["step"], content["split"], content["images"]) == (6, "val", 2)
+    assert (content["threshold"], content["max_positives"]) == (0.6, 4)
+    assert content["inclusion"] == pytest.approx(sum(content["cases"]["share"][:2]))
+    assert content["accuracy"] == pytest.approx(content["cases"]["share"][0])
+    assert f"{100 * content['accuracy']:.1f}" in text and f"mean K {content['mean_positives']:.3f}" in text
+    assert f"{content['fuzzy']:.3f}" in text
+    with open(out / "classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == content["classes"]["class"] and len(rows) == 11
+    assert sum(float(row["pixels"]) for row in rows) == content["pixels"]
+    for name in ("statistics.png", "maps.png"):
+        assert np.asarray(Image.open(out / name)).std() > 5
+    # Again: its own files may be replaced, whatever was in them.
+    assert main(["analyze", str(folder.path), "--images", "1", "--maps", "0", "--checkpoint", "best"]) == 0
+    assert json.loads((out / "analysis.json").read_text())["images"] == 1
+
+
+def test_the_second_network_is_the_teacher_of_the_first(folder):
+    run = load_trained(folder, checkpoint="last")
+    dataset = build_val_dataset(run.config.data)
+    found, (maps,) = analyze_positives(run, dataset, [1], num_maps=1)
+    sample = dataset[1]
+    image = normalize(sample.image[None], None, run.config.data.mean, run.config.data.std)
+    with torch.no_grad():
+        z, t = (upsample(network(image), sample.label.shape) for network in run.networks)
+    score = positive_gradient_score(z, t, sample.label[None], threshold=0.6, max_positives=4)
+    assert np.array_equal(maps.case, score.case[0].numpy())
+    np.testing.assert_allclose(maps.fuzzy, score.fuzzy[0].numpy(), rtol=1e-4, atol=1e-5)
+    assert np.array_equal(maps.prediction, t.argmax(1)[0].numpy())
+    assert not torch.equal(z.argmax(1), t.argmax(1))
+    assert found.fuzzy == pytest.approx(score.fuzzy.nanmean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "supervised"},
+        {"name": "mean_teacher", "loss": "mse"},
+        {"name": "cps", "threshold_candidates": (0.5, 0.8)},
+        {"name": "cac"},
+    ],
+    ids=lambda method: "-".join(map(str, method.values())),
+)
+def test_any_run_can_be_analysed(tmp_path, method):
+    config = tiny_run(**method)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    folder = RunFolder(tmp_path / "run")
+    train(config, folder, Quiet())
+    assert main(["analyze", str(folder.path), "--images", "1", "--out", str(tmp_path / "out")]) == 0
+    assert shown(tmp_path / "out") == FILES
+    threshold = json.loads((tmp_path / "out" / "analysis.json").read_text())["threshold"]
+    assert threshold == list(method.get("threshold_candidates", ())) or threshold == 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "0"], "--images must be at least 1, got 0"),
+        (["--maps", "-1"], "--maps must be at least 0, got -1"),
+        (["--split", "list.txt"], "split must be val or train"),
+        (["--method.treshold", "0.5"], "unknown option --method.treshold"),
+    ],
+)
+def test_wrong_arguments_are_one_line(folder, capsys, arguments, message):
+    assert main(["analyze", str(folder.path), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_it_writes_over_nothing_of_others(folder, tmp_path, capsys):
+    (tmp_path / "cases.csv").write_text("mine")
+    assert main(["analyze", str(folder.path), "--out", str(tmp_path)]) == 2
+    assert "--out must not write over" in capsys.readouterr().err
+    assert (tmp_path / "cases.csv").read_text() == "mine" and shown(tmp_path) == {"cases.csv"}
+
+
+def test_spread():
+    assert spread(3, 10) == [0, 3, 6]
+    assert spread(9, 4) == [0, 1, 2, 3]
+    assert spread(0, 4) == []
