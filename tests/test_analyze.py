@@ -52,6 +52,10 @@ def test_what_it_writes_and_says(folder, capsys):
     assert sum(float(row["pixels"]) for row in rows) == content["pixels"]
     for name in ("statistics.png", "maps.png"):
         assert np.asarray(Image.open(out / name)).std() > 5
+    main(["report", str(folder.path)])
+    page = (folder.path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2 and "Positives and the truth" in page
+    assert f"<td class=number>{content['fuzzy']:.3f}</td>" in page
     # Again: its own files may be replaced, whatever was in them.
     assert main(["analyze", str(folder.path), "--images", "1", "--maps", "0", "--checkpoint", "best"]) == 0
     assert json.loads((out / "analysis.json").read_text())["images"] == 1
@@ -106,6 +110,17 @@ def test_any_run_can_be_analysed(tmp_path, method):
 def test_wrong_arguments_are_one_line(folder, capsys, arguments, message):
     assert main(["analyze", str(folder.path), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_report_needs_no_analysis_and_names_a_broken_one(tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_run())
+    assert main(["report", str(folder.path)]) == 0
+    assert "Positives and the truth" not in (folder.path / "report.html").read_text()
+    (folder.path / "analysis").mkdir()
+    (folder.path / "analysis" / "analysis.json").write_text('{"step": 3}')
+    assert main(["report", str(folder.path)]) == 2
+    assert "analysis.json must hold an analysis, got other contents" in capsys.readouterr().err
 
 
 def test_it_writes_over_nothing_of_others(folder, tmp_path, capsys):

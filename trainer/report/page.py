@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from fpl_fast.trainer.report.analysis import positives
 from fpl_fast.trainer.report.classes import classes, confusion
 from fpl_fast.trainer.report.document import document
 from fpl_fast.trainer.report.evaluations import other_evaluations
@@ -49,6 +50,7 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
             confusion(run),
             other_evaluations(run),
             pictures(run),
+            positives(run),
             _details(run),
         ]
     )

@@ -62,6 +62,8 @@ class Run:
     samples: tuple[Sample, ...]
     palette: np.ndarray | None
     """Colour of each class, (C, 3) uint8 RGB."""
+    analysis: Mapping[str, Any] | None
+    """What ``fpl-fast analyze`` found of the positives."""
 
     @property
     def name(self) -> str:
@@ -140,8 +142,8 @@ def read_run(path: Path | str) -> Run:
     """Read a run folder.
 
     Args:
-        path: folder with at least ``config.yaml``; ``metrics.jsonl``, ``evaluation.json``, ``environment.json`` and
-            ``samples.npz`` are read where present.
+        path: folder with at least ``config.yaml``; ``metrics.jsonl``, ``evaluation.json``, ``environment.json``,
+            ``samples.npz`` and ``analysis`` are read where present.
 
     Raises:
         ValueError: if the folder is not a run, or a file in it cannot be understood.
@@ -169,6 +171,7 @@ def read_run(path: Path | str) -> Run:
         ),
         samples=samples,
         palette=palette,
+        analysis=_read_analysis(path / "analysis" / "analysis.json"),
     )
 
 
@@ -221,6 +224,15 @@ def _read_evaluation(path: Path) -> Evaluation | None:
             f"got shapes {iou.shape} and {confusion.shape}"
         )
     return evaluation
+
+
+def _read_analysis(path: Path) -> dict[str, Any] | None:
+    content = _read_json(path)
+    scalars = ("images", "split", "step", "threshold", "mean_positives", "vanilla", "fuzzy", "calibration_error")
+    keys = {"case", "share", "vanilla", "fuzzy"}
+    if content is not None and not (content.keys() >= {*scalars, "cases"} and keys <= set(content["cases"])):
+        raise ValueError(f"{path} must hold an analysis, got other contents: fpl-fast analyze writes it again")
+    return content
 
 
 def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
