@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Everything that a first machine with a GPU should tell, the most important first:
+#
+#     MINUTES=25 PYTHON=python3 bench/first_gpu.sh FOLDER
+#
+# The package must be installed for PYTHON. A stage has a limit of its own within MINUTES, and leaves FOLDER/STAGE.log;
+# FOLDER/summary.md says how each ended, and what could not be done. A stage that succeeded in FOLDER is not repeated, so
+# that a call that was cut off may be. STAGES names some of them: STAGES="test headline_1" bench/first_gpu.sh FOLDER.
+# With CAMVID, a folder as docs/studies.md has it, and WEIGHTS, a file for the backbone, the CamVid study follows.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+out=${1:?usage: [MINUTES=25] [PYTHON=python3] [STAGES=...] [CAMVID=DIR WEIGHTS=FILE] bench/first_gpu.sh FOLDER}
+python=${PYTHON:-python3}
+deadline=$((SECONDS + ${MINUTES:-25} * 60))
+failed=0
+mkdir -p "$out"
+summary=$out/summary.md
+[ -e "$summary" ] || printf '| stage | result | seconds | what |\n|---|---|--:|---|\n' > "$summary"
+
+note() { # STAGE RESULT SECONDS WHAT
+    printf '| %s | %s | %s | %s |\n' "$@" | tee -a "$summary"
+}
+
+# stage NAME LIMIT WHAT COMMAND...: run a command for LIMIT seconds at most
+stage() {
+    local name=$1 limit=$2 what=$3 left=$((deadline - SECONDS)) begin=$SECONDS status
+    shift 3
+    case " ${STAGES:-$name} " in *" $name "*) ;; *) return ;; esac
+    [ ! -e "$out/.$name-done" ] || return
+    if ! command -v "$1" > /dev/null; then
+        note "$name" "not done: no $1 here" 0 "$what"
+        return
+    fi
+    if ((left < 20)); then
+        note "$name" 'not done: no time left' 0 "$what"
+        return
+    fi
+    timeout --kill-after=20 "$((limit < left ? limit : left))" "$@" > "$out/$name.log" 2>&1
+    status=$?
+    case $status in
+        0) touch "$out/.$name-done" && note "$name" done $((SECONDS - begin)) "$what" ;;
+        124 | 137) note "$name" "cut off after $((SECONDS - begin)) s" $((SECONDS - begin)) "$what" ;;
+        *) failed=1 && note "$name" "failed with status $status" $((SECONDS - begin)) "$what" ;;
+    esac
+}
+
+bench() { # NAME SUITE MINUTES LIMIT WHAT
+    stage "$1" "$4" "$5" "$python" -m pytest bench -q --device cuda --suite "$2" --minutes "$3" \
+        --benchmark-json "$out/$1.json" --benchmark-columns=min,median,iqr,rounds
+    [ ! -s "$out/$1.json" ] || stage "$1_report" 60 "tables and pictures of $1" \
+        "$python" -m fpl_fast.bench.report "$out/$1.json"
+}
+
+stage machine 30 'driver, clocks, processes' nvidia-smi -q
+stage environment 60 'versions and commit' "$python" -c \
+    'import json; from fpl_fast.environment import describe_environment as d; print(json.dumps(d(), indent=1))'
+stage test 420 'tests that need a GPU' "$python" -m pytest -q -m gpu -n 8
+bench headline_1 headline 4 270 'headline rows of the benchmark'
+bench headline_2 headline 4 270 'the same again'
+if [ -s "$out/headline_1.json" ] && [ -s "$out/headline_2.json" ]; then
+    stage spread 30 'spread between the two runs' \
+        "$python" -m fpl_fast.bench.spread "$out/headline_1.json" "$out/headline_2.json"
+fi
+# The first launches compile; the profiler replays the ones behind them.
+stage profile 150 'Nsight Compute on the headline kernel' \
+    ncu --set full --kernel-name regex:fuzzy_positive_kernel --launch-skip 2 --launch-count 1 --force-overwrite \
+    --export "$out/headline" "$python" -m fpl_fast.bench.launches headline
+for tool in memcheck racecheck initcheck synccheck; do
+    # Blocks that the allocator keeps would hide accesses beyond a tensor.
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage $tool 120 "compute-sanitizer $tool on a small case of each kernel" \
+        compute-sanitizer --tool $tool --error-exitcode 9 "$python" -m fpl_fast.bench.launches small
+done
+bench full full 7 500 'full suite of the benchmark'
+stage train 240 'training steps against the style of the public code' \
+    "$python" -m fpl_fast.trainer.cli bench train --seconds 30 --out "$out"
+if [ -n "${CAMVID:-}" ]; then
+    stage study 900 'CamVid study at 360 x 480' "$python" -m fpl_fast.trainer.cli study bench/studies/camvid_gpu.yaml --jobs 3 \
+        --out "$out/camvid" --data-root "$CAMVID" ${WEIGHTS:+--model.weights_file "$WEIGHTS"}
+else
+    note study 'not done: CAMVID is not set' 0 'CamVid study at 360 x 480'
+fi
+exit $failed

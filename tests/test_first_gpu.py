@@ -1,0 +1,118 @@
+"""The script for a first GPU, with stand-ins for the commands that need one."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fpl_fast.bench import launches, spread
+from fpl_fast.bench.results import read_results
+
+SCRIPT = Path(__file__).parents[1] / "bench" / "first_gpu.sh"
+RESULTS = sorted((SCRIPT.parent / "results").glob("*headline.json"))[0]
+STAGES = ["machine", "environment", "test", "headline_1", "headline_1_report", "headline_2", "headline_2_report",
+          "spread", "profile", "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train",
+          "study"]  # fmt: skip
+STAND_IN = """#!/bin/bash
+echo "$(basename "$0") $*" >> "$CALLS"
+while [ $# -gt 0 ]; do [ "$1" != --benchmark-json ] || echo '{}' > "$2"; shift; done
+exit "${STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Function that runs the script with stand-ins for commands; returns process, results of the stages, and calls."""
+    bin_folder, calls = tmp_path / "bin", tmp_path / "calls"
+    bin_folder.mkdir()
+
+    def add(*names):
+        for name in names:
+            (bin_folder / name).write_text(STAND_IN)
+            (bin_folder / name).chmod(0o755)
+
+    def start(tools=("nvidia-smi", "ncu", "compute-sanitizer"), **variables):
+        add("python", *tools)
+        calls.write_text("")
+        environment = {"PATH": f"{bin_folder}:/usr/bin:/bin", "PYTHON": "python", "CALLS": str(calls)}
+        done = subprocess.run(["bash", str(SCRIPT), str(tmp_path / "out")], env=environment | variables,
+                              capture_output=True, text=True)  # fmt: skip
+        rows = [
+            line.strip("| ").split(" | ") for line in (tmp_path / "out" / "summary.md").read_text().splitlines()[2:]
+        ]
+        return done, {row[0]: row[1] for row in rows}, calls.read_text().splitlines()
+
+    return start
+
+
+def test_all_stages_in_their_order(run, tmp_path):
+    done, summary, calls = run(CAMVID="/data", WEIGHTS="/w.safetensors")
+    assert done.returncode == 0
+    assert list(summary) == STAGES and set(summary.values()) == {"done"}
+    assert calls[0] == "nvidia-smi -q" and calls[2] == "python -m pytest -q -m gpu -n 8"
+    assert "--suite headline" in calls[3] and "--suite full" in " ".join(calls)
+    assert f"--benchmark-json {tmp_path}/out/headline_1.json" in calls[3]
+    assert [call.split()[0] for call in calls if "launches" in call] == ["ncu", *["compute-sanitizer"] * 4]
+    assert "--data-root /data --model.weights_file /w.safetensors" in calls[-1]
+    assert all((tmp_path / "out" / f"{name}.log").is_file() for name in STAGES)
+    again = run(CAMVID="/data")
+    assert again[0].returncode == 0 and again[2] == []  # what succeeded is not repeated
+
+
+def test_what_cannot_be_done_is_noted(run):
+    done, summary, calls = run(tools=("nvidia-smi",))
+    assert done.returncode == 0
+    assert summary["profile"] == "not done: no ncu here"
+    assert summary["study"] == "not done: CAMVID is not set"
+    assert not any("ncu" in call for call in calls)
+
+
+def test_a_stage_that_fails_stops_no_other(run):
+    done, summary, _ = run(STATUS="3")
+    assert done.returncode == 1
+    assert summary["test"] == "failed with status 3" and summary["train"] == "failed with status 3"
+    done, summary, _ = run(STATUS="0")
+    assert done.returncode == 0 and summary["test"] == "done"  # it is repeated
+
+
+def test_stages_can_be_chosen_and_time_is_limited(run):
+    _, summary, calls = run(STAGES="environment train")
+    assert [call.partition(" -")[0] for call in calls] == ["python", "python"] and summary["train"] == "done"
+    _, summary, calls = run(MINUTES="0")
+    assert calls == [] and summary["test"] == "not done: no time left"
+
+
+def test_the_options_of_the_benchmarks_exist():
+    text = SCRIPT.read_text()
+    conftest = (SCRIPT.parent / "conftest.py").read_text()
+    for option in ("--device", "--suite", "--minutes"):
+        assert option in text and f'"{option}"' in conftest
+
+
+def test_launches_run_forward_and_backward(capsys):
+    assert launches.main(["small", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * (2 * 8 + 1) and len({line.rpartition("  ")[0] for line in lines}) == len(lines)
+    assert all(float(line.rpartition("  ")[2]) > 0 for line in lines)
+
+
+def test_spread_between_two_runs(tmp_path, capsys):
+    content = json.loads(RESULTS.read_text())
+    for cell in content["benchmarks"]:
+        cell["stats"]["median"] *= 1.5 if "eager" in cell["name"] else 1.25
+    (tmp_path / "second.json").write_text(json.dumps(content))
+    cells = spread.spreads(read_results(RESULTS), read_results(tmp_path / "second.json"))
+    assert {round(cell.ratio, 6) for cell in cells} == {1.5, 1.25} and cells[0].peer == "eager"
+    assert len(cells) == len(content["benchmarks"])
+    assert spread.main([str(RESULTS), str(tmp_path / "second.json")]) == 0
+    assert f"{len(cells)} cells in common, median ratio 1.250, largest 1.500" in capsys.readouterr().out
+    content["benchmarks"] = []
+    (tmp_path / "empty.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="the two files must have cells in common, got none"):
+        spread.spreads(read_results(RESULTS), read_results(tmp_path / "empty.json"))
+
+
+def test_the_script_is_executable():
+    assert os.access(SCRIPT, os.X_OK)
