@@ -70,10 +70,12 @@ def test_masks_weights_and_cutmix(kernel_device, num_classes):
     mix_mask = torch.zeros(2, *size, dtype=torch.bool, device=kernel_device)
     mix_mask[0, 2:4, 2:7] = True  # cell rows of either side only, and mixed ones
     mix_mask[1] = True
-    check_against_reference(student, teacher, size=size, valid_mask=valid_mask, pixel_weight=weight)
-    check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, confidence_power=2.0)
+    if num_classes == 5:  # each by itself, too; the interpreter takes ten times as long for 34
+        check_against_reference(student, teacher, size=size, valid_mask=valid_mask, pixel_weight=weight)
+        check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, confidence_power=2.0)
     partner = partner.contiguous(memory_format=torch.channels_last)
-    check_against_reference(student, teacher, size=size, partner=partner, mix_mask=mix_mask, valid_mask=valid_mask)
+    mixed = {"partner": partner, "mix_mask": mix_mask, "confidence_power": 2.0}
+    check_against_reference(student, teacher, size=size, valid_mask=valid_mask, pixel_weight=weight, **mixed)
 
 
 @pytest.mark.parametrize(("num_classes", "max_positives"), [(5, 99), (34, 3)])
