@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -14,9 +15,10 @@ from fpl_fast import positive_gradient_score
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.data.datasets import build_val_dataset
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluation.analyze import analyze_positives, spread
+from fpl_fast.trainer.evaluation.analyze import ScoreMaps, analyze_positives, spread
 from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.report.positives import maps_png
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.upsample import upsample
 
@@ -59,6 +61,9 @@ def test_what_it_writes_and_says(folder, capsys):
     # Again: its own files may be replaced, whatever was in them.
     assert main(["analyze", str(folder.path), "--images", "1", "--maps", "0", "--checkpoint", "best"]) == 0
     assert json.loads((out / "analysis.json").read_text())["images"] == 1
+    main(["report", str(folder.path)])
+    page = (folder.path / "report.html").read_text()
+    assert "statistics.png" not in page and page.count("<figcaption>Cases") == 0  # the old maps are not of this one
 
 
 def test_the_second_network_is_the_teacher_of_the_first(folder):
@@ -102,12 +107,17 @@ def test_any_run_can_be_analysed(tmp_path, method):
     ("arguments", "message"),
     [
         (["--images", "0"], "--images must be at least 1, got 0"),
-        (["--maps", "-1"], "--maps must be at least 0, got -1"),
-        (["--split", "list.txt"], "split must be val or train"),
-        (["--method.treshold", "0.5"], "unknown option --method.treshold"),
+        (["--maps", "-1"], "--maps must be from 0 to 12, got -1"),
+        (["--maps", "13"], "--maps must be from 0 to 12, got 13"),
+        (["--split", "train"], "--split must be val or a list file, got train, whose truth"),
+        (["--split", "list.txt"], "--out must be given with --split"),
+        (["--split", "list.txt", "--out", "OUT"], "split must be val or train"),
+        (["--method.threshold", "0.5"], "--out must be given with --method.threshold"),
+        (["--method.treshold", "0.5", "--out", "OUT"], "unknown option --method.treshold"),
     ],
 )
-def test_wrong_arguments_are_one_line(folder, capsys, arguments, message):
+def test_wrong_arguments_are_one_line(folder, tmp_path, capsys, arguments, message):
+    arguments = [str(tmp_path) if argument == "OUT" else argument for argument in arguments]
     assert main(["analyze", str(folder.path), *arguments]) == 2
     assert message in capsys.readouterr().err
 
@@ -123,11 +133,31 @@ def test_a_report_needs_no_analysis_and_names_a_broken_one(tmp_path, capsys):
     assert "analysis.json must hold an analysis, got other contents" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path, capsys):
+    assert main(["analyze", str(tmp_path / "none")]) == 2
+    assert "run must be a folder with a config.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_it_writes_over_nothing_of_others(folder, tmp_path, capsys):
     (tmp_path / "cases.csv").write_text("mine")
     assert main(["analyze", str(folder.path), "--out", str(tmp_path)]) == 2
     assert "--out must not write over" in capsys.readouterr().err
     assert (tmp_path / "cases.csv").read_text() == "mine" and shown(tmp_path) == {"cases.csv"}
+
+
+@pytest.mark.parametrize("name", ["dollar$x^$", "a_b{c}\\frac", "<b>&", "猫🐈"])
+@pytest.mark.parametrize("size", [(6, 300), (300, 6), (9, 9)])
+def test_maps_take_any_name_and_shape(name, size, recwarn):
+    one = ScoreMaps(
+        name,
+        np.zeros((*size, 3), np.uint8),
+        *(np.zeros(size, np.uint8) for _ in range(3)),
+        *(np.full(size, np.nan, np.float32) for _ in range(2)),
+    )
+    picture = Image.open(io.BytesIO(maps_png([one, one], np.zeros((3, 3), np.uint8))))
+    assert picture.width == 1800 and picture.height <= 2 * 600 + 120
+    assert not recwarn.list
 
 
 def test_spread():

@@ -146,8 +146,16 @@ def test_every_field_is_described(cls):
         (lambda: CpsConfig(mix_area=(0.5, 0.2)), r"method.mix_area must be an ascending pair in \(0, 1\], got"),
         (lambda: MeanTeacherConfig(ema_decay=1.1), r"method.ema_decay must be in \[0, 1\], got 1.1"),
         (lambda: AelConfig(paste_draws=0), "method.paste_draws must be >= 1, got 0"),
-        (lambda: AelConfig(paste_scales=(0.1, 0.9)), r"method.paste_scales must be two factors around 1, got \(0.1"),
-        (lambda: AugmentConfig(scale_range=(1.5, 2.0)), r"augment.scale_range must be two factors around 1, got \(1.5"),
+        (
+            lambda: AelConfig(paste_scales=(0.1, 0.9)),
+            r"paste_scales must be two factors around 1, .*, got \(0.1",
+        ),
+        (lambda: AugmentConfig(scale_range=(1.5, 2.0)), r"scale_range must be two factors around 1, .*, got \(1.5"),
+        (
+            lambda: AugmentConfig(scale_range=(0.5, 1e9)),
+            r"scale_range must be .* at most 16, .*, got \(0.5, 1000000",
+        ),
+        (lambda: AugmentConfig(base_size=10**6), "augment.base_size must be from 1 to 16384 pixels, got 1000000"),
         (
             lambda: RunConfig(method=AelConfig(donor_lead=8), train=TrainConfig(workers=4)),
             "method.donor_lead must be > 8, the batches that train.workers read ahead, got 8",

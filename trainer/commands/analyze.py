@@ -25,6 +25,7 @@ fuzzy positive loss (R > 0: the true class is raised) in the three cases of the 
 calibration of the teacher. Validation images are what unlabelled images are, with a truth that no loss has seen.
 Writes analysis.json, tables as CSV, and pictures.
 """
+_MOST_MAPS = 12
 _TABLES = ("thresholds", "cases", "classes", "calibration")
 
 
@@ -35,12 +36,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="last", help="which weights")
     parser.add_argument("--split", default="val", help="val, or a list file of labelled images")
     parser.add_argument("--images", type=int, default=100, help="images to take, spread over the split")
-    parser.add_argument("--maps", type=int, default=4, help="images whose maps are drawn")
-    parser.add_argument("--out", metavar="DIR", help="folder to write to; without it RUN/analysis")
+    parser.add_argument("--maps", type=int, default=4, help="images whose maps are drawn, at most 12")
+    parser.add_argument("--out", metavar="DIR", help="folder to write to; without it RUN/analysis, for the report")
     options, changes = parser.parse_known_args(expand_short_names(arguments))
-    for name in ("images", "maps"):
-        if getattr(options, name) < (name == "images"):
-            raise ValueError(f"--{name} must be at least {int(name == 'images')}, got {getattr(options, name)}")
+    _check(options.images, options.maps, options.split)
+    if options.out is None:
+        _require_own(options.split, changes)
 
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.commands.tables import analysis_table
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
     files = [Path(name) for name in ("analysis.json", *(f"{name}.csv" for name in _TABLES), *pictures)]
     outputs = Outputs(out, files, option="--out")
     run = load_trained(folder, checkpoint=options.checkpoint, changes=changes)
+    out.mkdir(parents=True, exist_ok=True)  # before the analysis, which takes minutes
     dataset = build_split(run.config.data, options.split)
     indices = spread(options.images, len(dataset))
     with counting() as progress:
@@ -65,8 +67,12 @@ def main(arguments: list[str]) -> int:
     threshold = str(list(settings.threshold_candidates) or settings.threshold)
     described = {
         "step": run.step,
+        "checkpoint": options.checkpoint,
         "split": options.split,
         "images": len(indices),
+        "protocol": run.config.eval.described,
+        "changes": changes,
+        "pictures": pictures,
         "threshold": list(settings.threshold_candidates) or settings.threshold,
         "max_positives": settings.max_positives,
         "classes": list(run.classes.names),
@@ -75,6 +81,27 @@ def main(arguments: list[str]) -> int:
     out_console().print(analysis_table(analysis, threshold))
     out_console().print(f"{out}: {', '.join(map(str, files))}")
     return 0
+
+
+def _check(images: int, maps: int, split: str) -> None:
+    if images < 1:
+        raise ValueError(f"--images must be at least 1, got {images}")
+    if not 0 <= maps <= _MOST_MAPS:
+        raise ValueError(f"--maps must be from 0 to {_MOST_MAPS}, got {maps}")
+    if split == "train":
+        raise ValueError("--split must be val or a list file, got train, whose truth the run has learnt from")
+
+
+def _require_own(split: str, changes: Sequence[str]) -> None:
+    """Require what the report shows as the run's own analysis."""
+    names = [one.partition("=")[0] for one in changes if one.startswith("--")]
+    others = [name for name in names if name != "--data.root" and not name.startswith("--train.")]
+    if split != "val":
+        others.insert(0, "--split")
+    if others:
+        raise ValueError(
+            f"--out must be given with {others[0]}: RUN/analysis is for the run's own images, settings and protocol"
+        )
 
 
 def _write(
@@ -98,14 +125,16 @@ def _write(
     content = {**described, **scalars, "raised_by_vanilla": vanilla, "raised_by_fuzzy": fuzzy}
     content["calibration_error"] = analysis.calibration.error
     content["histogram"] = dict(zip(("vanilla", "fuzzy"), analysis.histogram.tolist(), strict=True))
+    files = {"statistics.png": statistics_png(analysis, threshold)}
+    if maps:
+        files["maps.png"] = maps_png(maps, np.array(palette, dtype=np.uint8))
     for name in _TABLES:
         columns = {key: column.tolist() for key, column in getattr(analysis, name)._asdict().items()}
         content[name] = first.get(name, {}) | columns
-        outputs.write(Path(f"{name}.csv"), _csv(content[name]))
-    outputs.write(Path("analysis.json"), json_text(content, indent=1).encode())
-    outputs.write(Path("statistics.png"), statistics_png(analysis, threshold))
-    if maps:
-        outputs.write(Path("maps.png"), maps_png(maps, np.array(palette, dtype=np.uint8)))
+        files[f"{name}.csv"] = _csv(content[name])
+    files["analysis.json"] = json_text(content, indent=1).encode()
+    for name, data in files.items():  # all are made before the first is written
+        outputs.write(Path(name), data)
 
 
 def _csv(columns: Mapping[str, Iterable[Any]]) -> bytes:

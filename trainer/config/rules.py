@@ -6,6 +6,7 @@ from typing import TypeVar, dataclass_transform
 __all__ = ["check_jitter", "check_scale_range", "config_class", "require"]
 
 _Class = TypeVar("_Class")
+_LARGEST_SCALE = 16
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -31,12 +32,13 @@ def require(rule: bool, name: str, text: str, value: object) -> None:
 
 
 def check_scale_range(scales: tuple[float, float], name: str) -> None:
-    """Check a range of scales, half of which are drawn below 1 and half above.
+    """Check a range of scales.
 
     Raises:
-        ValueError: The range does not contain 1, or is not positive.
+        ValueError: The range does not contain 1, is not positive, or reaches too far.
     """
-    require(0 < scales[0] <= 1 <= scales[1], name, "two factors around 1", scales)
+    rule = f"two factors around 1, above 0 and at most {_LARGEST_SCALE}, such as [0.5, 2.0]"
+    require(0 < scales[0] <= 1 <= scales[1] <= _LARGEST_SCALE, name, rule, scales)
 
 
 def check_jitter(jitter: tuple[float, float, float, float], name: str) -> None:

@@ -44,7 +44,8 @@ class AugmentConfig:
                 f"augment.scale_range must be a pair such as '[0.5, 2.0]' with augment.geometry {self.geometry}, "
                 "got null"
             )
-        require(self.base_size is None or self.base_size >= 1, "augment.base_size", ">= 1 pixel", self.base_size)
+        require(self.base_size is None or 1 <= self.base_size <= 16_384, "augment.base_size", "from 1 to 16384 pixels",
+                self.base_size)  # fmt: skip
         require(0 <= self.flip <= 1, "augment.flip", "in [0, 1]", self.flip)
         if self.jitter is not None:
             check_jitter(self.jitter, "augment.jitter")
@@ -58,7 +59,7 @@ class ModelConfig:
     """"resnet50" or "resnet101" (the networks of the papers), or the name of any timm model."""
     stem: Literal["deep", "plain"] = "deep"
     """First layers of "resnet50" and "resnet101": three 3 x 3 convolutions, as in CPS, AEL and UniMatch, with Gluon's
-    weights, or one 7 x 7, as in CAC, with torchvision's."""
+    weights, or one 7 x 7, as in CAC, with torchvision's. Other backbones have a stem of their own."""
     head: Literal["cps", "ael", "cac", "unimatch", "dpt"] = "cps"
     """Decoder of CPS, made for output stride 16; of AEL, made for 8, with an auxiliary head and dropout; of CAC, made
     for 16, with dropout; of UniMatch, made for 16, and of CorrMatch at 8; "dpt" of UniMatch V2, for timm's vision
@@ -189,3 +190,18 @@ class EvalConfig:
         require(min(self.window) >= 1, "eval.window", ">= 1 pixel on either side", self.window)
         for name in ("samples", "norm_batches"):
             require(getattr(self, name) >= 0, f"eval.{name}", ">= 0", getattr(self, name))
+
+    @property
+    def has_window(self) -> bool:
+        """Whether the protocol has a window or a crop."""
+        return self.protocol not in ("whole", "cac")
+
+    @property
+    def described(self) -> str:
+        """Name of the protocol, with the size of its window or crop.
+
+        Example:
+            >>> EvalConfig(protocol="cps", window=(512, 512)).described
+            'cps 512 x 512'
+        """
+        return f"{self.protocol} {self.window[0]} x {self.window[1]}" if self.has_window else self.protocol

@@ -48,7 +48,7 @@ def differences(
         for key in sorted(own.keys() | now.keys())
         if own.get(key) != now.get(key) and (key in _WITH_EFFECT or not key.startswith(_WITHOUT_EFFECT))
     }
-    if config.eval.protocol == "whole":
+    if not config.eval.has_window:
         found.pop("eval.window", None)
     if split != "val":
         found["split"] = split
@@ -77,7 +77,7 @@ def place_evaluation(folder: RunFolder, config: RunConfig, split: str, step: int
     """
     if not found:
         return folder.evaluation
-    window = "" if config.eval.protocol == "whole" else f"-{config.eval.window[0]}x{config.eval.window[1]}"
+    window = f"-{config.eval.window[0]}x{config.eval.window[1]}" if config.eval.has_window else ""
     name = f"{Path(split).stem}-{config.eval.protocol}{window}-step{step}"
     said = ("step", "eval.protocol", "eval.window", *(["split"] if split in ("val", "train") else []))
     rest = {key: value for key, value in found.items() if key not in said}

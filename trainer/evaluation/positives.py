@@ -31,7 +31,7 @@ _SCORE_BINS, _CONFIDENCE_BINS = 40, 15
 
 
 class ThresholdTable(NamedTuple):
-    """What each threshold makes of the same teacher; (T,) float64."""
+    """Inclusion of the truth and K under each threshold; (T,) float64."""
 
     threshold: Tensor
     inclusion: Tensor  # share of the pixels whose truth is a positive
@@ -173,7 +173,7 @@ class PositivesTally:
         total = sums["classes"].sum(1) if sums else torch.zeros(6, dtype=torch.float64)
         num = total[0]
         if num == 0:
-            raise ValueError("images must hold a pixel with a class to analyse, got none")
+            raise ValueError("images must hold a pixel with a class to analyse, got none: take others with --split")
         accuracy, inclusion, mean_positives, vanilla, fuzzy = (total[1:] / num).tolist()
         classes, cases, calibration = sums["classes"], sums["cases"], sums["calibration"]
         vanilla_raised, fuzzy_raised = (sums["raised"] / num).tolist()

@@ -85,11 +85,10 @@ def save_evaluation(
         differs: Differences from the run's own evaluation (own_result.py).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    size = " x ".join(map(str, config.window))
     RunFolder.write_json(
         path,
         {
-            "protocol": config.protocol if config.protocol == "whole" else f"{config.protocol} {size}",
+            "protocol": config.described,
             "split": split,
             "step": step,
             "miou": result.miou,

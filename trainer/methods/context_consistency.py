@@ -41,11 +41,11 @@ class CacConfig(PairedCropsPart, MethodConfig):
     feature_channels: int = 128
     """Channels of the features that are compared."""
     bank_steps: int = 3
-    """Steps whose cells are negatives, this one included: in the public code 3 with ResNet-101 and 2 with ResNet-50 on
-    PASCAL VOC, 1 on Cityscapes."""
+    """Steps (with train.accumulate micro-batches) whose cells are negatives, this one included: in the public code 3
+    with ResNet-101 and 2 with ResNet-50 on PASCAL VOC, 1 on Cityscapes."""
     bank_cells: int = 12_800
-    """Most cells that a step adds from the first crops, and as many from the second ones, over all processes; in the
-    public code all of them, 8 x 40 x 40 on PASCAL VOC and 8 x 90 x 90 on Cityscapes."""
+    """Most cells that a step (a micro-batch) adds from the first crops, and as many from the second ones, over all
+    processes; in the public code all of them, 8 x 40 x 40 on PASCAL VOC and 8 x 90 x 90 on Cityscapes."""
     start_share: float = 0.0
     """Share of the run in which labelled images train alone: 5 epochs of 80 in the public code."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)

@@ -37,15 +37,16 @@ def positives(run: Run) -> str:
         f"<figure><img src='{_uri(run.path / 'analysis' / name)}' alt='{caption}'><figcaption>{caption}</figcaption>"
         "</figure>"
         for name, caption in _PICTURES.items()
-        if (run.path / "analysis" / name).is_file()
+        if name in analysis["pictures"] and (run.path / "analysis" / name).is_file()
     )
     threshold = analysis["threshold"]
     return (
         "<section><h2>Positives and the truth</h2>"
         f"<p class=note>{analysis['images']} images of {html.escape(str(analysis['split']))}, step "
-        f"{analysis['step']:,}, threshold {html.escape(str(threshold))}, mean K {analysis['mean_positives']:.2f}. R is "
-        "the share of the push on the positives that the true class gets: above 0 the loss raises it. Expected "
-        f"calibration error {percent(analysis['calibration_error'])}.</p>"
+        f"{analysis['step']:,}, protocol {html.escape(str(analysis['protocol']))}, threshold "
+        f"{html.escape(str(threshold))}, mean K {analysis['mean_positives']:.2f}. R is the share of the push on the "
+        "positives that the true class gets: above 0 the loss raises it. Expected calibration error "
+        f"{percent(analysis['calibration_error'])}.</p>"
         "<div class='card scroll'><table><thead><tr><th>Case</th><th class=number>Pixels</th>"
         "<th class=number>R of the cross entropy</th><th class=number>R of the fuzzy positive loss</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>{figures}</section>"

@@ -1,6 +1,7 @@
 """Pictures of an analysis of positives."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,12 +18,13 @@ from fpl_fast.trainer.evaluation.positives import PositivesAnalysis
 __all__ = ["maps_png", "statistics_png"]
 
 CASES = ("the truth is the pseudo-label", "another positive", "no positive")
+_MOST_TALL = 2.0  # height over width of a picture, in its row
 _CASE_COLORS = ("#d7dde5", "#0f8a6d", "#c2352b")
 _VANILLA, _FUZZY, _MUTED = "#d9660a", "#2563eb", "#5d6675"
 
 
 def statistics_png(analysis: PositivesAnalysis, threshold: str) -> bytes:
-    """Draw what thresholds make of the teacher, scores by case and over all pixels, and the teacher's calibration.
+    """Draw inclusion and K by threshold, scores by case and over all pixels, and the calibration of the teacher.
 
     Args:
         analysis: Numbers to draw.
@@ -42,7 +44,8 @@ def maps_png(maps: Sequence[ScoreMaps], palette: np.ndarray) -> bytes:
     """Draw images with truth, prediction, cases and both scores, one image a row."""
     titles = ("image", "truth", "pseudo-label", "case", "R of the cross entropy", "R of the fuzzy positive loss")
     height, width = maps[0].label.shape
-    figure = Figure(figsize=(15, 15 / 6 * height / width * len(maps) + 1.0), layout="constrained", dpi=120)
+    row_height = 15 / 6 * min(height / width, _MOST_TALL)
+    figure = Figure(figsize=(15, row_height * len(maps) + 1.0), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(maps), len(titles), squeeze=False)
     colors, cases = color_table(palette), ListedColormap(["#ffffff", *_CASE_COLORS])
@@ -57,7 +60,7 @@ def maps_png(maps: Sequence[ScoreMaps], palette: np.ndarray) -> bytes:
         for axes in row:
             axes.set_xticks([])
             axes.set_yticks([])
-        row[0].set_ylabel(one.name, fontsize=8)
+        row[0].set_ylabel(one.name, fontsize=8, parse_math=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9)
     assert scores is not None
@@ -117,5 +120,7 @@ def _draw_calibration(axes: Axes, analysis: PositivesAnalysis) -> None:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # in the name of a file
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -63,7 +63,7 @@ class Run:
     palette: np.ndarray | None
     """Colour of each class, (C, 3) uint8 RGB."""
     analysis: Mapping[str, Any] | None
-    """What ``fpl-fast analyze`` found of the positives."""
+    """Numbers that ``fpl-fast analyze`` has written of the positives."""
 
     @property
     def name(self) -> str:
@@ -228,9 +228,10 @@ def _read_evaluation(path: Path) -> Evaluation | None:
 
 def _read_analysis(path: Path) -> dict[str, Any] | None:
     content = _read_json(path)
-    scalars = ("images", "split", "step", "threshold", "mean_positives", "vanilla", "fuzzy", "calibration_error")
-    keys = {"case", "share", "vanilla", "fuzzy"}
-    if content is not None and not (content.keys() >= {*scalars, "cases"} and keys <= set(content["cases"])):
+    keys = {"images", "split", "step", "protocol", "threshold", "mean_positives", "vanilla", "fuzzy", "cases",
+            "pictures", "calibration_error"}  # fmt: skip
+    columns = {"case", "share", "vanilla", "fuzzy"}
+    if content is not None and not (content.keys() >= keys and columns <= set(content["cases"])):
         raise ValueError(f"{path} must hold an analysis, got other contents: fpl-fast analyze writes it again")
     return content
 
