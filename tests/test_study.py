@@ -41,7 +41,7 @@ def test_grids_share_what_they_do_not_give(tmp_path):
     assert len(read_study(write(tmp_path, recipes=["synthetic/cps"], grids=grids), seeds=3).trials) == 6
 
 
-@pytest.mark.parametrize(("name", "cells"), [("voc-table", 60), ("city-table", 69)])
+@pytest.mark.parametrize(("name", "cells"), [("voc-table", 66), ("city-table", 69)])
 def test_the_papers_tables_by_name(name, cells):
     study = read_study(name, overrides=["--data.root", "D"])
     assert len(study.cells) == len(study.trials) == cells

@@ -153,7 +153,7 @@ def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Spli
     pairs = read_list(
         Path(data.root) / name,
         Path(data.root),
-        where_missing=f"; --data.{part}, or --split, names one, or a folder, below data.root",
+        where_missing=f"; --data.{part}, or --split of eval and analyze, names one, or a folder, below data.root",
     )
     return Split(tuple(fill_templates(pairs, images, labels)), name)
 
