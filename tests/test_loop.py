@@ -227,16 +227,11 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
 def test_every_method_learns(tmp_path, method):
     """Shown the same two images 40 times, a network fits them: the supervised loss falls far, whatever the rounding."""
     config = tiny_run(**method)
+    unscaled = {"scales": (1.0,), "scale_range": config.augment.scale_range and (1.0, 1.0)}
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, num_labelled=2, num_unlabelled=2),
-        augment=dataclasses.replace(
-            config.augment,
-            crop=config.data.size,
-            scales=(1.0,),
-            scale_range=config.augment.scale_range and (1.0, 1.0),
-            flip=0.0,
-        ),
+        augment=dataclasses.replace(config.augment, crop=config.data.size, flip=0.0, **unscaled),
         optim=dataclasses.replace(config.optim, lr=0.05),
         train=dataclasses.replace(config.train, steps=40, log_every=4),
         eval=dataclasses.replace(config.eval, every=100),
