@@ -15,7 +15,8 @@ from fpl_fast import positive_gradient_score
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.data.datasets import build_val_dataset
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluation.analyze import ScoreMaps, analyze_positives, spread
+from fpl_fast.trainer.evaluation.analyze import ScoreMaps, analyze_positives
+from fpl_fast.trainer.evaluation.loss_settings import spread
 from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.report.positives import maps_png

@@ -46,7 +46,8 @@ def main(arguments: list[str]) -> int:
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.commands.tables import analysis_table
     from fpl_fast.trainer.data.datasets import build_split
-    from fpl_fast.trainer.evaluation.analyze import analyze_positives, loss_settings, spread
+    from fpl_fast.trainer.evaluation.analyze import analyze_positives
+    from fpl_fast.trainer.evaluation.loss_settings import loss_settings, spread
     from fpl_fast.trainer.evaluation.trained import load_trained
     from fpl_fast.trainer.writing.outputs import Outputs
 

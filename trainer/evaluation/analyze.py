@@ -7,16 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fpl_fast import adaptive_threshold
-from fpl_fast.trainer.config import MethodConfig, PseudoLabelConfig
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
+from fpl_fast.trainer.evaluation.loss_settings import loss_settings, loss_threshold, spread
 from fpl_fast.trainer.evaluation.positives import PositivesAnalysis, PositivesTally
 from fpl_fast.trainer.evaluation.protocol import named_protocol, predict_logits
 from fpl_fast.trainer.evaluation.trained import TrainedRun
 from fpl_fast.trainer.models.normalization import normalization
 
-__all__ = ["ScoreMaps", "analyze_positives", "loss_settings", "spread"]
+__all__ = ["ScoreMaps", "analyze_positives"]
 
 
 class ScoreMaps(NamedTuple):
@@ -29,22 +28,6 @@ class ScoreMaps(NamedTuple):
     case: np.ndarray  # (H, W) uint8
     vanilla: np.ndarray  # (H, W) float32
     fuzzy: np.ndarray  # (H, W) float32
-
-
-def loss_settings(config: MethodConfig) -> PseudoLabelConfig:
-    """Settings of the fuzzy positive loss of a method; their defaults for a method that does not have them."""
-    return config if isinstance(config, PseudoLabelConfig) else PseudoLabelConfig(name=config.name)
-
-
-def spread(num: int, total: int) -> list[int]:
-    """Choose ``num`` of ``total`` indices, evenly spread, or all.
-
-    Example:
-        >>> spread(3, 9)
-        [0, 3, 6]
-    """
-    num = min(num, total)
-    return [place * total // num for place in range(num)]
 
 
 @torch.inference_mode()
@@ -91,12 +74,7 @@ def analyze_positives(
         label = protocol.part(sample.label[None].to(device))
         z = logits_of(student, image)
         t = z if teacher is student else logits_of(teacher, image)
-        threshold: float | Tensor = settings.threshold
-        if settings.threshold_candidates:
-            threshold = adaptive_threshold(
-                t, settings.threshold_candidates, settings.threshold_window, max_positives=settings.max_positives
-            )
-        score = tally.add(z, t, label, threshold=threshold)
+        score = tally.add(z, t, label, threshold=loss_threshold(settings, t))
         if index in shown:
             maps.append(
                 ScoreMaps(

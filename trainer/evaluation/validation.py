@@ -11,11 +11,12 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from fpl_fast import adaptive_threshold, fuzzy_positive_assignment
-from fpl_fast.trainer.config import EvalConfig, PseudoLabelConfig, RunConfig
+from fpl_fast import fuzzy_positive_assignment
+from fpl_fast.trainer.config import EvalConfig, RunConfig
 from fpl_fast.trainer.data.sample import SegmentationDataset
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluation.evaluate import EvaluationResult, evaluate
+from fpl_fast.trainer.evaluation.loss_settings import loss_settings, loss_threshold, spread
 from fpl_fast.trainer.evaluation.protocol import named_protocol, predict_logits
 from fpl_fast.trainer.models.normalization import normalization
 from fpl_fast.trainer.run.folder import RunFolder
@@ -114,25 +115,19 @@ def save_samples(
     Returns:
         The arrays written: ``palette``, and for each picture ``image_0`` and so on, (H, W, 3) or (H, W) uint8.
     """
-    count = min(config.eval.samples, len(dataset))
     protocol = named_protocol(config.eval.protocol, config.eval.window)
     arrays: dict[str, Any] = {"palette": np.array(dataset.palette, dtype=np.uint8)}
-    method = (
-        config.method if isinstance(config.method, PseudoLabelConfig) else PseudoLabelConfig(name=config.method.name)
-    )
-    cap: dict[str, Any] = {"max_positives": method.max_positives}
+    settings = loss_settings(config.method)
     was_training = network.training
     network.eval()
-    for place in range(count):
-        sample = dataset[place * len(dataset) // count]
+    for place, index in enumerate(spread(config.eval.samples, len(dataset))):
+        sample = dataset[index]
         assert sample.label is not None
         image = normalize(sample.image[None].to(fabric.device), None, *normalization(config))
         with fabric.autocast():
             logits = predict_logits(network, protocol.part(image), protocol)
-        threshold: float | Tensor = method.threshold
-        if method.threshold_candidates:
-            threshold = adaptive_threshold(logits, method.threshold_candidates, method.threshold_window, **cap)
-        num_positives, _ = fuzzy_positive_assignment(logits, threshold=threshold, **cap)
+        threshold = loss_threshold(settings, logits)
+        num_positives, _ = fuzzy_positive_assignment(logits, threshold=threshold, max_positives=settings.max_positives)
         arrays |= {
             f"image_{place}": protocol.part(sample.image).permute(1, 2, 0).numpy(),
             f"label_{place}": protocol.part(sample.label[None])[0].numpy(),
