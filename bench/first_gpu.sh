@@ -64,7 +64,7 @@ if [ -s "$out/headline_1.json" ] && [ -s "$out/headline_2.json" ]; then
 fi
 # The first launches compile; the profiler replays the ones behind them.
 stage profile 150 'Nsight Compute on the headline kernel' \
-    ncu --set full --kernel-name regex:fuzzy_positive_kernel --launch-skip 2 --launch-count 1 --force-overwrite \
+    ncu --set full --clock-control none --kernel-name regex:fuzzy_positive_kernel --launch-skip 2 --launch-count 1 --force-overwrite \
     --export "$out/headline" "$python" -m fpl_fast.bench.launches headline
 for tool in memcheck racecheck initcheck synccheck; do
     # Blocks that the allocator keeps would hide accesses beyond a tensor.

@@ -94,7 +94,7 @@ def test_the_options_of_the_benchmarks_exist():
 def test_launches_run_forward_and_backward(capsys):
     assert launches.main(["small", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * (2 * 8 + 1) and len({line.rpartition("  ")[0] for line in lines}) == len(lines)
+    assert len(lines) == 3 * (8 + 1) + 2 * 8 and len({line.rpartition("  ")[0] for line in lines}) == len(lines)
     assert all(float(line.rpartition("  ")[2]) > 0 for line in lines)
 
 
