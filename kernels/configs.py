@@ -1,11 +1,16 @@
 """Launch configurations of the full-resolution kernel, by counts of the offline audit (``bench/audit``)."""
 
+import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import triton
 
 # Up to here a group is a single class, whose pixels a thread keeps in registers; beyond, groups are tiles of classes.
 MAX_SINGLES = 32
+MAX_GRID_Z = 65535
+# Cost of the row that a strip shares with the next one, in cell rows: it is loaded and stored, but has no pixels.
+ROW_COST = 0.25
 
 
 class Config(NamedTuple):
@@ -40,22 +45,76 @@ def choose_config(num_classes: int, element_size: int, in_rows: bool) -> Config:
 
 
 class UpsampledConfig(NamedTuple):
-    """Launch configuration of the upsampling kernel: a program has ``strip_cells`` cell rows and ``block`` columns."""
+    """Launch configuration of the upsampling kernel: classes in a group, columns and warps in a program."""
 
     group: int
     block: int
-    strip_cells: int
     num_warps: int
 
 
 def choose_upsampled_config(num_classes: int) -> UpsampledConfig:
     """The configuration of the kernel that upsamples, for a number of classes."""
     if num_classes <= MAX_SINGLES:
-        # One column a thread: C = 19 takes 246 registers on sm_90 without spills, so that two columns would spill.
-        # Strips of eight cell rows load an eighth more rows than a single strip, and give 350 programs of two images
-        # of 200 x 200 to 800 x 800, more than an H100 runs at once.
-        return UpsampledConfig(group=1, block=128, strip_cells=8, num_warps=4)
+        # One column a thread: C = 19 takes 242 registers on sm_90 without spills, so that two columns would spill. One
+        # warp a program: the narrower the strips, the better they fill width and device, and none waits for another.
+        return UpsampledConfig(group=1, block=32, num_warps=1)
     # Tiles: one class of one column a thread and tile, because three rows and three sums of every class live at once.
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     num_warps = 8 if num_classes <= 256 else 16
-    return UpsampledConfig(group, block=32 * num_warps // group, strip_cells=8, num_warps=num_warps)
+    return UpsampledConfig(group, block=32 * num_warps // group, num_warps=num_warps)
+
+
+class Strips(NamedTuple):
+    """Division of the upsampled images into programs and launches."""
+
+    cells: int
+    """Cell rows of a strip."""
+    images: int
+    """Images of a launch, at most."""
+
+
+@functools.lru_cache(maxsize=256)
+def choose_strips(
+    num_images: int, num_cells: int, column_blocks: int, image_row_bytes: int, buffer_bytes: int, slots: int
+) -> Strips:
+    """The strips with which all launches together end first.
+
+    A launch runs in waves of as many programs as the device holds, each as long as a strip. Few long strips leave a
+    part of the device idle, in the last wave above all; many short ones load and store the rows between them twice.
+    Two images of 19 classes from 200 x 200 to 800 x 800 take strips of 10 cell rows on an H100 (1000 programs, which
+    are 95 % of a wave), of 12 on an A100.
+
+    Args:
+        num_images: N, at least 1.
+        num_cells: cell rows of an image.
+        column_blocks: programs side by side.
+        image_row_bytes: bytes that a row of an image takes in the buffer.
+        buffer_bytes: size of the buffer, which takes an image at least; 0 for no buffer.
+        slots: programs that the device runs at once.
+    """
+
+    def candidates() -> Iterator[tuple[float, Strips]]:
+        for cells in range(1, num_cells + 1):
+            num_strips = triton.cdiv(num_cells, cells)
+            images = min(num_images, MAX_GRID_Z)
+            if buffer_bytes:
+                images = min(images, max(1, buffer_bytes // (num_strips * (cells + 1) * image_row_bytes)))
+            while images:
+                waves = triton.cdiv(num_images, images) * triton.cdiv(column_blocks * num_strips * images, slots)
+                yield waves * (cells + ROW_COST), Strips(cells, images)
+                images //= 2
+
+    return min(candidates(), key=lambda candidate: candidate[0])[1]
+
+
+def program_slots(num_classes: int, num_warps: int, multiprocessors: int) -> int:
+    """Programs of the upsampling kernel that a device runs at once, which its registers decide.
+
+    Args:
+        num_classes: C.
+        num_warps: warps of a program.
+        multiprocessors: of the device.
+    """
+    registers = min(40 + 12 * num_classes, 256)  # of a thread; on sm_90 C = 5 takes 96, 11 takes 167, 19 takes 255
+    warps = 65536 // (32 * registers)
+    return multiprocessors * max(1, warps // num_warps)

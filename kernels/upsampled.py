@@ -8,6 +8,7 @@ the L2 cache when it is read back.
 # A launch takes options beside the parameters of the kernel.
 # pyright: reportCallIssue=false
 
+import functools
 from typing import Any
 
 import torch
@@ -16,14 +17,13 @@ from torch import Tensor
 
 from fpl_fast.kernels.arguments import LabelInputs, LossInputs
 from fpl_fast.kernels.axis import Axis, axis
-from fpl_fast.kernels.configs import choose_upsampled_config
+from fpl_fast.kernels.configs import choose_strips, choose_upsampled_config, program_slots
 from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.operands import Outputs, pixels, samples, tables
 from fpl_fast.kernels.specialisation import has_libdevice, key_type
 
 BUFFER_BYTES = 32 << 20
-MAX_GRID_Z = 65535
 ADJOINT_BLOCK = 128
 
 
@@ -51,20 +51,26 @@ def launch(
     columns = axis(low_width, width, inputs.align_corners, student.device)
     arguments = {**arguments, "student": samples(student), "pixel_weight": pixels(inputs.pixel_weight)}
     config = choose_upsampled_config(num_classes)
-    num_strips = triton.cdiv(rows.num_cells, config.strip_cells)
     column_blocks = triton.cdiv(width, config.block)
-    image_floats = num_strips * (config.strip_cells + 1) * num_classes * width
-    images_per_launch = min(n, MAX_GRID_Z)
-    if grad is not None:
-        images_per_launch = min(images_per_launch, max(1, BUFFER_BYTES // (4 * image_floats)))
+    row_floats = num_classes * width
+    strips = choose_strips(
+        n,
+        rows.num_cells,
+        column_blocks,
+        4 * row_floats,
+        0 if grad is None else BUFFER_BYTES,
+        program_slots(num_classes, config.num_warps, _multiprocessors(student.device)),
+    )
+    num_strips = triton.cdiv(rows.num_cells, strips.cells)
     programs_per_image = column_blocks * num_strips
     sums = torch.empty((num_terms, n * programs_per_image), dtype=torch.float32, device=student.device)
     buffer = None
     if grad is not None:
-        buffer = torch.empty(images_per_launch * image_floats, dtype=torch.float32, device=student.device)
+        num_rows = strips.images * num_strips * (strips.cells + 1)
+        buffer = torch.empty(num_rows * row_floats, dtype=torch.float32, device=student.device)
 
-    for first_image in range(0, n, images_per_launch):
-        num_images = min(images_per_launch, n - first_image)
+    for first_image in range(0, n, strips.images):
+        num_images = min(strips.images, n - first_image)
         with torch.cuda.device_of(student):
             upsampled_kernel[(column_blocks, num_strips, num_images)](
                 **arguments,
@@ -82,7 +88,7 @@ def launch(
                 width=width,
                 num_pixels=height * width,
                 row_cells=rows.num_cells,
-                strip_cells=config.strip_cells,
+                strip_cells=strips.cells,
                 C=num_classes,
                 G=config.group,
                 BLOCK=config.block,
@@ -94,8 +100,14 @@ def launch(
             )
         if grad is not None and buffer is not None:
             images = grad[first_image : first_image + num_images]
-            _column_adjoint(buffer, images, columns, num_strips, config.strip_cells)
+            _column_adjoint(buffer, images, columns, num_strips, strips.cells)
     return sums
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a device; 1 for the interpreter's, so that it has few programs."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def _column_adjoint(buffer: Tensor, grad: Tensor, columns: Axis, num_strips: int, strip_cells: int) -> None:

@@ -6,6 +6,7 @@ from kernel_cases import check_against_reference, draw_logits
 
 from fpl_fast.kernels import upsampled
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
+from fpl_fast.kernels.configs import Strips
 from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_sums
 
 
@@ -13,7 +14,7 @@ def draw(num_classes, height, width, *, n=1, dtype=torch.float32, device="cpu"):
     return draw_logits(n, num_classes, height, width, dtype=dtype, device=device)
 
 
-# scales 2, 4, 8; not integer; more columns than a program owns; more cell rows than a strip holds; the same size; down;
+# scales 2, 4, 8; not integer; more columns than a program owns; more cell rows than columns; the same size; down;
 # one row, one column, one pixel on either side
 SIZES = [
     ((3, 4), (6, 8)),
@@ -96,13 +97,21 @@ def test_ties_go_to_the_lower_class(kernel_device):
     check_against_reference(student, teacher.clamp(-1, 1), size=(7, 7), max_positives=99, exact_ties=True)
 
 
+@pytest.mark.parametrize(("cells", "images"), [(1, 3), (2, 1), (4, 2), (7, 1)])
+def test_any_strips(kernel_device, cells, images, monkeypatch):
+    """Strips that divide the six cell rows, or do not, or hold more; three images in one launch or in several."""
+    student, teacher = (draw(3, 6, 4, n=3, device=kernel_device) for _ in range(2))
+    monkeypatch.setattr(upsampled, "choose_strips", lambda *_: Strips(cells, images))
+    check_against_reference(student, teacher, size=(11, 5), scale=0.5)
+
+
 def test_images_in_several_launches(kernel_device, monkeypatch):
     student, teacher = (draw(5, 6, 7, n=5, device=kernel_device) for _ in range(2))
-    whole = sums_and_gradient(student, teacher, (7, 12))
-    image_bytes = 4 * 8 * 5 * 12  # a strip of six rows and one that stays empty, at least
-    monkeypatch.setattr(upsampled, "BUFFER_BYTES", 2 * 2 * image_bytes)
-    parts = sums_and_gradient(student, teacher, (7, 12))
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    found = []
+    for images in (5, 2):
+        monkeypatch.setattr(upsampled, "choose_strips", lambda *_, images=images: Strips(2, images))
+        found.append(sums_and_gradient(student, teacher, (7, 12)))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_a_bad_logit_stays_where_it_is_seen(kernel_device):
