@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["low_height", "low_width", "num_strips", "strip_cells", "column_cells", "max_span"])
 def column_adjoint_kernel(
     buffer_ptr,  # (images, strips, strip_cells + 1, C, W) contiguous float32
     grad,  # out Samples

@@ -27,8 +27,19 @@ from fpl_fast.kernels.device.strip import (
 )
 
 
-# Numbers that vary from launch to launch are not worth a compilation each.
-@triton.jit(do_not_specialize=["first_image", "first_program", "num_programs", "ignore_index"])
+# Numbers that vary from launch to launch, or with the size, and decide no alignment are not worth a compilation each.
+@triton.jit(
+    do_not_specialize=[
+        "first_image",
+        "first_program",
+        "num_programs",
+        "low_height",
+        "low_width",
+        "row_cells",
+        "strip_cells",
+        "ignore_index",
+    ]
+)
 def upsampled_kernel(
     student,  # Samples, float16, bfloat16 or float32
     teacher,  # Samples, float16, bfloat16 or float32; None for a loss with labels
