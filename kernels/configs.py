@@ -52,16 +52,21 @@ class UpsampledConfig(NamedTuple):
     num_warps: int
 
 
-def choose_upsampled_config(num_classes: int) -> UpsampledConfig:
-    """The configuration of the kernel that upsamples, for a number of classes."""
+def choose_upsampled_config(num_classes: int, lanes: int) -> UpsampledConfig:
+    """The configuration of the kernel that upsamples.
+
+    Args:
+        num_classes: C.
+        lanes: threads of a warp.
+    """
     if num_classes <= MAX_SINGLES:
         # One column a thread: C = 19 takes 242 registers on sm_90 without spills, so that two columns would spill. One
         # warp a program: the narrower the strips, the better they fill width and device, and none waits for another.
-        return UpsampledConfig(group=1, block=32, num_warps=1)
+        return UpsampledConfig(group=1, block=lanes, num_warps=1)
     # Tiles: one class of one column a thread and tile, because three rows and three sums of every class live at once.
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     num_warps = 8 if num_classes <= 256 else 16
-    return UpsampledConfig(group, block=32 * num_warps // group, num_warps=num_warps)
+    return UpsampledConfig(group, block=lanes * num_warps // group, num_warps=num_warps)
 
 
 class Strips(NamedTuple):

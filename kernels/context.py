@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.axis import axis
+from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.configs import choose_upsampled_config
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
@@ -42,7 +43,7 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
         sides = ((low_height, height), (low_width, width))
         upsampling = [tables(axis(*side, inputs.align_corners, teacher.device)) for side in sides]
     classes, counts = torch.empty((2, *inputs.pixels), dtype=torch.int32, device=teacher.device)
-    config = choose_upsampled_config(num_classes)
+    config = choose_upsampled_config(num_classes, capacity(teacher.device).lanes)
     is_narrow = inputs.size is None and teacher.dtype != torch.float32
     with torch.cuda.device_of(teacher):
         ranks_kernel[(triton.cdiv(width, config.block), height, n)](

@@ -8,7 +8,6 @@ the L2 cache when it is read back.
 # A launch takes options beside the parameters of the kernel.
 # pyright: reportCallIssue=false
 
-import functools
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from fpl_fast.kernels.arguments import LabelInputs, LossInputs
 from fpl_fast.kernels.axis import Axis, axis
+from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.configs import choose_strips, choose_upsampled_config, program_slots
 from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
@@ -50,7 +50,8 @@ def launch(
     rows = axis(low_height, height, inputs.align_corners, student.device)
     columns = axis(low_width, width, inputs.align_corners, student.device)
     arguments = {**arguments, "student": samples(student), "pixel_weight": pixels(inputs.pixel_weight)}
-    config = choose_upsampled_config(num_classes)
+    device = capacity(student.device)
+    config = choose_upsampled_config(num_classes, device.lanes)
     column_blocks = triton.cdiv(width, config.block)
     row_floats = num_classes * width
     strips = choose_strips(
@@ -59,7 +60,7 @@ def launch(
         column_blocks,
         4 * row_floats,
         0 if grad is None else BUFFER_BYTES,
-        program_slots(num_classes, config.num_warps, _multiprocessors(student.device)),
+        program_slots(num_classes, config.num_warps, device.multiprocessors),
     )
     num_strips = triton.cdiv(rows.num_cells, strips.cells)
     programs_per_image = column_blocks * num_strips
@@ -102,12 +103,6 @@ def launch(
             images = grad[first_image : first_image + num_images]
             _column_adjoint(buffer, images, columns, num_strips, strips.cells)
     return sums
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a device; 1 for the interpreter's, so that it has few programs."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def _column_adjoint(buffer: Tensor, grad: Tensor, columns: Axis, num_strips: int, strip_cells: int) -> None:

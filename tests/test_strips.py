@@ -1,10 +1,12 @@
 """The strips of the kernel that upsamples: they fill the device, cover every image and keep within the buffer."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fpl_fast.kernels.capacity import Capacity, capacity
 from fpl_fast.kernels.configs import MAX_GRID_Z, Strips, choose_strips, choose_upsampled_config, program_slots
 
 BUFFER = 32 << 20
@@ -13,7 +15,7 @@ MULTIPROCESSORS = {"A100": 108, "H100": 132}
 
 def plan(num_classes, low, high, images, multiprocessors):
     """Strips, programs of a full launch, slots, and launches of square images."""
-    config = choose_upsampled_config(num_classes)
+    config = choose_upsampled_config(num_classes, lanes=32)
     blocks = -(-high // config.block)
     slots = program_slots(num_classes, config.num_warps, multiprocessors)
     strips = choose_strips(images, low, blocks, 4 * num_classes * high, BUFFER, slots)
@@ -29,7 +31,7 @@ def test_launches_fill_the_device(device, num_classes, low, high, images):
     """Crops of the tables: the useful work is nine tenths of what all waves could do."""
     strips, programs, slots, launches = plan(num_classes, low, high, images, MULTIPROCESSORS[device])
     waves = -(-programs // slots)
-    blocks = -(-high // choose_upsampled_config(num_classes).block)
+    blocks = -(-high // choose_upsampled_config(num_classes, lanes=32).block)
     assert programs / (waves * slots) >= 0.94
     assert images * blocks * low >= 0.88 * launches * waves * strips.cells * slots
 
@@ -72,3 +74,19 @@ def test_registers_decide_the_slots(num_classes, warps):
 
 def test_wide_programs_have_a_slot_each():
     assert program_slots(150, 8, 132) == 132 and program_slots(1000, 16, 132) == 132
+
+
+@pytest.mark.parametrize("num_classes", [2, 19, 21, 40, 150, 300, 1000])
+@pytest.mark.parametrize("lanes", [32, 64])
+def test_a_thread_has_one_number_of_a_group(num_classes, lanes):
+    config = choose_upsampled_config(num_classes, lanes)
+    assert config.block * config.group == lanes * config.num_warps
+    assert config.group * 32 >= num_classes
+
+
+def test_the_capacity_of_a_device(monkeypatch):
+    """A GPU says its own; the interpreter's is small."""
+    properties = SimpleNamespace(multi_processor_count=110, warp_size=64)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert capacity.__wrapped__(torch.device("cuda", 1)) == Capacity(multiprocessors=110, lanes=64)
+    assert capacity(torch.device("cpu")) == Capacity(multiprocessors=1, lanes=32)

@@ -46,7 +46,7 @@ class Case(NamedTuple):
     def config(self) -> Config | UpsampledConfig:
         """Launch configuration."""
         if self.kernel == "upsampled":
-            return choose_upsampled_config(self.num_classes)
+            return choose_upsampled_config(self.num_classes, lanes=64 if self.target.startswith("gfx") else 32)
         return choose_config(self.num_classes, self.element_size, self.layout == "channels_last")
 
     @property
