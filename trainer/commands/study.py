@@ -30,8 +30,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("study", metavar="STUDY", help="YAML file or name")
     parser.add_argument("--out", metavar="DIR", help="folder of the study; default studies/NAME")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 in place of the study's own")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time; default: one for each GPU (or "
-                        "--devices of them), for every two cores, or all on a cluster")  # fmt: skip
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time, which share the GPUs if need "
+                        "be; default: one for each GPU (or --devices of them), for every two cores, or all on a "
+                        "cluster")  # fmt: skip
     parser.add_argument("--devices", type=int, metavar="N", default=1, help="GPUs of a run; several through torchrun, "
                         "0 for a cluster without")  # fmt: skip
     parser.add_argument("--cluster", choices=["local", "slurm"], default="local", help="where to run")
@@ -74,9 +75,7 @@ def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, c
     from fpl_fast.trainer.study.launch import Launcher
     from fpl_fast.trainer.study.queue import run_study
 
-    gpus = _gpus() if options.cluster == "local" and options.devices else ()
-    if gpus and options.devices > len(gpus):
-        raise ValueError(f"--devices must be at most the number of GPUs here, {len(gpus)}, got {options.devices}")
+    gpus = _gpus(options)
     jobs = _jobs(options, len(gpus), len(study.trials))
     with RunLock(folder.lock), StopRequest() as stop, StudyMonitor(study) as monitor:
         launcher = Launcher(
@@ -93,16 +92,14 @@ def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, c
     return code
 
 
-def _gpus() -> tuple[int, ...]:
-    """Numbers of the GPUs that this process may use."""
-    import torch
+def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
+    """The GPUs that runs on this machine share; none on a cluster, which has its own."""
+    from fpl_fast.trainer.study.gpus import visible_gpus
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not visible:
-        return tuple(range(torch.cuda.device_count()))
-    if not all(number.strip().isdecimal() for number in visible.split(",")):
-        raise ValueError(f"CUDA_VISIBLE_DEVICES must be numbers for a study, got {visible!r}")
-    return tuple(int(number) for number in visible.split(","))
+    gpus = visible_gpus() if options.cluster == "local" and options.devices else ()
+    if gpus and options.devices > len(gpus):
+        raise ValueError(f"--devices must be at most the number of GPUs here, {len(gpus)}, got {options.devices}")
+    return gpus
 
 
 def _jobs(options: argparse.Namespace, num_gpus: int, num_trials: int) -> int:
@@ -129,7 +126,7 @@ def _predict(study: "Study", folder: "StudyFolder", options: argparse.Namespace)
     from fpl_fast.trainer.commands.study_table import estimate_table
     from fpl_fast.trainer.study.estimate import estimate
 
-    gpus = _gpus()
+    gpus = _gpus(options)
     states = {trial.name: folder.state(trial) for trial in study.trials}
     with counting() as count:
         estimates, device = estimate(study, states, count("kinds of runs"))

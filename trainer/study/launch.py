@@ -86,13 +86,13 @@ class Launcher:
     def __init__(self, folder: Path, *, cluster: Cluster, devices: int, options: Mapping[str, Any]) -> None:
         self.devices, self.is_remote = devices, cluster != "local"
         parameters = {"timeout_min": _NO_LIMIT_MIN if cluster == "local" else 24 * 60, "name": "fpl-fast", **options}
-        if devices:
+        if devices and self.is_remote:  # on this machine, the environment of a run says which ones
             parameters["gpus_per_node"] = devices
         try:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self._executor.update_parameters(**parameters)
-        except (AssertionError, NameError, RuntimeError, TypeError) as error:
-            reason = str(error).split("(valid parameters")[0].strip() or "a parameter of another type"
+        except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0].strip() or "a parameter of another type"
             raise ValueError(f"--cluster {cluster} with {parameters} must be what submitit takes: {reason}") from None
 
     def command(self, config: Path, out: Path) -> list[str]:
@@ -101,14 +101,12 @@ class Launcher:
         train = ["-m", "fpl_fast.trainer.cli", "train", str(config), "--out", str(out), "--auto-resume"]
         return [sys.executable, *(launcher if self.devices > 1 else []), *train]
 
-    def submit(self, process: TrialProcess, gpus: Sequence[int]) -> submitit.Job[int]:
-        """Submit a run; on this machine it sees the given GPUs alone.
+    def submit(self, process: TrialProcess) -> submitit.Job[int]:
+        """Submit a run.
 
         Raises:
             ValueError: The cluster refuses it.
         """
-        if gpus:
-            self._executor.update_parameters(visible_gpus=tuple(gpus))
         # Jobs on this machine ignore Ctrl-C, which a terminal sends to all of its processes: the study asks them.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:

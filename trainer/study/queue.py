@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import submitit
 
 from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.run.interrupt import StopRequest
+from fpl_fast.trainer.study.gpus import GpuPool
 from fpl_fast.trainer.study.grid import Study, Trial
 from fpl_fast.trainer.study.launch import Launcher, TrialProcess
 from fpl_fast.trainer.study.state import StudyFolder, TrialState
@@ -37,7 +38,7 @@ def run_study(
     launcher: Launcher,
     *,
     jobs: int,
-    gpus: tuple[int, ...],
+    gpus: tuple[str, ...],
     stop: StopRequest,
     show: Callable[[Snapshot], None],
 ) -> Snapshot:
@@ -48,7 +49,8 @@ def run_study(
         folder: Its folder.
         launcher: Submits the runs.
         jobs: Runs at the same time, at most.
-        gpus: GPUs to share out on this machine; empty on a cluster, which has its own, and without GPUs.
+        gpus: GPUs to share out on this machine; empty on a cluster, which has its own, and without GPUs. Runs share
+            them where there are more runs at the same time than GPUs.
         stop: Request to end: runs on this machine are asked to save first.
         show: Called about once a second.
 
@@ -59,11 +61,10 @@ def run_study(
 
 
 class _Queue:
-    def __init__(self, study: Study, folder: StudyFolder, launcher: Launcher, jobs: int, gpus: tuple[int, ...]) -> None:
+    def __init__(self, study: Study, folder: StudyFolder, launcher: Launcher, jobs: int, gpus: tuple[str, ...]) -> None:
         self.study, self.folder, self.launcher, self.jobs = study, folder, launcher, jobs
-        self.free_gpus = deque(gpus)
-        self.share_gpus = bool(gpus)
-        self.running: dict[str, tuple[submitit.Job[int], tuple[int, ...]]] = {}
+        self.gpus, self.devices = GpuPool(gpus), launcher.devices if gpus else 0
+        self.running: dict[str, tuple[submitit.Job[int], tuple[str, ...]]] = {}
         self.attempts: Counter[str] = Counter()
         self.failed: dict[str, str] = {}
         self.events: list[str] = []
@@ -104,7 +105,7 @@ class _Queue:
             # A run whose job was killed around it may still be saving.
             if ended and state.phase != "running":
                 job, gpus = self.running.pop(name)
-                self.free_gpus.extend(gpus)
+                self.gpus.give_back(gpus)
                 self._judge(trial, state, stopping, _ended_well(job))
 
     def _judge(self, trial: Trial, state: TrialState, stopping: bool, ended_well: bool) -> None:
@@ -126,12 +127,11 @@ class _Queue:
     def _fill(self) -> None:
         """Submit runs as long as there is room. A run that another process still trains is waited for."""
         for trial in sorted(self._open(), key=self._order):
-            devices = self.launcher.devices if self.share_gpus else 0
-            if len(self.running) >= self.jobs or len(self.free_gpus) < devices:
+            if len(self.running) >= self.jobs:
                 return
             if trial.name in self.running or self.states[trial.name].phase == "running":
                 continue
-            gpus = tuple(self.free_gpus.popleft() for _ in range(devices))
+            gpus = self.gpus.take(self.devices)
             self.attempts[trial.name] += 1
             self.running[trial.name] = (self._submit(trial, gpus), gpus)
             self.events.append(f"{trial.name}: started")
@@ -141,17 +141,21 @@ class _Queue:
         seeds = [other.seed for other in self.study.trials if other.cell == trial.cell]
         return self.attempts[trial.name], seeds.index(trial.seed)
 
-    def _submit(self, trial: Trial, gpus: tuple[int, ...]) -> submitit.Job[int]:
+    def _submit(self, trial: Trial, gpus: tuple[str, ...]) -> submitit.Job[int]:
         config = self.folder.config(trial)
         save_config(trial.config, config)
         command = self.launcher.command(config, self.folder.run(trial).path)
-        return self.launcher.submit(TrialProcess(command, self.folder.log(trial), self._environment()), gpus)
+        return self.launcher.submit(TrialProcess(command, self.folder.log(trial), self._environment(gpus)))
 
-    def _environment(self) -> dict[str, str]:
-        """Share the cores among runs on this machine, unless the user has shared them out."""
-        if self.launcher.is_remote or "OMP_NUM_THREADS" in os.environ:
+    def _environment(self, gpus: tuple[str, ...]) -> dict[str, str]:
+        """Share GPUs and cores among runs on this machine, the cores unless the user has shared them out."""
+        if self.launcher.is_remote:
             return {}
-        return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // self.jobs))}
+        # submitit's own way always takes the first GPUs: it has no public parameter that says which.
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        if "OMP_NUM_THREADS" not in os.environ:
+            environment["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // self.jobs))
+        return environment
 
     def _ask_to_save(self) -> None:
         """End runs on this machine; those of a cluster go on, and are found again by the same command."""
