@@ -8,6 +8,9 @@ if not torch.cuda.is_available():
 
 import pytest
 
+with torch.device("cpu"):  # PyTorch lists the functions that allocate at the first use: before they are replaced below
+    torch.empty(0)
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):

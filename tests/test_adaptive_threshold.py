@@ -229,6 +229,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("arguments", "message"), ERRORS)
 def test_errors(arguments, message):
+    arguments = {name: x.to(DEVICE) if isinstance(x, torch.Tensor) else x for name, x in arguments.items()}
     with pytest.raises(ValueError, match=message) as caught:
         adaptive_threshold(torch.randn(1, 6, 2, 2), **{"max_positives": 3} | arguments)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 250

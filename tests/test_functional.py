@@ -324,11 +324,12 @@ def test_nothing_to_upsample_is_said(engine):
         fuzzy_positive_loss(empty, empty, size=(4, 4), engine=engine)
 
 
-def test_a_partner_keeps_its_precision(engine):
+def test_a_partner_keeps_its_precision(engine, logits):
     """bfloat16 would make its two logits tie."""
-    student = torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
-    partner = torch.tensor([1.0, 1.001]).view(1, 2, 1, 1)
-    everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
+    with logits[0].device:
+        student = torch.tensor([0.0, 5.0]).view(1, 2, 1, 1)
+        partner = torch.tensor([1.0, 1.001]).view(1, 2, 1, 1)
+        everywhere = torch.ones(1, 1, 1, dtype=torch.bool)
     mixed = fuzzy_positive_loss(
         student, partner.flip(1).bfloat16(), partner_logits=partner, mix_mask=everywhere, engine=engine
     )

@@ -153,8 +153,9 @@ def test_an_ignore_index_of_numpy():
 
 def test_operators():
     logits, target = draw()
-    weight, pixel_weight, one = torch.rand(5), torch.rand(2, 7, 8), torch.ones(())
-    up = torch.randint(0, 5, (2, 7, 8))
+    with torch.device(DEVICE):
+        weight, pixel_weight, one = torch.rand(5), torch.rand(2, 7, 8), torch.ones(())
+        up = torch.randint(0, 5, (2, 7, 8))
     plain = {"ignore_index": IGNORE, "size": None, "align_corners": True, "engine": "eager"}
     opcheck(cross_entropy_sums, (logits, target, weight, None, one), plain | {"with_grad": True})
     tensors, upsampled = (logits, up, None, pixel_weight), plain | {"size": [7, 8], "align_corners": False}

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from tolerances import GRADIENT, INVARIANT, LOSS
+from tolerances import GRADIENT, INVARIANT
 from torch.library import opcheck
 from torch.testing import assert_close
 
@@ -92,13 +92,6 @@ def test_fullgraph_compile(reduction):
 
 
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
-def test_fullgraph_compile_where_the_compiled_engine_runs():
-    student, teacher = (torch.randn(1, 2, 384, 384, device="cpu") for _ in range(2))
-    student.requires_grad_()
-    step = torch.compile(lambda z, t: fuzzy_positive_loss(z, t, engine="auto"), fullgraph=True)
-    assert_close(step(student, teacher), fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
-
-
 def test_compile_with_numbers_that_change():
     """Dynamo makes a symbol of a number at its second value."""
     student, teacher = draw()
@@ -165,6 +158,12 @@ def test_float16_gradients_survive_many_pixels_and_a_scaler():
     (scale * fuzzy_positive_loss(exact, teacher.double(), max_positives=1)).backward()
     assert (student.grad[exact.grad.abs() > 2.0**-24] != 0).all()  # float16's smallest number
     assert_close(student.grad.double(), exact.grad, **GRADIENT[torch.float16])
+
+
+def test_default_devices_reach_what_networks_allocate():
+    """PyTorch's list of functions that allocate knows them by their identity, which the poisoning of memory changes."""
+    with torch.device("meta"):
+        assert torch.nn.Conv2d(5, 5, 1).weight.is_meta and torch.empty(1).is_meta
 
 
 def test_autocast_leaves_the_loss_in_float32():

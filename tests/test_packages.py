@@ -210,3 +210,11 @@ def test_the_gate_is_warned_of_once():
         for gate in (0.9, 0.95, 0.99):
             step(gate)
     assert len([warning for warning in caught if "at or above" in str(warning.message)]) == 1
+
+
+@needs_compiler
+def test_fullgraph_compile():
+    student, teacher = (torch.randn(1, 2, 384, 384) for _ in range(2))
+    student.requires_grad_()
+    step = torch.compile(lambda z, t: fuzzy_positive_loss(z, t, engine="auto"), fullgraph=True)
+    assert_close(step(student, teacher), fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
