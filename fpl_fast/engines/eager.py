@@ -9,7 +9,7 @@ from fpl_fast.engines import chunked
 from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.reference import loss_gradient, pixel_terms
 
-# About ten float32 temporaries of (C, CHUNK_PIXELS) live at once: 50 MB at C = 19.
+# On a CPU. About ten float32 temporaries of (C, CHUNK_PIXELS) live at once: 50 MB at C = 19.
 CHUNK_PIXELS = 1 << 16
 
 

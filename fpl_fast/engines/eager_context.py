@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, windows
+from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, pixels_on, windows_on
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.divergence import divergence_table, table_shape
 from fpl_fast.reference import accumulate_dtype
@@ -43,7 +43,7 @@ def _assignments(inputs: TeacherInputs, image: int, options: ContextOptions) -> 
     ranks = torch.empty((options.max_positives, height, width), dtype=torch.int16, device=device)
     counts = torch.empty((len(options.thresholds), height, width), dtype=torch.int16, device=device)
     teacher = TeacherWindows(inputs, image, dtype)
-    for window in windows(height, width, UPSAMPLED_CHUNK_PIXELS):
+    for window in windows_on(device, inputs.teacher.shape[1], height, width, UPSAMPLED_CHUNK_PIXELS):
         logits, valid = teacher.columns(window).to(dtype), pixels_of(inputs.valid_mask, image, window)
         if valid is not None:
             logits = logits.masked_fill(~valid, 0)
@@ -66,7 +66,7 @@ def _best(
     radius, (height, width) = options.window // 2, counts.shape[1:]
     _, num_sums, num_counts = table_shape(options)
     ranks, counts = (F.pad(x, (radius,) * 4) for x in (ranks, counts))  # K = 0 around the image: no neighbours
-    num_rows = max(1, BAND_PIXELS // width)
+    num_rows = max(1, pixels_on(counts.device, len(counts), BAND_PIXELS) // width)
     for top in range(0, height, num_rows):
         rows = slice(top, min(top + num_rows, height))
         around = slice(rows.start, rows.stop + 2 * radius)

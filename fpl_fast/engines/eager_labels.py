@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fpl_fast.engines.chunked import pixels_of, windows
+from fpl_fast.engines.chunked import pixels_of, windows_on
 from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
 from fpl_fast.kernels.arguments import NUM_LABEL_SUMS, LabelInputs
 from fpl_fast.reference import accumulate_dtype
@@ -71,6 +71,6 @@ class _Chunk:
 def _chunks(inputs: LabelInputs, image: int) -> Iterator[tuple[Window, _Chunk]]:
     logits = LogitWindows(inputs.student[image], inputs.size, inputs.align_corners, accumulate_dtype(inputs.student))
     _, height, width = inputs.pixels
-    for window in windows(height, width, CHUNK_PIXELS):
+    for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, CHUNK_PIXELS):
         label = inputs.target[image, window.rows, window.columns].flatten()
         yield window, _Chunk(logits.columns(window), label, pixels_of(inputs.pixel_weight, image, window), inputs)
