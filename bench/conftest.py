@@ -1,5 +1,6 @@
 """Options and fixtures of the benchmarks; ``pytest bench`` runs the suite for the available device."""
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -92,6 +93,8 @@ def cold_compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Start without compiled code from earlier runs, so that the first call costs as much as a user's first call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        if "TRITON_CACHE_DIR" not in os.environ:  # whoever names it decides what lies in it
+            patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
         yield
 
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fpl_fast.bench.suites import PROBLEMS
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,30 @@ def test_a_cell_is_timed_and_described(tmp_path: Path) -> None:
     assert info["wrong_share"] <= info["allowed_share"] and info["mean_positives"] == 1
     assert 0 < cell["stats"]["median"] < 1 and "data" not in cell["stats"]
     assert info["copy_gbps"] > 0.1 and info["peak_memory_mb"] > 1
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_kernels_are_compiled_anew_unless_a_cache_is_named(tmp_path: Path, monkeypatch, named) -> None:
+    """Otherwise a first call would take no time because of an earlier run's."""
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if named:
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    probe = (
+        "import os, pytest\n"
+        "@pytest.fixture(scope='session', autouse=True)\n"
+        "def probe(cold_compile_cache):\n"
+        "    names = ('TORCHINDUCTOR_CACHE_DIR', 'TRITON_CACHE_DIR')\n"
+        "    print(*(f'{name}={os.environ[name]};{len(os.listdir(os.environ[name]))}' for name in names), sep='\\n')\n"
+    )
+    (tmp_path / "probe.py").write_text(probe)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = run_bench("bench/test_scale.py", "-s", "-k", "1x4x250x400 and cross_entropy", "-p", "probe",
+                    "--benchmark-json=/dev/null")  # fmt: skip
+    found = dict(line.split("=") for line in run.stdout.splitlines() if "_CACHE_DIR=" in line)
+    assert len(found) == 2 and found["TORCHINDUCTOR_CACHE_DIR"].endswith(";0"), run.stdout
+    folder, _, number = found["TRITON_CACHE_DIR"].partition(";")
+    assert (folder == str(tmp_path)) is named and (named or number == "0")
 
 
 def test_a_run_that_is_over_skips_the_rest() -> None:
