@@ -36,7 +36,8 @@ stage() {
         note "$name" 'not done: no time left' 0 "$what"
         return
     fi
-    timeout --kill-after=20 "$((limit < left ? limit : left))" "$@" > "$out/$name.log" 2>&1
+    # An interrupt, as from a keyboard: pytest then still prints its summary, and the benchmarks write their results.
+    timeout --signal=INT --kill-after=20 "$((limit < left ? limit : left))" "$@" > "$out/$name.log" 2>&1
     status=$?
     case $status in
         0) touch "$out/.$name-done" && note "$name" done $((SECONDS - begin)) "$what" ;;
@@ -55,23 +56,36 @@ bench() { # NAME SUITE MINUTES LIMIT WHAT
 stage machine 30 'driver, clocks, processes' nvidia-smi -q
 stage environment 60 'versions and commit' "$python" -c \
     'import json; from fpl_fast.environment import describe_environment as d; print(json.dumps(d(), indent=1))'
-stage test 420 'tests that need a GPU' "$python" -m pytest -q -m gpu -n 8
-bench headline_1 headline 4 270 'headline rows of the benchmark'
-bench headline_2 headline 4 270 'the same again'
+# One test at a time to each worker, in this order: the most telling first, the kernels that compile longest last.
+tests=(streams step kernels_fuzzy_positive functional label_losses ops adaptive_threshold pixel_thresholds derivatives
+    kernels_student kernels_confidence kernels_ranking kernels_classes kernels_keys measure planes_peer schedules
+    training kernels_upsampled kernels_assignment)
+tests=("${tests[@]/#/tests/test_}")
+cores=$(nproc)
+stage test 540 'tests that need a GPU' "$python" -m pytest -v -m gpu -p no:randomly -n "$((cores > 2 ? cores - 1 : 1))" \
+    --maxschedchunk 1 "${tests[@]/%/.py}"
+# A cache of kernels of its own: empty in the first run, whose first calls compile; the runs after it find them.
+export TRITON_CACHE_DIR=$out/triton
+bench headline_1 headline 4 330 'headline rows of the benchmark, kernels compiled in it'
+bench headline_2 headline 4 330 'the same again, kernels from the cache'
 if [ -s "$out/headline_1.json" ] && [ -s "$out/headline_2.json" ]; then
     stage spread 30 'spread between the two runs' \
         "$python" -m fpl_fast.bench.spread "$out/headline_1.json" "$out/headline_2.json"
 fi
-# The first launches compile; the profiler replays the ones behind them.
-stage profile 150 'Nsight Compute on the headline kernel' \
-    ncu --set full --clock-control none --kernel-name regex:fuzzy_positive_kernel --launch-skip 2 --launch-count 1 --force-overwrite \
-    --export "$out/headline" "$python" -m fpl_fast.bench.launches headline
+stage trace 180 'launches, host time and device time of a step' "$python" -m fpl_fast.bench.trace
+profile() { # NAME CASE KERNEL: the first launches compile; the profiler replays one behind them
+    stage "$1" 150 "Nsight Compute on the $2 kernel" \
+        ncu --set full --clock-control none --kernel-name "regex:$3" --launch-skip 2 --launch-count 1 --force-overwrite \
+        --export "$out/$2" "$python" -m fpl_fast.bench.launches "$2"
+}
+profile profile headline fuzzy_positive_kernel
+profile profile_upsampled upsampled upsampled_kernel
 for tool in memcheck racecheck initcheck synccheck; do
     # Blocks that the allocator keeps would hide accesses beyond a tensor.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 stage $tool 120 "compute-sanitizer $tool on a small case of each kernel" \
         compute-sanitizer --tool $tool --error-exitcode 9 "$python" -m fpl_fast.bench.launches small
 done
-bench full full 7 500 'full suite of the benchmark'
+bench full full 7 510 'full suite of the benchmark'
 stage train 240 'training steps against the style of the public code' \
     "$python" -m fpl_fast.trainer.cli bench train --seconds 30 --out "$out"
 if [ -n "${CAMVID:-}" ]; then

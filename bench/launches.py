@@ -1,7 +1,7 @@
 """Launches of the kernels for tools that watch a process: ``python -m fpl_fast.bench.launches small``.
 
 "small" runs every kernel on a tiny case, forward and backward, for checkers that slow a kernel a thousandfold;
-"headline" runs the headline case of the benchmarks a few times, for profilers.
+"headline" and "upsampled" run the first case of the benchmarks of that kind a few times, for profilers.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fpl_fast import adaptive_threshold, cross_entropy, fuzzy_positive_loss, ohem_cross_entropy
 from fpl_fast.bench.cases import make_inputs
-from fpl_fast.bench.suites import base_case
+from fpl_fast.bench.suites import selection
 
 __all__ = ["main"]
 
@@ -24,11 +24,11 @@ _SIZE = (13, 37)  # of the loss; divides no block
 def main(arguments: list[str] | None = None) -> int:
     """Run the launches and print a line for each."""
     parser = argparse.ArgumentParser(description="Launch the kernels, for tools that watch a process.")
-    parser.add_argument("what", choices=("small", "headline"))
+    parser.add_argument("what", choices=("small", "headline", "upsampled"))
     parser.add_argument("--device", default="cuda", help="default: cuda")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
-    launches = _small(device) if options.what == "small" else _headline(device)
+    launches = _small(device) if options.what == "small" else _first_row(options.what, device)
     for name, loss in launches:
         value = loss()
         if value.requires_grad:
@@ -71,12 +71,14 @@ def _small(device: torch.device) -> Iterator[tuple[str, Callable[[], Tensor]]]:
                 yield f"channels last, {name}", partial(fuzzy_positive_loss, rows[0].requires_grad_(), rows[1])
 
 
-def _headline(device: torch.device) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """The first row of the benchmarks, six times."""
-    inputs = make_inputs(base_case(cpu=device.type == "cpu"), device)
-    loss = partial(fuzzy_positive_loss, inputs.student, inputs.teacher, max_positives=3)
+def _first_row(what: str, device: torch.device) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """The first row of the benchmarks at full resolution or upsampled, six times."""
+    problem = "upsampling" if what == "upsampled" else "fuzzy_positive"
+    case = selection(problem, "headline", device.type)[0].case
+    inputs = make_inputs(case, device)
+    loss = partial(fuzzy_positive_loss, inputs.student, inputs.teacher, max_positives=3, size=case.size)
     for number in range(6):
-        yield f"headline {number + 1}", loss
+        yield f"{what} {number + 1}", loss
 
 
 if __name__ == "__main__":

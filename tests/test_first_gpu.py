@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from fpl_fast.bench import launches, spread
+from fpl_fast.bench.cases import Case
 from fpl_fast.bench.results import read_results
+from fpl_fast.bench.suites import Row
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "first_gpu.sh"
 RESULTS = sorted((SCRIPT.parent / "results").glob("*headline.json"))[0]
 STAGES = ["machine", "environment", "test", "headline_1", "headline_1_report", "headline_2", "headline_2_report",
-          "spread", "profile", "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train",
+          "spread", "trace", "profile", "profile_upsampled",
+          "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train",
           "study"]  # fmt: skip
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
@@ -51,10 +55,12 @@ def test_all_stages_in_their_order(run, tmp_path):
     done, summary, calls = run(CAMVID="/data", WEIGHTS="/w.safetensors")
     assert done.returncode == 0
     assert list(summary) == STAGES and set(summary.values()) == {"done"}
-    assert calls[0] == "nvidia-smi -q" and calls[2] == "python -m pytest -q -m gpu -n 8"
+    assert calls[0] == "nvidia-smi -q" and calls[2].startswith("python -m pytest -v -m gpu -p no:randomly -n ")
     assert "--suite headline" in calls[3] and "--suite full" in " ".join(calls)
     assert f"--benchmark-json {tmp_path}/out/headline_1.json" in calls[3]
-    assert [call.split()[0] for call in calls if "launches" in call] == ["ncu", *["compute-sanitizer"] * 4]
+    launched = [call for call in calls if "launches" in call]
+    assert [call.split()[0] for call in launched] == [*["ncu"] * 2, *["compute-sanitizer"] * 4]
+    assert [call.split()[-1] for call in launched] == ["headline", "upsampled", *["small"] * 4]
     assert "--data-root /data --model.weights_file /w.safetensors" in calls[-1]
     assert all((tmp_path / "out" / f"{name}.log").is_file() for name in STAGES)
     again = run(CAMVID="/data")
@@ -89,6 +95,44 @@ def test_the_options_of_the_benchmarks_exist():
     conftest = (SCRIPT.parent / "conftest.py").read_text()
     for option in ("--device", "--suite", "--minutes"):
         assert option in text and f'"{option}"' in conftest
+
+
+def test_every_test_that_needs_a_gpu_is_run():
+    """Named one by one, in an order; those that ask for ``kernel_device`` are marked by it."""
+    calls = SCRIPT.read_text()
+    named = re.search(r"^tests=\((.*?)\)$", calls, re.DOTALL | re.MULTILINE)[1].split()
+    texts = {path.stem.removeprefix("test_"): path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+    marked = {name for name, text in texts.items() if name != "first_gpu"
+              and ("mark.gpu" in text or "(kernel_device" in text or " kernel_device" in text)}  # fmt: skip
+    assert len(named) == len(set(named)) and set(named) == marked
+    assert named.index("step") < named.index("functional") < named.index("kernels_upsampled")
+
+
+def test_a_stage_that_is_cut_off_is_interrupted_first(run, tmp_path):
+    """As by a keyboard: whoever is asked has time to say what was done."""
+    script = SCRIPT.read_text()
+    (limit,) = re.findall(r"^stage test (\d+) ", script, re.MULTILINE)
+    hurried = tmp_path / "bench" / "first_gpu.sh"
+    hurried.parent.mkdir()
+    hurried.write_text(script.replace(f"stage test {limit} ", "stage test 3 "))
+    python = tmp_path / "slow_python"
+    python.write_text("#!/bin/bash\ntrap 'echo 7 passed; exit 2' INT\nwhile true; do sleep 0.1; done\n")
+    python.chmod(0o755)
+    subprocess.run(["bash", str(hurried), str(tmp_path / "out")], capture_output=True, check=False,
+                   env={"PATH": "/usr/bin:/bin", "PYTHON": str(python), "STAGES": "test"})  # fmt: skip
+    assert (tmp_path / "out" / "test.log").read_text() == "7 passed\n"
+    assert "| test | cut off after" in (tmp_path / "out" / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(("what", "size"), [("headline", None), ("upsampled", (16, 16))])
+def test_the_first_row_is_launched_often_enough_for_the_profiler(monkeypatch, capsys, what, size):
+    case = Case(shape=(1, 5, 8, 8), size=size)
+    rows = {"fuzzy_positive" if size is None else "upsampling": [Row(case)]}
+    monkeypatch.setattr(launches, "selection", lambda problem, *rest: rows[problem])
+    assert launches.main([what, "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("  ")[0] for line in lines] == [f"{what} {number}" for number in range(1, 7)]
+    assert len({line.rpartition("  ")[2] for line in lines}) == 1
 
 
 def test_launches_run_forward_and_backward(capsys):
