@@ -17,7 +17,7 @@ class Capacity(NamedTuple):
 
 @functools.cache
 def capacity(device: torch.device) -> Capacity:
-    """Look up the capacity of a device; a CPU counts as one multiprocessor, which gives the interpreter few programs."""
+    """Look up the capacity of a device; a CPU, with the interpreter, counts as one multiprocessor of 32 lanes."""
     if device.type != "cuda":
         return Capacity(multiprocessors=1, lanes=32)
     properties = torch.cuda.get_device_properties(device)
