@@ -86,7 +86,7 @@ for tool in memcheck racecheck initcheck synccheck; do
         compute-sanitizer --tool $tool --error-exitcode 9 "$python" -m fpl_fast.bench.launches small
 done
 bench full full 7 510 'full suite of the benchmark'
-stage train 240 'training steps against the style of the public code' \
+stage train 360 'training steps against the style of the public code' \
     "$python" -m fpl_fast.trainer.cli bench train --seconds 30 --out "$out"
 if [ -n "${CAMVID:-}" ]; then
     stage study 900 'CamVid study at 360 x 480' "$python" -m fpl_fast.trainer.cli study bench/studies/camvid_gpu.yaml --jobs 3 \

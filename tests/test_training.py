@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ def test_results_hold_every_peer(tmp_path) -> None:
     said = []
     report = write_training_benchmark(TINY, seconds=0.1, out=tmp_path / "new", say=said.append)
     assert report.name.endswith("-train.md") and "| (c) faster than (a) |" in report.read_text()
-    assert len(said) == len(NAMES) + 1
+    assert len(said) == len(NAMES) + 2 and said[-1] == f"written: {report}"
     content = json.loads(report.with_suffix(".json").read_text())
     assert content["setup"]["rounds"] == 3 and content["setup"]["tflop_per_step"] > 0
     assert content["machine_info"]["kind"] == "cpu" and content["machine_info"]["torch"]
@@ -24,6 +25,51 @@ def test_results_hold_every_peer(tmp_path) -> None:
         assert 0 < facts["loss_share"] == pytest.approx(facts["loss_s"] / facts["step_s"])
         assert facts["tflops"] == pytest.approx(content["setup"]["tflop_per_step"] / facts["step_s"])
         assert facts["peak_memory_mb"] > 0 and facts["card_tflops"] is None and facts["first_step_s"] > 0
+
+
+@pytest.fixture
+def compiling(monkeypatch) -> list[str]:
+    """Networks are compiled, by a compiler that changes nothing; notes whether a call of one ran compiled or not."""
+    ran: list[str] = []
+
+    def compiler(graph, inputs):
+        ran.append("compiled")
+        return graph.forward
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(Setup, "compiles", True)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compile_module(self, backend=compiler))
+    yield ran
+    torch.compiler.reset()
+
+
+def test_steps_are_measured_before_networks_are_compiled(tmp_path, compiling) -> None:
+    written, said = [], []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("written"):
+            path = Path(line.removeprefix("written: ")).with_suffix(".json")
+            written.append((json.loads(path.read_text()), len(compiling)))
+
+    write_training_benchmark(TINY, seconds=0.1, out=tmp_path, say=say)
+    (before, graphs_before), (after, graphs_after) = written
+    assert graphs_before == 0 < graphs_after
+    assert before["setup"]["compile_s"] is None and after["setup"]["compile_s"] > 0
+    assert before["peers"].keys() == after["peers"].keys() == set(NAMES)
+    assert sum("compiling networks" in line for line in said) == len(NAMES)
+    assert len(list(tmp_path.glob("*-train.json"))) == 2  # a run that is cut off replaces no earlier result
+
+
+def test_a_run_that_is_cut_off_while_compiling_keeps_its_numbers(tmp_path, compiling) -> None:
+    def say(line: str) -> None:
+        if "compiling networks" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_training_benchmark(TINY, seconds=0.1, out=tmp_path, say=say)
+    (report,) = tmp_path.glob("*-uncompiled-train.md")
+    assert "**No network is compiled here**" in report.read_text() and f"| {NAMES['fpl']} |" in report.read_text()
 
 
 def test_seconds_are_checked(tmp_path) -> None:

@@ -28,6 +28,7 @@ def measured(kind="cuda", **changes):
         "datetime": "2026-11-24T15:00:00+00:00",
         "setup": {
             "backbone": "resnet50", "crop": 512, "num_classes": 21, "batch": 8, "tflop_per_step": 60.0, "rounds": 9,
+            "compiles": kind == "cuda", "compile_s": 143.2 if kind == "cuda" else None,
         },
         "peers": peers,
         "step_ratios": {name: STEP_S["fpl"] / seconds for name, seconds in STEP_S.items() if name != "fpl"},
@@ -63,3 +64,17 @@ def test_a_cpu_is_not_judged() -> None:
     report = training_report(measured(kind="cpu"))
     assert "| (c) faster than (a) | ≥ 3 × | 4.48 × |  |" in report and "not judged" in report
     assert "| 299 | – |" in report
+    assert "ompil" not in report.split("## Targets")[0].replace("*first step* holds compilation, if any", "")
+
+
+def test_compilation_is_told_apart() -> None:
+    assert "Compilation of the networks of (b), (b') and (c) took 143 s, which no step holds." in training_report(
+        measured()
+    )
+
+
+def test_uncompiled_networks_are_not_judged() -> None:
+    content = measured()
+    content["setup"]["compile_s"] = None
+    report = training_report(content)
+    assert "**No network is compiled here**" in report and "| (c) faster than (a) | ≥ 3 × | 4.48 × |  |" in report

@@ -57,6 +57,11 @@ class Setup:
             raise ValueError(f"--batch must be >= 2 images, which batch normalisation needs, got {self.batch}")
 
     @property
+    def compiles(self) -> bool:
+        """Whether the networks of this trainer are compiled: on a GPU."""
+        return self.device == "cuda"
+
+    @property
     def images_per_step(self) -> int:
         """Images read in a step: labelled images and both views of the unlabelled images."""
         return 3 * self.batch
@@ -108,7 +113,7 @@ def make_peers(setup: Setup) -> Iterator[tuple[str, Peer]]:
     plain = _config(setup, "fpl", precision="32-true", channels_last=False, compile=False)
     yield "plain", _peer(setup, plain, PlainCPS, public_style=True)
     fast: dict[str, Any] = {"precision": "32-true"}
-    if setup.device == "cuda":
+    if setup.compiles:
         fast = {"precision": "bf16-mixed", "compile": True}
     first = _peer(setup, _config(setup, "ce", **fast))
     yield "ce", first

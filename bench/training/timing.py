@@ -3,7 +3,8 @@
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,9 @@ def write_training_benchmark(
 ) -> Path:
     """Measure training steps and write ``<device>-train.json`` with its Markdown beside it.
 
+    Where networks are compiled, which takes minutes, the steps are measured without that first and written to
+    ``<device>-uncompiled-train.json``: a run that is cut off leaves these numbers.
+
     Args:
         setup: Setup of the training.
         seconds: Time for the rounds, after everything is compiled and warm.
@@ -45,34 +49,71 @@ def write_training_benchmark(
     """
     if not seconds > 0:
         raise ValueError(f"--seconds must be > 0, got {seconds:g}")
-    measured = measure_training(setup, seconds=seconds, say=say)
-    results = results_path(RESULTS if out is None else Path(out), measured["machine_info"], "train")
-    results.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-    report = results.with_suffix(".md")
-    report.write_text(training_report(measured), encoding="utf-8")
+    for measured in measure_training(setup, seconds=seconds, say=say):
+        uncompiled = setup.compiles and measured["setup"]["compile_s"] is None
+        what = "uncompiled-train" if uncompiled else "train"
+        results = results_path(RESULTS if out is None else Path(out), measured["machine_info"], what)
+        report = results.with_suffix(".md")
+        results.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        report.write_text(training_report(measured), encoding="utf-8")
+        say(f"written: {report}")
     return report
 
 
-def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measure every peer; returns the content of the JSON file (see ``training_report``)."""
+def measure_training(
+    setup: Setup, *, seconds: float, say: Callable[[str], None] = lambda line: None
+) -> Iterator[dict[str, Any]]:
+    """Measure every peer; yields the content of the JSON file (see ``training_report``).
+
+    Yields it twice where networks are compiled: before and after.
+    """
     device = torch.device(setup.device)
-    machine = describe_machine(setup.device)
     peers: dict[str, Peer] = {}
     found: dict[str, dict[str, Any]] = {}
     flops = 0
-    for name, peer in make_peers(setup):
-        say(f"first steps: {NAMES[name]}")
-        peers[name] = peer
+    with _uncompiled(setup.compiles):
+        for name, peer in make_peers(setup):
+            say(f"first steps: {NAMES[name]}")
+            peers[name] = peer
+            found[name] = _first_steps(peer, device)
+            if name == "plain":  # all peers have the same networks, and here no compiled graph hides operations
+                with FlopCounterMode(display=False) as counter:
+                    peer.step()
+                flops = counter.get_total_flops()
+        measured = _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=None, say=say)
+    yield measured
+    if not setup.compiles:
+        return
+    for name, peer in peers.items():
+        say(f"first steps, compiling networks, which takes minutes where it is the first time: {NAMES[name]}")
         found[name] = _first_steps(peer, device)
-        if name == "plain":  # all peers have the same networks, and here no compiled graph hides operations
-            with FlopCounterMode(display=False) as counter:
-                peer.step()
-            flops = counter.get_total_flops()
-    round_s = sum(facts["warm_step_s"] for facts in found.values())
+        say(f"  {found[name]['first_step_s']:.1f} s")
+    compile_s = sum(facts["first_step_s"] - facts["warm_step_s"] for facts in found.values())
+    yield _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=compile_s, say=say)
+
+
+def _uncompiled(wanted: bool) -> AbstractContextManager[object]:
+    """Context in which compiled networks run as they were written."""
+    return torch.compiler.set_stance("force_eager") if wanted else nullcontext()
+
+
+def _measure(
+    setup: Setup,
+    peers: dict[str, Peer],
+    first: Mapping[str, Mapping[str, Any]],
+    *,
+    seconds: float,
+    flops: int,
+    compile_s: float | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure rounds of all peers, after their first steps."""
+    machine = describe_machine(setup.device)
+    round_s = sum(facts["warm_step_s"] for facts in first.values())
     rounds = int(min(max(seconds / round_s, _MIN_ROUNDS), _MAX_ROUNDS))
     say(f"{rounds} rounds of every peer")
-    steps, losses = _rounds(peers, device, rounds)
-
+    steps, losses = _rounds(peers, torch.device(setup.device), rounds)
+    found = {name: dict(facts) for name, facts in first.items()}
     for name, facts in found.items():
         facts["step_s"] = statistics.median(steps[name])
         facts["step_iqr_s"] = _iqr(steps[name])
@@ -85,7 +126,13 @@ def measure_training(setup: Setup, *, seconds: float, say: Callable[[str], None]
     return {
         "machine_info": machine,
         "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-        "setup": {**asdict(setup), "rounds": rounds, "tflop_per_step": flops / 1e12},
+        "setup": {
+            **asdict(setup),
+            "rounds": rounds,
+            "tflop_per_step": flops / 1e12,
+            "compiles": setup.compiles,
+            "compile_s": compile_s,
+        },
         "peers": found,
         # The median over the rounds of the ratio within a round.
         "step_ratios": {
@@ -113,7 +160,8 @@ def _rounds(
     peers: dict[str, Peer], device: torch.device, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Measure the seconds of a step and of its losses alone, by peer and round."""
-    replays = {name: LossReplay(peer) for name, peer in peers.items()}
+    with _uncompiled(True):  # to record logits; without gradient, a network would be compiled once more
+        replays = {name: LossReplay(peer) for name, peer in peers.items()}
     for replay in replays.values():
         replay.step()  # compiles parts that the step has not compiled
     steps: dict[str, list[float]] = {name: [] for name in peers}
