@@ -88,6 +88,9 @@ done
 bench full full 7 510 'full suite of the benchmark'
 stage train 360 'training steps against the style of the public code' \
     "$python" -m fpl_fast.trainer.cli bench train --seconds 30 --out "$out"
+# On the first GPU a process that used both broke off in the loader of the compiled engine's packages.
+stage compiled 240 'compiled engine on the CPU beside the GPU' "$python" -m pytest -v -p no:randomly -k fullgraph \
+    tests/test_ops.py tests/test_packages.py
 if [ -n "${CAMVID:-}" ]; then
     stage study 900 'CamVid study at 360 x 480' "$python" -m fpl_fast.trainer.cli study bench/studies/camvid_gpu.yaml --jobs 3 \
         --out "$out/camvid" --data-root "$CAMVID" ${WEIGHTS:+--model.weights_file "$WEIGHTS"}

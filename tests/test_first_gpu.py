@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[1] / "bench" / "first_gpu.sh"
 RESULTS = sorted((SCRIPT.parent / "results").glob("*headline.json"))[0]
 STAGES = ["machine", "environment", "test", "headline_1", "headline_1_report", "headline_2", "headline_2_report",
           "spread", "trace", "profile", "profile_upsampled",
-          "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train",
+          "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train", "compiled",
           "study"]  # fmt: skip
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
