@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
     from fpl_fast.functional import (
         LossStats,
-        balance_factor,
         fuzzy_positive_assignment,
         fuzzy_positive_loss,
         pseudo_label_cross_entropy,
     )
     from fpl_fast.label_losses import cross_entropy, ohem_cross_entropy
     from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
+    from fpl_fast.ops.finish import balance_factor
 
 __version__ = "0.1.0"
 
@@ -43,12 +43,12 @@ _HOMES = {
     "analysis": ("PositiveGradientScore", "positive_gradient_score"),
     "functional": (
         "LossStats",
-        "balance_factor",
         "fuzzy_positive_assignment",
         "fuzzy_positive_loss",
         "pseudo_label_cross_entropy",
     ),
     "label_losses": ("cross_entropy", "ohem_cross_entropy"),
+    "ops.finish": ("balance_factor",),
     "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
 }
 

@@ -1,21 +1,22 @@
 """The losses as functions. Shapes: N images, C classes, h x w logits, H x W pixels of the loss."""
 
-import math
 from typing import Literal, NamedTuple, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.kernels.arguments import SUMS, Form, LossInputs, LossOptions, Weighting
-from fpl_fast.ops.fuzzy_positive import loss_and_sums, pixel_losses
+from fpl_fast.kernels.arguments import Form, LossInputs, LossOptions, Weighting
+from fpl_fast.kernels.statistics import STATISTICS
+from fpl_fast.ops.finish import balance_factor
+from fpl_fast.ops.fuzzy_positive import loss_and_statistics, pixel_losses
 from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype, assign_positives
 
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
 
-MAX_BALANCE = 1000.0
+_HISTOGRAM = slice(STATISTICS.index("one_positive"), STATISTICS.index("more_positives") + 1)
 
 
 class LossStats(NamedTuple):
@@ -215,23 +216,24 @@ def fuzzy_positive_loss(
     inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, of_pixels, size, align_corners)
     cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
     options = LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
-    with_stats = balance or return_stats or reduction == "weighted_mean"
-    if reduction == "none":
-        loss = pixel_losses(inputs, options, engine)
-        if not with_stats:
-            return loss
-        inputs = inputs._replace(student=student_logits.detach())
-        _, sums = loss_and_sums(inputs, options, engine, scale=None, with_grad=False, with_stats=True)
+    if reduction != "none":
+        loss, statistics = loss_and_statistics(
+            inputs, options, engine, reduction=reduction, balance=balance, with_stats=return_stats
+        )
     else:
-        scale = _mean_scale(valid_mask, pixels, student_logits.device, dtype) if reduction == "mean" else None
-        with_grad = student_logits.requires_grad and torch.is_grad_enabled()
-        loss, sums = loss_and_sums(inputs, options, engine, scale=scale, with_grad=with_grad, with_stats=with_stats)
-    named: dict[str, Tensor] = dict(zip(SUMS, sums.detach().unbind(), strict=True))
-    if reduction == "weighted_mean":
-        loss = loss * _ratio(torch.ones_like(named["weight"]), named["weight"])
-    if balance:
-        loss = loss * balance_factor(named["cross_entropy"], named["weighted"])
-    return (loss, _stats(named, pixels)) if return_stats else loss
+        loss, statistics = pixel_losses(inputs, options, engine), None
+        if balance or return_stats:
+            inputs = inputs._replace(student=student_logits.detach())
+            _, statistics = loss_and_statistics(
+                inputs, options, engine, reduction="sum", balance=False, with_stats=True
+            )
+        if balance and statistics is not None:
+            named = dict(zip(STATISTICS, statistics.unbind(), strict=True))
+            loss = loss * balance_factor(named["cross_entropy"], named["weighted_loss"])
+    if not return_stats:
+        return loss
+    assert statistics is not None
+    return loss, _stats(statistics)
 
 
 def pseudo_label_cross_entropy(
@@ -312,54 +314,20 @@ def fuzzy_positive_assignment(
     return assignment.num_positives, assignment.positives
 
 
-def _mean_scale(valid_mask: Tensor | None, pixels: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
-    if valid_mask is None:
-        return torch.full((), 1 / max(math.prod(pixels), 1), dtype=dtype, device=device)
-    return 1 / valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype)
-
-
-def balance_factor(cross_entropy: Tensor, weighted_loss: Tensor) -> Tensor:
-    """The factor that ``balance=True`` multiplies the loss by: min(cross_entropy / weighted_loss, 1000).
-
-    Where the loss is nearly zero and its gradient is not (the hinge of a single pixel), the quotient alone has no
-    bound, and an infinite gradient follows. No published recipe meets the bound: with 21 classes, at most 3 positives
-    and the concave weight of all of them, the quotient is 1 to 10 where a teacher's logits spread by 0.1 or more, and
-    97 where they spread by 0.01.
-
-    Args:
-        cross_entropy: Sum (or mean) of the plain pseudo-label cross entropy over the valid pixels, 0-d.
-        weighted_loss: Sum (or mean) of w * L over the same pixels, 0-d.
-
-    Returns:
-        0-d, 1 where ``weighted_loss`` is 0; decided on the device.
-
-    Example:
-        >>> balance_factor(torch.tensor(1.5), torch.tensor(0.5))
-        tensor(3.)
-    """
-    return _ratio(cross_entropy, weighted_loss).clamp(max=MAX_BALANCE)
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Divide, with the quotient 1 where the denominator is not positive; decided on the device."""
-    return torch.where(denominator > 0, numerator / denominator, 1.0)
-
-
-def _stats(sums: dict[str, Tensor], pixels: tuple[int, ...]) -> LossStats:
-    num_valid = sums["num_valid"]
-    mean = {name: value / num_valid.clamp(min=1) for name, value in sums.items()}
-    histogram = torch.stack([mean["one_positive"], mean["two_positives"], mean["three_positives"]])
-    more = (mean["num_valid"] - histogram.sum()).clamp(min=0)
+def _stats(statistics: Tensor) -> LossStats:
+    """Views of the statistics by their names."""
+    num_valid, weighted, unweighted, cross_entropy, positives, *_, confidence, selected, weight, valid = (
+        statistics.unbind()
+    )
     return LossStats(
         num_valid=num_valid,
-        valid_share=num_valid / max(math.prod(pixels), 1),
-        selected_share=mean["num_selected"],
-        mean_positives=mean["positives"],
-        positives_histogram=torch.cat([histogram, more.view(1)]),
-        mean_confidence=mean["confidence"],
-        cross_entropy=mean["cross_entropy"],
-        unweighted_loss=mean["unweighted"],
-        weighted_loss=mean["weighted"],
-        weight_sum=sums["weight"],
+        valid_share=valid,
+        selected_share=selected,
+        mean_positives=positives,
+        positives_histogram=statistics[_HISTOGRAM],
+        mean_confidence=confidence,
+        cross_entropy=cross_entropy,
+        unweighted_loss=unweighted,
+        weighted_loss=weighted,
+        weight_sum=weight,
     )

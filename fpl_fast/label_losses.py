@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fpl_fast import checks
 from fpl_fast.engines import choice
-from fpl_fast.ops.cross_entropy import cross_entropy_map, cross_entropy_sums
+from fpl_fast.kernels.arguments import LabelInputs
+from fpl_fast.ops.cross_entropy import loss_of_labels, pixel_losses_of_labels
 from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype
 from fpl_fast.valid_labels import comparable, is_labelled
@@ -103,23 +104,14 @@ def cross_entropy(
         weight = weight.detach().to(dtype).contiguous()
     if pixel_weight is not None:  # a fill: NaN in an ignored pixel must not survive
         pixel_weight = pixel_weight.detach().to(dtype).masked_fill(~labelled, 0)
-    tensors = (logits, target, weight, pixel_weight)
-    settings = {
-        "ignore_index": ignore_index,
-        "size": size,
-        "align_corners": align_corners,
-        "engine": choice.resolve_labels(engine, logits),
-    }
+    resolved = choice.resolve_labels(engine, logits)
+    inputs = LabelInputs(logits, target, weight, pixel_weight, ignore_index, size, align_corners)
     if reduction == "none":
-        losses: Tensor = cross_entropy_map(*tensors, **settings)
-        return losses
+        return pixel_losses_of_labels(inputs, resolved)
     scale = None
     if reduction == "mean":
         scale = _mean_scale(target, labelled, weight, pixel_weight, dtype)
-    with_grad = logits.requires_grad and torch.is_grad_enabled()
-    loss: Tensor
-    loss, _, _ = cross_entropy_sums(*tensors, scale, **settings, with_grad=with_grad)
-    return loss
+    return loss_of_labels(inputs, resolved, scale=scale)
 
 
 def ohem_cross_entropy(

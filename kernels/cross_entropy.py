@@ -15,10 +15,12 @@ from fpl_fast.kernels.operands import Outputs, classes, pixels
 
 
 def cross_entropy_sums(inputs: LabelInputs, *, scale: Tensor | None, with_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """The sums of ``arguments.LABEL_SUMS``, float32, and scale times the derivative of the first one, or None."""
+    """The sums of ``arguments.LABEL_SUMS`` in parts, and scale times the derivative of the first one, or None.
+
+    The sums are float32 (terms, programs), which :mod:`.finish` adds.
+    """
     grad = torch.empty_like(inputs.student) if with_grad else None
-    partial_sums = _launch(inputs, Outputs(NUM_LABEL_SUMS, grad, scale))
-    return partial_sums.sum(dim=1, dtype=torch.float64).float(), grad
+    return _launch(inputs, Outputs(NUM_LABEL_SUMS, grad, scale)), grad
 
 
 def cross_entropy_map(inputs: LabelInputs) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.operands import Classes
-from fpl_fast.kernels.operands import Outputs, classes, writable
+from fpl_fast.kernels.operands import Outputs, classes, scale_arguments, writable
 from fpl_fast.kernels.specialisation import has_libdevice
 
 
@@ -27,6 +27,7 @@ def launch(
         outputs: to compute.
     """
     num_terms, grad, scale, pixel_map = outputs
+    scale_ptr, scale = scale_arguments(scale)
     n, num_classes, h, w = shape
     # A gradient whose pixels do not collapse (H and W transposed in memory) is written contiguously and copied over.
     writable_grad = writable(grad)
@@ -43,7 +44,8 @@ def launch(
     with torch.cuda.device_of(sums):
         kernel[(num_programs,)](
             **arguments,
-            scale_ptr=scale,
+            scale_ptr=scale_ptr,
+            scale=scale,
             sums_ptr=sums if pixel_map is None else None,
             map_ptr=pixel_map,
             num_pixels=h * w,

@@ -17,29 +17,26 @@ from fpl_fast.kernels.specialisation import key_type, option_arguments
 
 
 def fuzzy_positive_sums(
-    inputs: LossInputs, options: LossOptions, *, scale: Tensor | None, with_grad: bool, with_stats: bool
+    inputs: LossInputs, options: LossOptions, *, scale: float | Tensor | None, with_grad: bool, with_stats: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum the loss and its statistics over the valid pixels and compute the gradient in the same pass.
+    """Sum the loss and its statistics over the valid pixels, in parts, and compute the gradient in the same pass.
 
-    Deterministic, and without host synchronisation: every program writes its partial sums, which are added in a fixed
-    order in float64.
+    Deterministic, and without host synchronisation: every program writes its partial sums, which :mod:`.finish` adds.
 
     Args:
         inputs: logits in float16, bfloat16 or float32. Without ``size``, logits whose (h, w) do not collapse into one
             stride are copied first.
         options: of the loss.
-        scale: () float32 on the same device, factor of the gradient; None for 1.
+        scale: factor of the gradient, a number or () float32 on the same device; None for 1.
         with_grad: whether to compute the gradient.
-        with_stats: whether to compute all sums; otherwise those after the first are zero.
+        with_stats: whether to compute all sums, or the first only.
 
     Returns:
-        (sums, grad): float32 (NUM_SUMS,), see ``arguments.SUMS``; scale times the derivative of the first sum, in the
-        student's dtype and strides, zero at invalid pixels, or None.
+        (partial sums, grad): float32 (terms, programs), see ``arguments.SUMS``; scale times the derivative of the first
+        sum, in the student's dtype and strides, zero at invalid pixels, or None.
     """
     grad = empty_grad(inputs.student) if with_grad else None
-    partial_sums = _launch(inputs, options, Outputs(NUM_SUMS if with_stats else 1, grad, scale))
-    sums = partial_sums.sum(dim=1, dtype=torch.float64).float()
-    return (sums if with_stats else torch.nn.functional.pad(sums, (0, NUM_SUMS - 1))), grad
+    return _launch(inputs, options, Outputs(NUM_SUMS if with_stats else 1, grad, scale)), grad
 
 
 def fuzzy_positive_map(inputs: LossInputs, options: LossOptions) -> Tensor:
@@ -69,6 +66,8 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
         if partner is not None and partner.stride() != teacher.stride():
             teacher, partner = teacher.contiguous(), partner.contiguous()
         arguments |= {"teacher": samples(teacher), "partner_ptr": partner}
+        if isinstance(outputs.scale, float):
+            outputs = outputs._replace(scale=torch.full((), outputs.scale, device=teacher.device))
         arguments |= {"target": None, "class_weight_ptr": None, "ignore_index": 0}
         return upsampled.launch(inputs, arguments, outputs)
     arguments |= {

@@ -15,7 +15,7 @@ class Outputs(NamedTuple):
 
     num_terms: int
     grad: Tensor | None = None  # like the student's logits, to be filled
-    scale: Tensor | None = None  # () float32, factor of the gradient; None for 1
+    scale: float | Tensor | None = None  # factor of the gradient, a number or () float32; None for 1
     pixel_map: Tensor | None = None  # (N, H, W) contiguous float32, to be filled
 
 
@@ -53,6 +53,11 @@ def classes(x: Tensor | None) -> operands.Classes | None:
 def samples(x: Tensor) -> operands.Samples:
     """(N, C, h, w), with any strides, as samples."""
     return operands.Samples(x, *x.stride())
+
+
+def scale_arguments(scale: float | Tensor | None) -> tuple[Tensor | None, float | None]:
+    """A scale as the arguments ``scale_ptr`` and ``scale`` of a kernel, one of which at least is None."""
+    return (scale, None) if isinstance(scale, Tensor) else (None, scale)
 
 
 def tables(axis: Axis) -> operands.Axis:

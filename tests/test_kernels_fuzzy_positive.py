@@ -1,9 +1,9 @@
 import pytest
 import torch
-from kernel_cases import check_against_reference, draw_logits
+from kernel_cases import check_against_reference, draw_logits, fuzzy_positive_sums
 
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
-from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums
+from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map
 
 UNCAPPED = 10_000
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

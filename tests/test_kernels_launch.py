@@ -13,8 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
-from fpl_fast.kernels import context, cross_entropy, fuzzy_positive, scale
+from fpl_fast.kernels import context, cross_entropy, finish, fuzzy_positive, scale
 from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, TeacherInputs
+from fpl_fast.kernels.statistics import Finish
 
 TARGET = GPUTarget("cuda", 90, 32)
 launched = []
@@ -39,15 +40,20 @@ fuzzy_positive.fuzzy_positive_map(inputs, options)
 labels = LabelInputs(z, torch.zeros(2, 4, 6, dtype=torch.uint8), torch.rand(3), weight, size=size)
 cross_entropy.cross_entropy_sums(labels, **keywords)
 cross_entropy.cross_entropy_map(labels)
+fuzzy_positive.fuzzy_positive_sums(LossInputs(z, z), options, scale=0.5, with_grad=True, with_stats=False)
+for todo in (Finish(0.5), Finish(torch.ones(()), True, True, True, True)):
+    finish.finish(torch.ones(12, 5), todo, 48)
 scale.scale_(z, torch.ones(()))
+scale.scale_(z, torch.ones(()), torch.ones(()))
 for mixed in ((z, None, None, None), (z.bfloat16(), z.bfloat16(), weight > 0.5, weight > 0.1)):
     context.adaptive_threshold(TeacherInputs(*mixed, size), ContextOptions((0.8, 0.9), 5, 2))
 print(*launched)
 """
 CONTEXT = ["ranks_kernel", "context_kernel"] * 2
-FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + ["scale_kernel", *CONTEXT]
+ENDS = ["fuzzy_positive_kernel", *["finish_kernel"] * 2, *["scale_kernel"] * 2]
+FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + [*ENDS, *CONTEXT]
 GRADIENT = ["upsampled_kernel", "column_adjoint_kernel"]
-UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", "scale_kernel", *CONTEXT]
+UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *ENDS, *CONTEXT]
 
 
 @pytest.mark.parametrize(("kind", "kernels"), [("full", FULL), ("upsampled", UPSAMPLED)])

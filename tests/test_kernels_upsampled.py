@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from kernel_cases import check_against_reference, draw_logits
+from kernel_cases import check_against_reference, draw_logits, fuzzy_positive_sums
 
 from fpl_fast.kernels import upsampled
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 from fpl_fast.kernels.configs import Strips
-from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_sums
 
 
 def draw(num_classes, height, width, *, n=1, dtype=torch.float32, device="cpu"):

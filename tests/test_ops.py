@@ -40,13 +40,10 @@ def test_opcheck(dtype, layout):
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     weight, valid = torch.rand(2, 5, 7, dtype=wide), torch.rand(2, 5, 7) > 0.3
     low = student.detach()[:, :, 1:4, :5].requires_grad_()  # with size: logits of another shape than the pixels
-    # Scale 1: the backward owns the gradient among the outputs and would rescale it before opcheck compares them.
-    one = torch.ones((), dtype=wide)
 
-    def check_sums(inputs, scale, *, with_grad, with_stats):
+    def check_sums(inputs, **keywords):
         tensors, settings = pack(inputs, OPTIONS)
-        keywords = {"engine": "eager", "with_grad": with_grad, "with_stats": with_stats}
-        opcheck(fuzzy_positive_sums, (*tensors, scale), settings | keywords)
+        opcheck(fuzzy_positive_sums, tensors, settings | {"engine": "eager"} | keywords)
 
     def check_map(inputs):
         tensors, settings = pack(inputs, OPTIONS)
@@ -54,12 +51,14 @@ def test_opcheck(dtype, layout):
 
     mixed = LossInputs(student, teacher, teacher, valid, weight, valid, weight)
     upsampled = LossInputs(low, low.detach(), valid_mask=valid, size=(5, 7))
-    check_sums(mixed, one, with_grad=True, with_stats=True)
-    check_sums(upsampled, one, with_grad=True, with_stats=False)
-    check_sums(LossInputs(low.detach(), low.detach()), None, with_grad=False, with_stats=True)
+    check_sums(mixed, reduction="sum", balance=False, with_grad=True, with_stats=True)
+    check_sums(upsampled, reduction="sum", balance=False, with_grad=True, with_stats=False)
+    plain = LossInputs(low.detach(), low.detach())
+    check_sums(plain, reduction="mean", balance=False, with_grad=False, with_stats=True)
+    check_sums(plain, reduction="weighted_mean", balance=True, with_grad=False, with_stats=False)
     check_map(LossInputs(student, teacher, pixel_weight=weight, valid_mask=valid))
     check_map(upsampled._replace(pixel_weight=weight, threshold=weight))
-    opcheck(scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5)))
+    opcheck(scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5), torch.tensor(3.0)))
 
 
 def test_a_packed_call_is_the_call():

@@ -181,7 +181,7 @@ def synchronisations(step):
 def test_step_reads_nothing_back(changes, monkeypatch) -> None:
     # On a CPU, where that is free, the backward looks whether its factor is 1, and the choice of thresholds whether a
     # class is empty; a GPU decides the one for itself and does without the other.
-    monkeypatch.setattr(gradient, "scale_gradient_", torch.Tensor.mul_)
+    monkeypatch.setattr(gradient, "scale_", lambda grad, upstream, _: grad.mul_(upstream))
     # There, too, Adam reads its number of steps; on a GPU the fused one keeps it on the device.
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "adam", lambda *_, **__: None)
     monkeypatch.setattr(eager_context, "_is_known_empty", lambda member: False)

@@ -1,6 +1,7 @@
-"""The operators of the fuzzy positive loss, and how a call of it is packed for them."""
+"""The fuzzy positive loss as eager code calls it, and its operators with the packing of a call for a compiler."""
 
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +10,16 @@ import torch
 from torch import Tensor
 
 from fpl_fast.engines import choice
-from fpl_fast.kernels.arguments import NAMES, NUM_SUMS, NUMBERS, LossInputs, LossOptions
+from fpl_fast.kernels.arguments import NAMES, NUMBERS, LossInputs, LossOptions
+from fpl_fast.kernels.statistics import NUM_STATISTICS, Finish
+from fpl_fast.ops import finish as ops_finish
 from fpl_fast.ops.gradient import (
+    Evaluated,
+    differentiable,
+    is_traced,
     of_first_input,
     refuse_double_backward,
-    register_backward_of_sums,
+    register_backward_of_loss,
     save_call,
     saved_inputs,
     scales_in_backward,
@@ -24,20 +30,72 @@ from fpl_fast.reference import accumulate_dtype
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 
 
-def loss_and_sums(
+def loss_and_statistics(
+    inputs: LossInputs, options: LossOptions, engine: str, *, reduction: str, balance: bool, with_stats: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss, differentiable in the student, and the statistics of ``kernels/statistics.py`` or None.
+
+    Args:
+        inputs: of the loss.
+        options: of the loss.
+        engine: "auto" or the name of one.
+        reduction: "sum", "mean" or "weighted_mean".
+        balance: whether the loss is balanced.
+        with_stats: whether the statistics are computed.
+    """
+    keywords: dict[str, Any] = {"reduction": reduction, "balance": balance, "with_stats": with_stats}
+    keywords["with_grad"] = inputs.student.requires_grad and torch.is_grad_enabled()
+    if is_traced(*inputs.tensors):
+        tensors, settings = pack(inputs, options)
+        loss, _, statistics, _ = fuzzy_positive_sums(*tensors, **settings, engine=engine, **keywords)
+        return loss, statistics if with_stats else None
+    numbers: dict[str, Any] = {name: float(getattr(options, name)) for name in NUMBERS}
+    evaluated = evaluate(
+        inputs._replace(student=inputs.student.detach()), options._replace(**numbers), engine, **keywords
+    )
+    return differentiable(inputs.student, evaluated), evaluated.statistics
+
+
+def evaluate(
     inputs: LossInputs,
     options: LossOptions,
     engine: str,
     *,
-    scale: Tensor | None,
+    reduction: str,
+    balance: bool,
     with_grad: bool,
     with_stats: bool,
-) -> tuple[Tensor, Tensor]:
-    """The loss, scale times the first sum, differentiable in the student, and the sums of ``arguments.SUMS``."""
-    tensors, settings = pack(inputs, options)
-    keywords = {"engine": engine, "with_grad": with_grad, "with_stats": with_stats}
-    loss, sums, _ = fuzzy_positive_sums(*tensors, scale, **settings, **keywords)
-    return loss, sums
+) -> Evaluated:
+    """Evaluate a call; eager code and the operator of a compiler share this, and so give the same bits."""
+    warn_of_gate(options)
+    student = inputs.student
+    todo = Finish(
+        scale=_mean_scale(inputs) if reduction == "mean" else None,
+        scale_in_backward=scales_in_backward(student),
+        weighted_mean=reduction == "weighted_mean",
+        balance=balance,
+        with_stats=with_stats,
+    )
+    num_pixels = math.prod(inputs.pixels)
+    keywords = {"with_grad": with_grad, "with_stats": todo.needs_all_sums}
+    if choice.resolve(engine, student, inputs.teacher, inputs.pixels) == "triton":
+        from fpl_fast.kernels import finish, fuzzy_positive
+
+        sums, grad = fuzzy_positive.fuzzy_positive_sums(inputs, options, scale=todo.scale_of_gradient, **keywords)
+        return Evaluated(*finish.finish(sums, todo, num_pixels), grad)
+    scale = todo.scale_of_gradient
+    if isinstance(scale, float):  # the graphs of the compiled engine take tensors
+        scale = torch.full((), scale, dtype=accumulate_dtype(student, inputs.teacher), device=student.device)
+    sums, grad = choice.evaluate("fuzzy_positive_sums", engine, inputs, options, scale=scale, **keywords)
+    return Evaluated(*ops_finish.finish(sums, todo, num_pixels), grad)
+
+
+def _mean_scale(inputs: LossInputs) -> float | Tensor:
+    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
+    if inputs.valid_mask is None:
+        return 1 / max(math.prod(inputs.pixels), 1)
+    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+    return inputs.valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype).reciprocal()
 
 
 def pixel_losses(inputs: LossInputs, options: LossOptions, engine: str) -> Tensor:
@@ -83,10 +141,7 @@ def unpack(
     assert student is not None
     inputs = LossInputs(student.detach(), *others)._replace(size=pair, align_corners=align_corners)  # type: ignore[arg-type]
     kinds: dict[str, Any] = dict(zip((*NUMBERS, *NAMES), (*numbers.tolist(), *names.split()), strict=True))
-    options = LossOptions(max_positives=max_positives, **kinds)
-    if max_positives > 1 and options.confidence_threshold >= options.threshold:
-        _warn_of_gate()
-    return inputs, options
+    return inputs, LossOptions(max_positives=max_positives, **kinds)
 
 
 @torch.library.custom_op("fpl_fast::fuzzy_positive_sums", mutates_args=(), tags=_TAGS)
@@ -99,52 +154,68 @@ def fuzzy_positive_sums(
     valid_mask: Tensor | None,
     threshold: Tensor | None,
     numbers: Tensor,
-    scale: Tensor | None,
     *,
     size: Sequence[int] | None,
     align_corners: bool,
     max_positives: int,
     names: str,
     engine: str,
+    reduction: str,
+    balance: bool,
     with_grad: bool,
     with_stats: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The scaled loss, the sums, and the gradient that the backward needs.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss and what its backward needs, for a compiler.
 
-    The arguments up to ``numbers`` and up to ``names`` are those of :func:`pack`.
+    The arguments up to ``numbers`` and up to ``names`` are those of :func:`pack`, the others those of :func:`evaluate`.
 
     Returns:
-        loss: 0-d, scale times the first sum; differentiable in ``student``.
-        sums: (NUM_SUMS,) over the valid pixels, see ``arguments.SUMS``; without ``with_stats`` zero after the first.
-        grad: the derivative of loss, unscaled for float16 (where 1 / pixels would underflow); empty without gradient.
+        loss: 0-d; differentiable in ``student``.
+        factor: 0-d, what the backward multiplies the gradient by; empty for 1.
+        statistics: (NUM_STATISTICS,) of the valid pixels; empty without ``with_stats``.
+        grad: the derivative of loss, but for the factor; empty without ``with_grad``.
     """
-    sums, grad = choice.evaluate(
-        "fuzzy_positive_sums",
+    inputs, options = unpack(
+        (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
+        numbers,
+        size=size,
+        align_corners=align_corners,
+        max_positives=max_positives,
+        names=names,
+    )
+    evaluated = evaluate(
+        inputs,
+        options,
         engine,
-        *unpack(
-            (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
-            numbers,
-            size=size,
-            align_corners=align_corners,
-            max_positives=max_positives,
-            names=names,
-        ),
-        scale=None if scales_in_backward(student) else scale,
+        reduction=reduction,
+        balance=balance,
         with_grad=with_grad,
         with_stats=with_stats,
     )
-    loss = sums[0] * scale if scale is not None else sums[0].clone()
-    return loss, sums, student.new_empty(0) if grad is None else grad
+    return evaluated.as_tensors(student)
 
 
 @fuzzy_positive_sums.register_fake
-def _(student: Tensor, teacher: Tensor, *_: Any, with_grad: bool, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    student: Tensor,
+    teacher: Tensor,
+    *_: Any,
+    reduction: str,
+    balance: bool,
+    with_grad: bool,
+    with_stats: bool,
+    **__: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulate_dtype(student, teacher)
+    todo = Finish(
+        1.0 if reduction == "mean" else None, scales_in_backward(student), reduction == "weighted_mean", balance
+    )
     grad = torch.empty_like(student) if with_grad else student.new_empty(0)
-    return student.new_empty((), dtype=dtype), student.new_empty(NUM_SUMS, dtype=dtype), grad
+    factor = student.new_empty(() if todo.has_factor else 0, dtype=dtype)
+    return student.new_empty((), dtype=dtype), factor, student.new_empty(NUM_STATISTICS * with_stats, dtype=dtype), grad
 
 
-register_backward_of_sums(fuzzy_positive_sums)
+register_backward_of_loss(fuzzy_positive_sums)
 
 
 @torch.library.custom_op("fpl_fast::fuzzy_positive_map", mutates_args=(), tags=_TAGS)
@@ -165,18 +236,16 @@ def fuzzy_positive_map(
     engine: str,
 ) -> Tensor:
     """The first term of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
-    losses: Tensor = choice.evaluate(
-        "fuzzy_positive_map",
-        engine,
-        *unpack(
-            (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
-            numbers,
-            size=size,
-            align_corners=align_corners,
-            max_positives=max_positives,
-            names=names,
-        ),
+    inputs, options = unpack(
+        (student, teacher, partner, mix_mask, pixel_weight, valid_mask, threshold),
+        numbers,
+        size=size,
+        align_corners=align_corners,
+        max_positives=max_positives,
+        names=names,
     )
+    warn_of_gate(options)
+    losses: Tensor = choice.evaluate("fuzzy_positive_map", engine, inputs, options)
     return losses
 
 
@@ -195,16 +264,23 @@ def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, 
     # The gradient of each pixel scaled by grad_losses is the gradient of the sum with grad_losses as pixel weight.
     weight = grad_losses if inputs.pixel_weight is None else grad_losses * inputs.pixel_weight
     inputs = inputs._replace(student=inputs.student.detach(), pixel_weight=weight.detach())
-    _, _, grad = fuzzy_positive_sums(*inputs.tensors, numbers, None, **ctx.settings, with_grad=True, with_stats=False)
+    keywords = {"reduction": "sum", "balance": False, "with_grad": True, "with_stats": False}
+    *_, grad = fuzzy_positive_sums(*inputs.tensors, numbers, **ctx.settings, **keywords)
     return of_first_input(ctx, grad)
 
 
 fuzzy_positive_map.register_autograd(_map_backward, setup_context=save_call)
 
 
+def warn_of_gate(options: LossOptions) -> None:
+    """Warn of a gate that leaves one positive to every pixel; called where no compiler traces."""
+    if options.max_positives > 1 and options.confidence_threshold >= options.threshold:
+        _warn_of_gate()
+
+
 @functools.cache
 def _warn_of_gate() -> None:
-    """Warn once per process of a gate at or above ``threshold``; the operator calls this, where no compiler traces."""
+    """Warn once per process of a gate at or above ``threshold``."""
     warnings.warn(
         "confidence_threshold is at or above threshold: every pixel that passes the gate then has a single positive, "
         "and the fuzzy positive loss is a plain cross entropy; lower confidence_threshold (0 leaves the gate out) or "

@@ -1,38 +1,90 @@
-"""Saving for and running the backward of the operators, and what they refuse to differentiate."""
+"""The backward of the losses, on the path of eager code and on that of a compiler (ADR 11), and what it refuses."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from fpl_fast.engines import choice
 
 
-def register_backward_of_sums(operator: Any) -> None:
-    """Register the backward of an operator that returns the loss, the sums and the loss's gradient in its first input.
+class Evaluated(NamedTuple):
+    """A loss without a graph, and what its backward needs."""
 
-    The last tensor that it takes is the scale of the loss.
-    """
-    operator.register_autograd(_sums_backward, setup_context=_save_sums)
+    loss: Tensor  # ()
+    factor: Tensor | None  # () of the gradient; None for 1
+    statistics: Tensor | None  # see ``kernels/statistics.py``
+    grad: Tensor | None  # the derivative of the loss in the student, but for the factor
+
+    def as_tensors(self, student: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The fields as an operator returns them: empty tensors for None."""
+        loss, factor, statistics, grad = self
+        nothing = loss.new_empty(0)
+        return (
+            loss,
+            nothing if factor is None else factor,
+            nothing.clone() if statistics is None else statistics,
+            student.new_empty(0) if grad is None else grad,
+        )
 
 
-def _save_sums(
-    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor, Tensor]
+def is_traced(*tensors: Tensor | None) -> bool:
+    """Whether anything but autograd watches a call, and must find an operator: a compiler, a mode, a transform."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
+        or torch._C._get_tracing_state() is not None
+        or any(type(x) is not Tensor and type(x) is not Parameter for x in tensors if x is not None)
+    )
+
+
+def differentiable(student: Tensor, evaluated: Evaluated) -> Tensor:
+    """The loss, with its derivative in the student where that has been computed."""
+    if evaluated.grad is None:
+        return evaluated.loss
+    loss: Tensor = _Loss.apply(student, evaluated)
+    return loss
+
+
+class _Loss(torch.autograd.Function):
+    """The path of eager code: autograd's function of a loss and a gradient that have been computed."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, evaluated: Evaluated) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(evaluated.grad, evaluated.factor)
+        return evaluated.loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor | None) -> tuple[Tensor | None, None]:
+        return _loss_backward(ctx, grad_loss), None
+
+
+def register_backward_of_loss(operator: Any) -> None:
+    """Register the same for an operator that returns :meth:`Evaluated.as_tensors`, the path of a compiler."""
+    operator.register_autograd(_operator_backward, setup_context=_save_evaluated)
+
+
+def _save_evaluated(
+    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, ...]
 ) -> None:
-    student, *_, scale = inputs
-    _, sums, grad = output
-    ctx.mark_non_differentiable(sums, grad)
+    _, factor, statistics, grad = output
+    ctx.mark_non_differentiable(factor, statistics, grad)
     ctx.set_materialize_grads(False)  # or each backward would fill zeros of the gradient's size
-    ctx.save_for_backward(grad, scale if scales_in_backward(student) else None)
+    ctx.save_for_backward(grad, factor if factor.numel() else None)
 
 
-def _sums_backward(
-    ctx: Any, grad_loss: Tensor | None, _grad_sums: Tensor | None, _grad_grad: Tensor | None
-) -> tuple[Tensor | None, ...]:
+def _operator_backward(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    return of_first_input(ctx, _loss_backward(ctx, grad_loss))
+
+
+def _loss_backward(ctx: Any, grad_loss: Tensor | None) -> Tensor | None:
     refuse_double_backward()
-    return of_first_input(ctx, None if grad_loss is None else _scaled_gradient(ctx.saved_tensors, grad_loss))
+    return None if grad_loss is None else _scaled_gradient(ctx.saved_tensors, grad_loss)
 
 
 def save_call(ctx: Any, inputs: tuple[Tensor | None, ...], keyword_only_inputs: dict[str, Any], output: Tensor) -> None:
@@ -78,29 +130,35 @@ def refuse_forward_mode(logits: Tensor) -> None:
         )
 
 
-@torch.library.custom_op("fpl_fast::scale_gradient_", mutates_args=("grad",))
-def scale_gradient_(grad: Tensor, factor: Tensor) -> None:
-    """Do ``grad *= factor``, but touch nothing when the 0-d ``factor`` is 1; never synchronises with a GPU."""
+def scale_(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+    """Do ``grad *= upstream * factor``, but touch nothing when that is 1; never synchronises with a GPU."""
     if grad.is_cuda and choice.has_triton():
-        from fpl_fast.kernels.scale import scale_
+        from fpl_fast.kernels import scale
 
-        scale_(grad, factor)
-    elif grad.is_cuda or factor != 1:  # on a CPU the comparison costs nothing
-        grad.copy_(_product(grad, factor))
+        scale.scale_(grad, upstream, factor)
+        return
+    product = upstream if factor is None else upstream * factor
+    if grad.is_cuda or product != 1:  # on a CPU the comparison costs nothing
+        grad.copy_(_product(grad, product))
+
+
+@torch.library.custom_op("fpl_fast::scale_gradient_", mutates_args=("grad",))
+def scale_gradient_(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+    """:func:`scale_` for a compiler."""
+    scale_(grad, upstream, factor)
 
 
 @scale_gradient_.register_fake
-def _(grad: Tensor, factor: Tensor) -> None:
+def _(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
     return None
 
 
-def _scaled_gradient(saved: tuple[Tensor, Tensor | None], grad_loss: Tensor) -> Tensor:
-    """The gradient kept by the forward times ``grad_loss`` (and the scale, if the forward left it to the backward)."""
-    grad, scale = saved
-    factor = grad_loss if scale is None else grad_loss * scale
+def _scaled_gradient(saved: tuple[Tensor, Tensor | None], upstream: Tensor) -> Tensor:
+    """The gradient that the forward kept times ``upstream`` and the factor that the forward left to the backward."""
+    grad, factor = saved
     if not _may_write(grad):
-        return _product(grad, factor)
-    scale_gradient_(grad, factor)
+        return _product(grad, upstream if factor is None else upstream * factor)
+    (scale_gradient_ if is_traced(grad, upstream) else scale_)(grad, upstream, factor)
     return grad.detach()
 
 

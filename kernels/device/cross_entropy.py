@@ -17,7 +17,8 @@ def cross_entropy_kernel(
     target,  # Pixels, uint8, int32 or int64
     class_weight_ptr,  # (C,) float32, or None for 1
     pixel_weight,  # Pixels, float32, or None for 1
-    scale_ptr,  # () float32, factor of the gradient, or None for 1
+    scale_ptr,  # () float32, factor of the gradient; None for the next argument
+    scale,  # a number, or None for 1
     grad,  # out Classes, or None
     sums_ptr,  # out (3, programs) float32: the terms of ``labels`` summed over the program's pixels, or None
     map_ptr,  # out (N, P) contiguous float32: the first term, or None
@@ -36,7 +37,6 @@ def cross_entropy_kernel(
     weight = None
     if pixel_weight is not None:
         weight = load_pixels(pixel_weight, block)
-    scale = None
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
 

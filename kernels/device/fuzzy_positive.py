@@ -20,7 +20,8 @@ def fuzzy_positive_kernel(
     pixel_weight,  # Pixels, float32, or None for 1
     valid_mask,  # Pixels, bool, or None for all
     threshold,  # Pixels, float32, or None for that of loss_options
-    scale_ptr,  # () float32, factor of the gradient, or None for 1
+    scale_ptr,  # () float32, factor of the gradient; None for the next argument
+    scale,  # a number, or None for 1
     grad,  # out Classes: scale * g * b * w * dL/dz (see ``pixels``), or None
     sums_ptr,  # out (terms, programs) float32: the terms of ``pixels`` summed over the program's pixels, or None
     map_ptr,  # out (N, P) contiguous float32: the first term, or None
@@ -56,7 +57,6 @@ def fuzzy_positive_kernel(
     limit = loss_options.threshold
     if threshold is not None:
         limit = load_pixels(threshold, block)
-    scale = None
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
 

@@ -1,0 +1,46 @@
+"""Launcher of the kernel that makes loss and statistics of the sums."""
+
+# A launch takes options beside the parameters of the kernel.
+# pyright: reportCallIssue=false
+
+import torch
+from torch import Tensor
+
+from fpl_fast.kernels.device.finish import finish_kernel
+from fpl_fast.kernels.operands import scale_arguments
+from fpl_fast.kernels.statistics import MAX_BALANCE, NUM_STATISTICS, Finish, Finished
+
+# A full-resolution pass over 8 x 512 x 512 pixels leaves 8192 sums of a term: two trips of many loads at once.
+BLOCK = 4096
+
+
+def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
+    """Add the sums in float64, in a fixed order, and finish them; without host synchronisation.
+
+    Args:
+        partial_sums: (terms, programs) contiguous float32, ``arguments.SUMS`` or ``LABEL_SUMS`` in parts.
+        todo: what is to be made of them. Of ``LABEL_SUMS`` that is the scaled loss alone.
+        num_pixels: of the loss, valid or not.
+    """
+    loss = partial_sums.new_empty(())
+    factor = partial_sums.new_empty(()) if todo.has_factor else None
+    statistics = partial_sums.new_empty(NUM_STATISTICS) if todo.with_stats else None
+    scale_ptr, scale = scale_arguments(todo.scale)
+    with torch.cuda.device_of(partial_sums):
+        finish_kernel[(1 + NUM_STATISTICS if todo.with_stats else 1,)](
+            partial_ptr=partial_sums,
+            loss_ptr=loss,
+            factor_ptr=factor,
+            statistics_ptr=statistics,
+            scale_ptr=scale_ptr,
+            scale=scale,
+            num_programs=partial_sums.shape[1],
+            num_pixels=num_pixels,
+            SCALE_IN_BACKWARD=todo.scale_in_backward,
+            WEIGHTED_MEAN=todo.weighted_mean,
+            BALANCE=todo.balance,
+            MAX_BALANCE=MAX_BALANCE,
+            BLOCK=BLOCK,
+            num_warps=8,
+        )
+    return Finished(loss, factor, statistics)
