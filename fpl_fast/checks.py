@@ -95,6 +95,8 @@ def check_same_shape(name: str, logits: Tensor, other_name: str, other: Tensor) 
 
 def check_number(name: str, value: object, allowed: Range) -> float:
     """Check a number against its range and return it as a Python number."""
+    if type(value) is float and allowed.holds(value):  # before the rule is put into words
+        return value
     number = as_number(name, value, allowed.rule)
     if not allowed.holds(number):
         rule = f"lie {allowed.rule}" if allowed.rule.startswith("in") else f"be finite and {allowed.rule}"

@@ -99,18 +99,17 @@ def cross_entropy(
     refuse_forward_mode(logits)
 
     dtype = accumulate_dtype(logits)
-    labelled = is_labelled(target, ignore_index)
     if weight is not None:
         weight = weight.detach().to(dtype).contiguous()
     if pixel_weight is not None:  # a fill: NaN in an ignored pixel must not survive
-        pixel_weight = pixel_weight.detach().to(dtype).masked_fill(~labelled, 0)
+        pixel_weight = pixel_weight.detach().to(dtype).masked_fill(~is_labelled(target, ignore_index), 0)
     resolved = choice.resolve_labels(engine, logits)
     inputs = LabelInputs(logits, target, weight, pixel_weight, ignore_index, size, align_corners)
     if reduction == "none":
         return pixel_losses_of_labels(inputs, resolved)
     scale = None
     if reduction == "mean":
-        scale = _mean_scale(target, labelled, weight, pixel_weight, dtype)
+        scale = _mean_scale(target, is_labelled(target, ignore_index), weight, pixel_weight, dtype)
     return loss_of_labels(inputs, resolved, scale=scale)
 
 

@@ -40,5 +40,11 @@ def _launch(inputs: LabelInputs, outputs: Outputs) -> Tensor:
         of_a_teacher = ("teacher", "partner_ptr", "mix_mask", "valid_mask", "threshold")
         arguments |= dict.fromkeys((*of_a_teacher, "loss_options", "CAPPED", "CONFIDENCE"))
         return upsampled.launch(inputs, arguments, outputs)
-    arguments |= {"logits": classes(inputs.student), "pixel_weight": pixels(inputs.pixel_weight)}
-    return full_resolution.launch(cross_entropy_kernel, arguments, inputs.student.shape, outputs)
+    return full_resolution.launch(
+        cross_entropy_kernel,
+        (inputs.student, inputs.target, inputs.class_weight, inputs.pixel_weight),
+        inputs.ignore_index,
+        inputs.ignore_index,
+        lambda: arguments | {"logits": classes(inputs.student), "pixel_weight": pixels(inputs.pixel_weight)},
+        outputs,
+    )

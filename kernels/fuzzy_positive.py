@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast.kernels import full_resolution, upsampled
-from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
+from fpl_fast.kernels.arguments import NAMES, NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.keys import MAX_CLASSES
 from fpl_fast.kernels.operands import Outputs, classes, pixels, samples
@@ -55,27 +55,44 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
     """Run the kernel over all pixels, fill the outputs and return the partial sums, (terms, programs)."""
     num_classes = inputs.student.shape[1]
     assert 1 <= options.max_positives < num_classes <= MAX_CLASSES.value
-    arguments: dict[str, Any] = {
+    if inputs.size is not None:
+        return _launch_upsampled(inputs, options, outputs)
+    with_stats = outputs.num_terms > 1
+    names = (options.max_positives, options.uses_confidence, *[getattr(options, name) for name in NAMES])
+    return full_resolution.launch(
+        fuzzy_positive_kernel,
+        inputs.tensors,
+        options,
+        names,
+        lambda: {
+            **_arguments(inputs, options),
+            "student": classes(inputs.student),
+            "teacher": classes(inputs.teacher),
+            "partner": classes(inputs.partner),
+            "pixel_weight": pixels(inputs.pixel_weight),
+            "KEY": key_type(inputs.teacher.dtype, num_classes),
+            "WITH_STATS": with_stats,
+        },
+        outputs,
+    )
+
+
+def _launch_upsampled(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tensor:
+    teacher, partner = inputs.teacher, inputs.partner
+    if partner is not None and partner.stride() != teacher.stride():
+        teacher, partner = teacher.contiguous(), partner.contiguous()
+    if isinstance(outputs.scale, float):
+        outputs = outputs._replace(scale=torch.full((), outputs.scale, device=teacher.device))
+    arguments = _arguments(inputs, options) | {"teacher": samples(teacher), "partner_ptr": partner}
+    arguments |= {"target": None, "class_weight_ptr": None, "ignore_index": 0}
+    return upsampled.launch(inputs, arguments, outputs)
+
+
+def _arguments(inputs: LossInputs, options: LossOptions) -> dict[str, Any]:
+    """The arguments that the kernels with and without upsampling have in common."""
+    return {
         "mix_mask": pixels(inputs.mix_mask),
         "valid_mask": pixels(inputs.valid_mask),
         "threshold": pixels(inputs.threshold),
         **option_arguments(options),
     }
-    if inputs.size is not None:
-        teacher, partner = inputs.teacher, inputs.partner
-        if partner is not None and partner.stride() != teacher.stride():
-            teacher, partner = teacher.contiguous(), partner.contiguous()
-        arguments |= {"teacher": samples(teacher), "partner_ptr": partner}
-        if isinstance(outputs.scale, float):
-            outputs = outputs._replace(scale=torch.full((), outputs.scale, device=teacher.device))
-        arguments |= {"target": None, "class_weight_ptr": None, "ignore_index": 0}
-        return upsampled.launch(inputs, arguments, outputs)
-    arguments |= {
-        "student": classes(inputs.student),
-        "teacher": classes(inputs.teacher),
-        "partner": classes(inputs.partner),
-        "pixel_weight": pixels(inputs.pixel_weight),
-        "KEY": key_type(inputs.teacher.dtype, num_classes),
-        "WITH_STATS": outputs.num_terms > 1,
-    }
-    return full_resolution.launch(fuzzy_positive_kernel, arguments, inputs.student.shape, outputs)

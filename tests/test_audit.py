@@ -79,8 +79,8 @@ def test_losses_with_labels_and_adjoints_compile():
         "from fpl_fast.kernels.device.operands import Classes, Pixels, Samples;"
         "from fpl_fast.kernels.device.scale import scale_kernel;"
         "from fpl_fast.kernels.device.upsampled import upsampled_kernel;"
-        "pointers = ('class_weight_ptr', 'scale_ptr', 'sums_ptr', 'map_ptr', 'buffer_ptr', 'factor_ptr');"
-        "common = dict.fromkeys(pointers, FLOATS) | {'pixel_weight': WEIGHT, 'grad_ptr': '*bf16:16', 'FAST': True};"
+        "pointers = ('class_weight_ptr', 'scale_ptr', 'sums_ptr', 'map_ptr', 'buffer_ptr');"
+        "common = dict.fromkeys(pointers, FLOATS) | {'pixel_weight': WEIGHT, 'FAST': True, 'scale': None};"
         "logits = lambda rows: Classes('*bf16:16', 'i32:16', 'i32', 'i32', tl.constexpr(rows));"
         "samples = Samples('*bf16:16', 'i32:16', 'i32:16', 'i32', 1);"
         "dense = common | {'logits': logits(True), 'grad': logits(True), 'C': 19, 'G': 1, 'BLOCK': 128};"
@@ -97,7 +97,8 @@ def test_losses_with_labels_and_adjoints_compile():
         "build(upsampled_kernel, dense | up | {'C': 7}, '*i32');"  # 19 take half a minute
         "build(upsampled_kernel, tiles | up | {'buffer_ptr': None}, '*i64');"
         "build(column_adjoint_kernel, common | {'grad': samples, 'columns': AXIS, 'C': 19, 'BLOCK': 128});"
-        "build(scale_kernel, common | {'BLOCK': 4096})"
+        "scaled = {'grad_ptr': '*bf16:16', 'upstream_ptr': FLOATS, 'factor_ptr': FLOATS, 'BLOCK': 4096};"
+        "build(scale_kernel, scaled)"
     )
     run_compiled(script)
 

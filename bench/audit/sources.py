@@ -108,6 +108,7 @@ def _common(case: Case) -> dict[str, Any]:
         "valid_mask": None,
         "threshold": None,
         "scale_ptr": FLOATS,
+        "scale": None,
         "sums_ptr": FLOATS,
         "map_ptr": None,
         "C": case.num_classes,

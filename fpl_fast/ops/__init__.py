@@ -1,8 +1,8 @@
-"""The torch.library operators behind the losses, their fakes and their autograd formulas.
+"""The losses as eager code calls them, and the torch.library operators of a compiler (ADR 11).
 
-``sums`` operators compute a loss and, in the same pass, its gradient. The backward only scales that gradient, and
+Both compute a loss and, in the same pass, its gradient (``sums``). The backward only scales that gradient, and
 leaves it untouched where the factor is 1 (the decision is taken on the device). ``map`` operators give the loss of each
-pixel. All are functional and opaque to the compiler; the fakes keep the strides of the student.
+pixel. Operators are functional and opaque to the compiler; the fakes keep the strides of the student.
 
 Tensors are positional arguments, as autograd wants them; everything else goes by keyword.
 """

@@ -31,6 +31,9 @@ class Evaluated(NamedTuple):
         )
 
 
+_PLAIN = {Tensor, Parameter, type(None)}
+
+
 def is_traced(*tensors: Tensor | None) -> bool:
     """Whether anything but autograd watches a call, and must find an operator: a compiler, a mode, a transform."""
     return (
@@ -38,7 +41,7 @@ def is_traced(*tensors: Tensor | None) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or torch._C._get_tracing_state() is not None
-        or any(type(x) is not Tensor and type(x) is not Parameter for x in tensors if x is not None)
+        or not _PLAIN.issuperset(map(type, tensors))
     )
 
 
