@@ -3,12 +3,11 @@
 # A launch takes options beside the parameters of the kernel.
 # pyright: reportCallIssue=false
 
-import functools
-
 import torch
 import triton
 from torch import Tensor
 
+from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.device.scale import scale_kernel
 
 # A memory-bound stream: 4096 elements are 16 a thread. Programs that all fit on the device at once go through the
@@ -28,7 +27,8 @@ def scale_(grad: Tensor, upstream: Tensor, factor: Tensor | None = None) -> None
     num_elements = grad.numel()
     if num_elements == 0:
         return
-    programs = min(triton.cdiv(num_elements, BLOCK), _most_programs(grad.device))
+    most_programs = PROGRAMS_PER_MULTIPROCESSOR * capacity(grad.device).multiprocessors
+    programs = min(triton.cdiv(num_elements, BLOCK), most_programs)
     with torch.cuda.device_of(grad):
         scale_kernel[(programs,)](
             grad_ptr=grad,
@@ -38,11 +38,3 @@ def scale_(grad: Tensor, upstream: Tensor, factor: Tensor | None = None) -> None
             BLOCK=BLOCK,
             num_warps=8,
         )
-
-
-@functools.cache
-def _most_programs(device: torch.device) -> int:
-    """The number of programs that stay busy on a device; on the CPU, where the interpreter runs, two."""
-    if device.type != "cuda":
-        return 2
-    return PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count

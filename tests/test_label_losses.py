@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fpl_fast import cross_entropy, ohem_cross_entropy, positive_gradient_score
 from fpl_fast.checks import shown
-from fpl_fast.ops.cross_entropy import cross_entropy_map, cross_entropy_sums
+from fpl_fast.ops.cross_entropy import cross_entropy_map, cross_entropy_operator
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 IGNORE = 255
@@ -157,9 +157,9 @@ def test_operators():
         weight, pixel_weight, one = torch.rand(5), torch.rand(2, 7, 8), torch.ones(())
         up = torch.randint(0, 5, (2, 7, 8))
     plain = {"ignore_index": IGNORE, "size": None, "align_corners": True, "engine": "eager"}
-    opcheck(cross_entropy_sums, (logits, target, weight, None, one), plain | {"with_grad": True})
+    opcheck(cross_entropy_operator, (logits, target, weight, None, one), plain | {"with_grad": True})
     tensors, upsampled = (logits, up, None, pixel_weight), plain | {"size": [7, 8], "align_corners": False}
-    opcheck(cross_entropy_sums, (*tensors, one), upsampled | {"with_grad": True})
+    opcheck(cross_entropy_operator, (*tensors, one), upsampled | {"with_grad": True})
     opcheck(cross_entropy_map, tensors, upsampled)
 
 

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.engines import packages
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
-from fpl_fast.ops.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums, pack, unpack
-from fpl_fast.ops.gradient import scale_gradient_
+from fpl_fast.ops.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_operator, pack, unpack
+from fpl_fast.ops.gradient import multiply_gradient_
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE = (2, 5, 5, 7)
@@ -43,7 +43,7 @@ def test_opcheck(dtype, layout):
 
     def check_sums(inputs, **keywords):
         tensors, settings = pack(inputs, OPTIONS)
-        opcheck(fuzzy_positive_sums, tensors, settings | {"engine": "eager"} | keywords)
+        opcheck(fuzzy_positive_operator, tensors, settings | {"engine": "eager"} | keywords)
 
     def check_map(inputs):
         tensors, settings = pack(inputs, OPTIONS)
@@ -58,7 +58,7 @@ def test_opcheck(dtype, layout):
     check_sums(plain, reduction="weighted_mean", balance=True, with_grad=False, with_stats=False)
     check_map(LossInputs(student, teacher, pixel_weight=weight, valid_mask=valid))
     check_map(upsampled._replace(pixel_weight=weight, threshold=weight))
-    opcheck(scale_gradient_, (torch.randn(SHAPE), torch.tensor(0.5), torch.tensor(3.0)))
+    opcheck(multiply_gradient_, (torch.randn(SHAPE), torch.tensor(0.5), torch.tensor(3.0)))
 
 
 def test_a_packed_call_is_the_call():

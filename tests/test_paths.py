@@ -53,7 +53,7 @@ def test_both_paths_give_the_same_bits(engine, keywords, dtype):
     direct = flat(fuzzy_positive_loss(student, teacher, engine=engine, **keywords), student)
     with Watched() as watched:
         traced = flat(fuzzy_positive_loss(student, teacher, engine=engine, **keywords), student)
-    assert "fuzzy_positive_sums.default" in watched.operators
+    assert "fuzzy_positive_loss.default" in watched.operators
     for one, other in zip(direct, traced, strict=True):
         assert torch.equal(one, other)
 
@@ -67,7 +67,7 @@ def test_both_paths_of_labels_give_the_same_bits(engine, reduction, dtype):
     direct = flat(cross_entropy(student, target, engine=engine, reduction=reduction), student)
     with Watched() as watched:
         traced = flat(cross_entropy(student, target, engine=engine, reduction=reduction), student)
-    assert "cross_entropy_sums.default" in watched.operators
+    assert "cross_entropy_loss.default" in watched.operators
     assert all(torch.equal(one, other) for one, other in zip(direct, traced, strict=True))
 
 

@@ -31,7 +31,7 @@ def loss_of_labels(inputs: LabelInputs, engine: str, *, scale: Tensor | None) ->
     if is_traced(*tensors, scale):
         settings = {"ignore_index": ignore_index, "size": size, "align_corners": align_corners}
         loss: Tensor
-        loss, *_ = cross_entropy_sums(*tensors, scale, **settings, engine=engine, with_grad=with_grad)
+        loss, *_ = cross_entropy_operator(*tensors, scale, **settings, engine=engine, with_grad=with_grad)
         return loss
     detached = inputs._replace(student=inputs.student.detach())
     return differentiable(inputs.student, evaluate(detached, engine, scale=scale, with_grad=with_grad))
@@ -57,8 +57,8 @@ def evaluate(inputs: LabelInputs, engine: str, *, scale: Tensor | None, with_gra
     return Evaluated(*ops_finish.finish(sums, todo, 0), grad)
 
 
-@torch.library.custom_op("fpl_fast::cross_entropy_sums", mutates_args=())
-def cross_entropy_sums(
+@torch.library.custom_op("fpl_fast::cross_entropy_loss", mutates_args=())
+def cross_entropy_operator(
     logits: Tensor,
     target: Tensor,
     class_weight: Tensor | None,
@@ -85,7 +85,7 @@ def cross_entropy_sums(
     return evaluate(inputs, engine, scale=scale, with_grad=with_grad).as_tensors(logits)
 
 
-@cross_entropy_sums.register_fake
+@cross_entropy_operator.register_fake
 def _(logits: Tensor, *tensors: Any, with_grad: bool, **_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = accumulate_dtype(logits)
     has_factor = scales_in_backward(logits) and tensors[-1] is not None
@@ -94,7 +94,7 @@ def _(logits: Tensor, *tensors: Any, with_grad: bool, **_: Any) -> tuple[Tensor,
     return logits.new_empty((), dtype=dtype), factor, logits.new_empty(0, dtype=dtype), grad
 
 
-register_backward_of_loss(cross_entropy_sums)
+register_backward_of_loss(cross_entropy_operator)
 
 
 @torch.library.custom_op("fpl_fast::cross_entropy_map", mutates_args=())
@@ -128,7 +128,7 @@ def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, 
     assert logits is not None
     weight = grad_losses if pixel_weight is None else grad_losses * pixel_weight
     tensors = (logits.detach(), target, class_weight, weight.detach())
-    *_, grad = cross_entropy_sums(*tensors, None, **ctx.settings, with_grad=True)
+    *_, grad = cross_entropy_operator(*tensors, None, **ctx.settings, with_grad=True)
     return of_first_input(ctx, grad)
 
 

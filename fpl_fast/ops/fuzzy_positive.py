@@ -47,7 +47,7 @@ def loss_and_statistics(
     keywords["with_grad"] = inputs.student.requires_grad and torch.is_grad_enabled()
     if is_traced(*inputs.tensors):
         tensors, settings = pack(inputs, options)
-        loss, _, statistics, _ = fuzzy_positive_sums(*tensors, **settings, engine=engine, **keywords)
+        loss, _, statistics, _ = fuzzy_positive_operator(*tensors, **settings, engine=engine, **keywords)
         return loss, statistics if with_stats else None
     numbers: dict[str, Any] = {name: float(getattr(options, name)) for name in NUMBERS}
     evaluated = evaluate(
@@ -144,8 +144,8 @@ def unpack(
     return inputs, LossOptions(max_positives=max_positives, **kinds)
 
 
-@torch.library.custom_op("fpl_fast::fuzzy_positive_sums", mutates_args=(), tags=_TAGS)
-def fuzzy_positive_sums(
+@torch.library.custom_op("fpl_fast::fuzzy_positive_loss", mutates_args=(), tags=_TAGS)
+def fuzzy_positive_operator(
     student: Tensor,
     teacher: Tensor,
     partner: Tensor | None,
@@ -195,7 +195,7 @@ def fuzzy_positive_sums(
     return evaluated.as_tensors(student)
 
 
-@fuzzy_positive_sums.register_fake
+@fuzzy_positive_operator.register_fake
 def _(
     student: Tensor,
     teacher: Tensor,
@@ -215,7 +215,7 @@ def _(
     return student.new_empty((), dtype=dtype), factor, student.new_empty(NUM_STATISTICS * with_stats, dtype=dtype), grad
 
 
-register_backward_of_loss(fuzzy_positive_sums)
+register_backward_of_loss(fuzzy_positive_operator)
 
 
 @torch.library.custom_op("fpl_fast::fuzzy_positive_map", mutates_args=(), tags=_TAGS)
@@ -265,7 +265,7 @@ def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, 
     weight = grad_losses if inputs.pixel_weight is None else grad_losses * inputs.pixel_weight
     inputs = inputs._replace(student=inputs.student.detach(), pixel_weight=weight.detach())
     keywords = {"reduction": "sum", "balance": False, "with_grad": True, "with_stats": False}
-    *_, grad = fuzzy_positive_sums(*inputs.tensors, numbers, **ctx.settings, **keywords)
+    *_, grad = fuzzy_positive_operator(*inputs.tensors, numbers, **ctx.settings, **keywords)
     return of_first_input(ctx, grad)
 
 

@@ -145,13 +145,13 @@ def scale_(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
         grad.copy_(_product(grad, product))
 
 
-@torch.library.custom_op("fpl_fast::scale_gradient_", mutates_args=("grad",))
-def scale_gradient_(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
+@torch.library.custom_op("fpl_fast::multiply_gradient_", mutates_args=("grad",))
+def multiply_gradient_(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
     """:func:`scale_` for a compiler."""
     scale_(grad, upstream, factor)
 
 
-@scale_gradient_.register_fake
+@multiply_gradient_.register_fake
 def _(grad: Tensor, upstream: Tensor, factor: Tensor | None) -> None:
     return None
 
@@ -161,7 +161,7 @@ def _scaled_gradient(saved: tuple[Tensor, Tensor | None], upstream: Tensor) -> T
     grad, factor = saved
     if not _may_write(grad):
         return _product(grad, upstream if factor is None else upstream * factor)
-    (scale_gradient_ if is_traced(grad, upstream) else scale_)(grad, upstream, factor)
+    (multiply_gradient_ if is_traced(grad, upstream) else scale_)(grad, upstream, factor)
     return grad.detach()
 
 
