@@ -97,7 +97,7 @@ def _(logits: Tensor, *tensors: Any, with_grad: bool, **_: Any) -> tuple[Tensor,
 register_backward_of_loss(cross_entropy_operator)
 
 
-@torch.library.custom_op("fpl_fast::cross_entropy_map", mutates_args=())
+@torch.library.custom_op("fpl_fast::cross_entropy_pixel_losses", mutates_args=())
 def cross_entropy_map(
     logits: Tensor,
     target: Tensor,

@@ -218,7 +218,7 @@ def _(
 register_backward_of_loss(fuzzy_positive_operator)
 
 
-@torch.library.custom_op("fpl_fast::fuzzy_positive_map", mutates_args=(), tags=_TAGS)
+@torch.library.custom_op("fpl_fast::fuzzy_positive_pixel_losses", mutates_args=(), tags=_TAGS)
 def fuzzy_positive_map(
     student: Tensor,
     teacher: Tensor,
