@@ -1,4 +1,4 @@
-"""What is made of the sums over the pixels: the loss, the factor of its gradient, and statistics.
+"""Results of the sums over the pixels: the loss, the factor of its gradient, and statistics.
 
 Torch alone: every engine gives the same.
 """
@@ -29,7 +29,7 @@ NUM_STATISTICS = len(STATISTICS)
 
 
 class Finish(NamedTuple):
-    """What is to be made of the sums: loss = scale * [1 / sum of b] * [balance] * (first sum).
+    """Steps from the sums to the results: loss = scale * [1 / sum of b] * [balance] * (first sum).
 
     A pass applies the scale to the gradient, too, and the backward multiplies by the other factors. With
     ``scale_in_backward`` it is the backward that applies the scale.
@@ -58,7 +58,7 @@ class Finish(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What was made of the sums, in the accumulating dtype."""
+    """Results of the sums, in the accumulating dtype."""
 
     loss: Tensor  # ()
     factor: Tensor | None  # () of the gradient; None for 1

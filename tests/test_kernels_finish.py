@@ -42,7 +42,7 @@ def test_sums_are_those_of_float64(kernel_device, num_programs):
 
 
 def test_the_loss_alone(kernel_device):
-    """Of sums with one term, or with those of labels; repeated to the bit."""
+    """Sums with one term, or with the terms of labels; repeated to the bit."""
     for terms in (1, 3):
         partial = torch.rand(terms, 5001, device=kernel_device)
         loss, factor, statistics = finish(partial, Finish(), NUM_PIXELS)
