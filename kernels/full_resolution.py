@@ -51,7 +51,7 @@ class Replay(NamedTuple):
 
     compiled: Any  # Triton's CompiledKernel
     num_programs: int
-    arguments: tuple[Any, ...]  # of all parameters of the kernel, in their order
+    arguments: tuple[Any, ...]  # of all parameters of the kernel, in their order, without the tensors
 
     def __call__(self, inputs: tuple[Tensor | None, ...], options: Any, outputs: Outputs) -> Tensor:
         """Run with these; returns the partial sums."""
@@ -79,9 +79,17 @@ class Replay(NamedTuple):
 _REPLAYS: dict[Hashable, Replay] = {}
 
 
-def _replaced(known: Any, x: Tensor | None) -> Any:
-    """The operand of a tensor that has the strides of the known one."""
-    return x if x is None or isinstance(known, Tensor) else type(known)(x, *known[1:])
+def _emptied(argument: Any) -> Any:
+    """An argument to keep: its memory is free for others once the caller has done with it."""
+    if isinstance(argument, Tensor):
+        return None
+    operand: Any = type(argument)
+    return operand(None, *argument[1:]) if isinstance(argument, tuple) else argument
+
+
+def _replaced(emptied: Any, x: Tensor | None) -> Any:
+    """The argument for a tensor that has the strides of the emptied one."""
+    return x if x is None or emptied is None else type(emptied)(x, *emptied[1:])
 
 
 def _traits(inputs: tuple[Tensor | None, ...], outputs: Outputs) -> Hashable:
@@ -137,7 +145,7 @@ def _launch(
         grad.copy_(writable_grad)
     ordered = tuple(arguments[name] for name in kernel.arg_names)
     copied = any(_pointer(a) is not x for a, x in zip(ordered, inputs, strict=False)) or writable_grad is not grad
-    return sums, None if copied or compiled is None else Replay(compiled, num_programs, ordered)
+    return sums, None if copied or compiled is None else Replay(compiled, num_programs, tuple(map(_emptied, ordered)))
 
 
 def _pointer(operand: Any) -> Tensor | None:

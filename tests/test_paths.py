@@ -192,6 +192,9 @@ for times in range(2):  # each among all the others, and in the second round rep
                 assert found == slowly[number], (number, found, slowly[number])
                 number += 1
 assert len(compiled) == before and len(full_resolution._REPLAYS) > len(calls)
+leaves = lambda x: [y for z in x for y in leaves(z)] if isinstance(x, tuple) else [x]
+kept = [x for replay in full_resolution._REPLAYS.values() for x in leaves(replay.arguments)]
+assert kept and not any(isinstance(x, torch.Tensor) for x in kept)
 print(number)
 """
 
