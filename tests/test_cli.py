@@ -358,7 +358,7 @@ def test_reports_do_not_write_over_other_pages(tmp_path, capsys):
     save_config(tiny_run(), tmp_path / "config.yaml")
     (tmp_path / "report.html").write_text("<title>Thesis</title>")
     assert "must be a report that fpl-fast wrote" in error_of(capsys, "report", str(tmp_path))
-    (results,) = (Path(__file__).parents[1] / "bench" / "results").glob("*headline.json")
+    results = min((Path(__file__).parents[1] / "bench" / "results").glob("*headline.json"))
     for name in (f"{results.stem}.md", f"{results.stem}-memory.png"):
         out = tmp_path / name.replace(".", "-")
         out.mkdir()

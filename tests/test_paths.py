@@ -83,6 +83,33 @@ def test_what_must_find_an_operator():
     assert found[0] and any(node.target is operator.add and node.args[1] is True for node in found[1].graph.nodes)
 
 
+@pytest.mark.parametrize("engine", ["eager", "triton"])
+def test_the_negative_bit_is_resolved(engine):
+    """The imaginary part of a conjugate is a view of memory that holds its negative."""
+    negative = torch.randn(*SHAPE, 2, device=DEVICE)
+    x, plain = torch.view_as_complex(negative).conj().imag, -negative[..., 1]
+    other, label = (
+        torch.randn(SHAPE, device=DEVICE),
+        torch.zeros(SHAPE[0], *SHAPE[2:], dtype=torch.int64, device=DEVICE),
+    )
+    assert x.is_neg() and not plain.is_neg()
+    for call in (
+        lambda y: fuzzy_positive_loss(y, other, engine=engine),
+        lambda y: fuzzy_positive_loss(other, y, engine=engine),
+        lambda y: cross_entropy(y, label, engine=engine),
+    ):
+        torch.testing.assert_close(call(x), call(plain), rtol=0, atol=0)
+
+
+def test_meta_tensors_have_a_backward():
+    """Shapes alone, to count or to plan."""
+    student = torch.empty(SHAPE, device="meta", requires_grad=True)
+    label = torch.empty(SHAPE[0], *SHAPE[2:], dtype=torch.int64, device="meta")
+    for loss in (fuzzy_positive_loss(student, student.detach(), balance=True), cross_entropy(student, label)):
+        (gradient_,) = torch.autograd.grad(loss, student)
+        assert gradient_.is_meta and gradient_.shape == student.shape
+
+
 def test_loss_and_statistics_may_be_written_to():
     """``loss /= n``, and a reduction of statistics over processes, before the backward."""
     student = torch.randn(SHAPE, device=DEVICE, requires_grad=True)

@@ -35,13 +35,18 @@ _PLAIN = {Tensor, Parameter, type(None)}
 
 
 def is_traced(*tensors: Tensor | None) -> bool:
-    """Whether anything but autograd watches a call, and must find an operator: a compiler, a mode, a transform."""
+    """Whether a call must find an operator: a compiler, a mode or a transform watches, or a tensor is not its memory.
+
+    Memory of a meta tensor is not there; one with the negative bit (the imaginary part of a conjugate) holds its
+    negative, which PyTorch's dispatcher resolves for an operator.
+    """
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or torch._C._get_tracing_state() is not None
         or not _PLAIN.issuperset(map(type, tensors))
+        or any(x is not None and (x.is_meta or x.is_neg()) for x in tensors)
     )
 
 
