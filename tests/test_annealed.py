@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 from method_cases import CLOSE, C, upsample
-from torch import distributed, multiprocessing
+from process_group import process_group
+from torch import multiprocessing
 from torch.nn import functional as F
 
 from fpl_fast.trainer.methods.annealed import annealed_cross_entropy, annealed_threshold
@@ -57,10 +58,9 @@ def test_few_labelled_pixels(num_labelled):
 
 
 def share(rank, folder, logits, label):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    parts = slice(2 * rank, 2 * rank + 2)
-    torch.save(annealed_cross_entropy(logits[parts], label[parts], threshold=0.0), folder / str(rank))
-    distributed.destroy_process_group()
+    with process_group(rank, folder, 2):
+        parts = slice(2 * rank, 2 * rank + 2)
+        torch.save(annealed_cross_entropy(logits[parts], label[parts], threshold=0.0), folder / str(rank))
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -2,7 +2,8 @@ import os
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from process_group import process_group
+from torch import multiprocessing
 
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank
@@ -52,22 +53,21 @@ def test_donors_hold_the_class_where_any_image_does():
 
 def one_of_two(rank, folder):
     """Both processes end with the banks of the whole batch, and share out its donors."""
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    generator = torch.Generator().manual_seed(5)
-    total, index = torch.rand(2, 3, generator=generator), torch.tensor([[4, 1], [0, 1]])
-    label = torch.randint(3, (2, 2, 4, 5), generator=generator)
-    bank, cutmix_bank = ConfidenceBank(3, 0.5), CutMixBank(3, 6)
-    bank.confidence.zero_()
-    bank.observe(total[rank], torch.full((3,), 2.0 + rank))
-    bank.step()
-    cutmix_bank.update(index[rank], label[rank], 0.3)
-    queue = DonorQueue(torch.arange(8).view(1, 4, 2))
-    steps = queue.steps()
-    donors = [next(steps)]
-    queue.push(torch.arange(8).view(4, 2) + 10 + 100 * rank)
-    donors.append(next(steps))
-    torch.save((bank.confidence, cutmix_bank.holds, queue.donors, donors), f"{folder}/{rank}")
-    distributed.destroy_process_group()
+    with process_group(rank, folder, 2):
+        generator = torch.Generator().manual_seed(5)
+        total, index = torch.rand(2, 3, generator=generator), torch.tensor([[4, 1], [0, 1]])
+        label = torch.randint(3, (2, 2, 4, 5), generator=generator)
+        bank, cutmix_bank = ConfidenceBank(3, 0.5), CutMixBank(3, 6)
+        bank.confidence.zero_()
+        bank.observe(total[rank], torch.full((3,), 2.0 + rank))
+        bank.step()
+        cutmix_bank.update(index[rank], label[rank], 0.3)
+        queue = DonorQueue(torch.arange(8).view(1, 4, 2))
+        steps = queue.steps()
+        donors = [next(steps)]
+        queue.push(torch.arange(8).view(4, 2) + 10 + 100 * rank)
+        donors.append(next(steps))
+        torch.save((bank.confidence, cutmix_bank.holds, queue.donors, donors), f"{folder}/{rank}")
 
 
 def test_processes_share_the_banks(tmp_path):

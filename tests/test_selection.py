@@ -1,5 +1,6 @@
 import torch
-from torch import distributed, multiprocessing
+from process_group import process_group
+from torch import multiprocessing
 
 from fpl_fast.trainer.methods.selection import Selection
 from fpl_fast.trainer.methods.unreliable import percentiles
@@ -24,13 +25,12 @@ def parts(rank, member, values):
 
 
 def one_of_three(rank, folder, member, values, wanted):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
-    mine, ours = parts(rank, member, values)
-    selection = Selection(mine, SIZES[0])
-    index, here = selection.find(wanted)
-    (high,) = percentiles(ours, [80.0], ours > 0.2)
-    torch.save((selection.total, ours[index] * here, here, high), folder / str(rank))
-    distributed.destroy_process_group()
+    with process_group(rank, folder, 3):
+        mine, ours = parts(rank, member, values)
+        selection = Selection(mine, SIZES[0])
+        index, here = selection.find(wanted)
+        (high,) = percentiles(ours, [80.0], ours > 0.2)
+        torch.save((selection.total, ours[index] * here, here, high), folder / str(rank))
 
 
 def test_processes_find_what_one_finds(tmp_path):

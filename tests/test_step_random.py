@@ -1,7 +1,8 @@
 import os
 
 import torch
-from torch import distributed, multiprocessing
+from process_group import process_group
+from torch import multiprocessing
 
 from fpl_fast.trainer.methods.step_random import StepRandom, draw
 
@@ -35,10 +36,9 @@ def test_the_seed_decides_and_the_default_generator_is_left_alone():
 
 
 def one_of_three(rank, folder):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=3)
-    torch.manual_seed(rank)
-    torch.save(numbers(8, 2), f"{folder}/{rank}")
-    distributed.destroy_process_group()
+    with process_group(rank, folder, 3):
+        torch.manual_seed(rank)
+        torch.save(numbers(8, 2), f"{folder}/{rank}")
 
 
 def test_processes_share_out_the_numbers_of_one(tmp_path):
