@@ -1,4 +1,4 @@
-"""What the trainer asks CUDA for, with stand-ins: the lines that no machine without a GPU reaches otherwise."""
+"""Questions of the trainer to CUDA, with stand-ins: lines that no machine without a GPU reaches otherwise."""
 
 import random
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_cli import error_of
+from cli_cases import error_of
 
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.out_of_memory import explain_out_of_memory
