@@ -65,7 +65,10 @@ def _small(device: torch.device) -> Iterator[tuple[str, Callable[[], Tensor]]]:
             yield f"CutMix, {name}", partial(fuzzy, partner_logits=partner, mix_mask=mask)
             yield f"labels, {name}", partial(cross_entropy, student, label, size=size)
             yield f"OHEM, {name}", partial(ohem_cross_entropy, student, label, min_kept=50, size=size)
-            yield f"adaptive threshold, {name}", partial(adaptive_threshold, teacher, (0.8, 0.95), size=size)
+            yield (
+                f"adaptive threshold, {name}",
+                partial(adaptive_threshold, teacher, (0.8, 0.95), max_positives=3, size=size),
+            )
             if size is None:
                 rows = [x.detach().contiguous(memory_format=torch.channels_last) for x in (student, teacher)]
                 yield f"channels last, {name}", partial(fuzzy_positive_loss, rows[0].requires_grad_(), rows[1])
