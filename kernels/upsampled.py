@@ -24,7 +24,8 @@ from fpl_fast.kernels.operands import Outputs, pixels, samples, tables
 from fpl_fast.kernels.specialisation import has_libdevice, key_type
 
 BUFFER_BYTES = 32 << 20
-ADJOINT_BLOCK = 128
+ADJOINT_CLASSES = 10  # of a program of the adjoint, which share their weights, at most
+MAX_SPAN = 32  # high-resolution columns that such a program loads at once, at most
 
 
 def launch(
@@ -101,14 +102,15 @@ def launch(
             )
         if grad is not None and buffer is not None:
             images = grad[first_image : first_image + num_images]
-            _column_adjoint(buffer, images, columns, num_strips, strips.cells)
+            _column_adjoint(buffer, images, columns, num_strips, strips.cells, device.lanes)
     return sums
 
 
-def _column_adjoint(buffer: Tensor, grad: Tensor, columns: Axis, num_strips: int, strip_cells: int) -> None:
+def _column_adjoint(buffer: Tensor, grad: Tensor, columns: Axis, num_strips: int, strip_cells: int, block: int) -> None:
     """Fill ``grad``, (images, C, h, w), from the buffer of its rows."""
     num_images, num_classes, low_height, low_width = grad.shape
-    num_programs = triton.cdiv(low_width, ADJOINT_BLOCK) * low_height * num_classes * num_images
+    groups = triton.cdiv(num_classes, ADJOINT_CLASSES)
+    num_programs = triton.cdiv(low_width, block) * groups * low_height * num_images
     with torch.cuda.device_of(grad):
         column_adjoint_kernel[(num_programs,)](
             buffer_ptr=buffer,
@@ -122,7 +124,9 @@ def _column_adjoint(buffer: Tensor, grad: Tensor, columns: Axis, num_strips: int
             column_cells=columns.num_cells,
             max_span=columns.max_span,
             C=num_classes,
-            BLOCK=ADJOINT_BLOCK,
-            num_warps=4,
+            CLASSES=triton.cdiv(num_classes, groups),
+            BLOCK=block,
+            SPAN=min(triton.next_power_of_2(columns.max_span), MAX_SPAN),
+            num_warps=1,
             enable_fp_fusion=True,
         )

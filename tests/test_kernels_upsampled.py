@@ -13,14 +13,15 @@ def draw(num_classes, height, width, *, n=1, dtype=torch.float32, device="cpu"):
     return draw_logits(n, num_classes, height, width, dtype=dtype, device=device)
 
 
-# scales 2, 4, 8; not integer; more columns than a program owns; more cell rows than columns; the same size; down;
-# one row, one column, one pixel on either side
+# scales 2, 4, 8; not integer; more columns than a program owns; more columns of a sample than are loaded at once; more
+# cell rows than columns; the same size; down; one row, one column, one pixel on either side
 SIZES = [
     ((3, 4), (6, 8)),
     ((2, 3), (8, 12)),
     ((2, 2), (16, 16)),
     ((4, 5), (7, 13)),
     ((2, 40), (3, 150)),
+    ((3, 3), (5, 100)),
     ((10, 2), (11, 5)),
     ((3, 4), (3, 4)),
     ((7, 8), (4, 3)),

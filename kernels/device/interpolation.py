@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.classes import class_index, tile_mask
+from fpl_fast.kernels.device.flat import block_to_rows, highest_exponent, load_ends
 
 
 class Columns(NamedTuple):
@@ -48,17 +49,26 @@ def load_row(samples, row, columns, C: tl.constexpr, G: tl.constexpr):
     pointer = samples.ptr + row * samples.stride_h
     left, right = columns.left * samples.stride_w, columns.right * samples.stride_w
     groups = ()
-    for g in tl.static_range((C + G - 1) // G):
-        if G == 1:
-            a = tl.load(pointer + left, mask=columns.in_bounds, other=0.0).to(tl.float32)
-            b = tl.load(pointer + right, mask=columns.in_bounds, other=0.0).to(tl.float32)
-            pointer += samples.stride_c  # step by step: class * stride_c may pass 2^31
-        else:
+    if G == 1:
+        ends = tl.permute(tl.join(left, right), [1, 0])
+        for exponent in tl.static_range(highest_exponent(C), -1, -1):
+            if C & 1 << exponent:
+                a, b = load_ends(
+                    pointer,
+                    ends,
+                    columns.in_bounds,
+                    samples.stride_c,
+                    FIRST=C // (2 << exponent) * (2 << exponent),
+                    SIZE=1 << exponent,
+                )
+                groups = groups + block_to_rows(a + (b - a) * columns.fraction[None, :])
+    else:
+        for g in tl.static_range((C + G - 1) // G):
             classes = pointer + class_index(g, G).to(tl.int64) * samples.stride_c
             exists = tile_mask(columns.in_bounds, g, C, G)
             a = tl.load(classes + left, mask=exists, other=0.0).to(tl.float32)
             b = tl.load(classes + right, mask=exists, other=0.0).to(tl.float32)
-        groups = groups + (a + (b - a) * columns.fraction,)
+            groups = groups + (a + (b - a) * columns.fraction,)
     return groups
 
 

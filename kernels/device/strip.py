@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.classes import class_index, tile_mask
+from fpl_fast.kernels.device.flat import highest_exponent, store_rows
 from fpl_fast.kernels.device.interpolation import load_row
 from fpl_fast.kernels.device.operands import Pixels, Samples
 
@@ -71,10 +72,20 @@ def zero_groups(in_bounds, C: tl.constexpr, G: tl.constexpr):
 @triton.jit
 def store_row(pointer, groups, columns, width, C: tl.constexpr, G: tl.constexpr):
     """Write one row of the buffer, (C, W)."""
-    for g in tl.static_range(len(groups)):
-        if G == 1:
-            tl.store(pointer + g * width + columns.column, groups[g], mask=columns.in_bounds)
-        else:
+    if G == 1:
+        for exponent in tl.static_range(highest_exponent(C), -1, -1):
+            if C & 1 << exponent:
+                store_rows(
+                    pointer,
+                    groups,
+                    columns.column,
+                    columns.in_bounds,
+                    width,
+                    FIRST=C // (2 << exponent) * (2 << exponent),
+                    SIZE=1 << exponent,
+                )
+    else:
+        for g in tl.static_range(len(groups)):
             offset = class_index(g, G) * width + columns.column
             tl.store(pointer + offset, groups[g], mask=tile_mask(columns.in_bounds, g, C, G))
 

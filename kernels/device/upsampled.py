@@ -109,11 +109,13 @@ def upsampled_kernel(
     first_cell = strip * strip_cells
     last_cell = tl.minimum(first_cell + strip_cells, row_cells)
     student_top = load_row(student, widened(first_cell), at, C, G)
-    for row_cell in range(first_cell, last_cell):
+    # With a gradient there is a row more than cells: a last turn without pixels stores what the last cell carries.
+    turns = last_cell if buffer_ptr is None else last_cell + 1
+    for row_cell in range(first_cell, turns):
         row = widened(row_cell)
         next_row = tl.minimum(row + 1, low_height - 1)
         begin = tl.load(rows.start_ptr + row_cell)
-        end = tl.load(rows.start_ptr + row_cell + 1)
+        end = tl.load(rows.start_ptr + tl.minimum(row_cell + 1, last_cell))
         student_bottom = load_row(student, next_row, at, C, G)
         plain = zeros_like(carried)
         sloped = zeros_like(carried)
@@ -175,7 +177,5 @@ def upsampled_kernel(
             buffer_ptr += row_size
             carried = sloped
         student_top = student_bottom
-    if buffer_ptr is not None:
-        store_row(buffer_ptr, carried, at, width, C, G)
     if sums_ptr is not None:
         store_sums(sums_ptr + first_program, totals, num_programs)
