@@ -58,12 +58,13 @@ def store_rows(pointer, rows, column, in_bounds, stride_c, FIRST: tl.constexpr, 
         SIZE: classes, a power of two.
     """
     P: tl.constexpr = column.shape[0]
-    offset = (FIRST + tl.arange(0, SIZE))[:, None] * stride_c + column[None, :]
+    # The pointer of each class first: offsets, the same in every row, would be kept in registers.
+    classes = pointer + (FIRST + tl.arange(0, SIZE)) * stride_c
     # Nothing is said of neighbours: four columns a thread, stored at once, would pass through shared memory. (The hint
     # sticks to an operation, and would be lost with a call.)
-    offset = tl.max_contiguous(tl.reshape(offset, [SIZE * P]), [1])
+    out = tl.max_contiguous(tl.reshape(classes[:, None] + column[None, :], [SIZE * P]), [1])
     exists = tl.broadcast_to(in_bounds[None, :], [SIZE, P])
-    tl.store(pointer + offset, flatten(rows_to_block(rows[FIRST : FIRST + SIZE])), mask=flatten(exists))
+    tl.store(out, flatten(rows_to_block(rows[FIRST : FIRST + SIZE])), mask=flatten(exists))
 
 
 @triton.jit
