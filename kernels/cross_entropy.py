@@ -3,8 +3,6 @@
 Shapes: logits (N, C, h, w), labels and other per-pixel tensors (N, H, W).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -31,20 +29,31 @@ def cross_entropy_map(inputs: LabelInputs) -> Tensor:
 
 
 def _launch(inputs: LabelInputs, outputs: Outputs) -> Tensor:
-    arguments: dict[str, Any] = {
-        "target": pixels(inputs.target),
-        "class_weight_ptr": inputs.class_weight,
-        "ignore_index": inputs.ignore_index,
-    }
     if inputs.size is not None:
         of_a_teacher = ("teacher", "partner_ptr", "mix_mask", "valid_mask", "threshold")
-        arguments |= dict.fromkeys((*of_a_teacher, "loss_options", "CAPPED", "CONFIDENCE"))
-        return upsampled.launch(inputs, arguments, outputs)
+        tensors = {
+            "target": inputs.target,
+            "class_weight_ptr": inputs.class_weight,
+            "pixel_weight": inputs.pixel_weight,
+        }
+        return upsampled.launch(
+            inputs,
+            {"student": inputs.student, **tensors, **dict.fromkeys(of_a_teacher)},
+            {"ignore_index": inputs.ignore_index, **dict.fromkeys(("loss_options", "CAPPED", "CONFIDENCE"))},
+            None,
+            outputs,
+        )
     return full_resolution.launch(
         cross_entropy_kernel,
         (inputs.student, inputs.target, inputs.class_weight, inputs.pixel_weight),
         inputs.ignore_index,
         inputs.ignore_index,
-        lambda: arguments | {"logits": classes(inputs.student), "pixel_weight": pixels(inputs.pixel_weight)},
+        lambda: {
+            "logits": classes(inputs.student),
+            "target": pixels(inputs.target),
+            "class_weight_ptr": inputs.class_weight,
+            "pixel_weight": pixels(inputs.pixel_weight),
+            "ignore_index": inputs.ignore_index,
+        },
         outputs,
     )

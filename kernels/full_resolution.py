@@ -10,9 +10,8 @@ from torch import Tensor
 from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.operands import Classes
 from fpl_fast.kernels.operands import Outputs, classes, scale_arguments, writable
+from fpl_fast.kernels.repeat import MAX_KEPT, emptied, refilled, traits
 from fpl_fast.kernels.specialisation import has_libdevice
-
-MAX_REPLAYS = 256
 
 
 def launch(
@@ -40,7 +39,7 @@ def launch(
         return replay(inputs, options, outputs)
     sums, replay = _launch(kernel, make_arguments(), inputs, outputs)
     if replay is not None:
-        if len(_REPLAYS) >= MAX_REPLAYS:  # sizes that do not come back
+        if len(_REPLAYS) >= MAX_KEPT:  # sizes that do not come back
             _REPLAYS.clear()
         _REPLAYS[key] = replay
     return sums
@@ -61,9 +60,9 @@ class Replay(NamedTuple):
         sums = torch.empty((num_terms, self.num_programs), dtype=torch.float32, device=student.device)
         at = len(inputs)  # of scale_ptr, scale, grad, sums_ptr, map_ptr, num_pixels, blocks_per_image, the options
         arguments = (
-            *map(_replaced, known, inputs),
+            *map(refilled, known, inputs),
             *scale_arguments(scale),
-            _replaced(known[at + 2], grad),
+            refilled(known[at + 2], grad),
             sums if pixel_map is None else None,
             pixel_map,
             known[at + 5],
@@ -79,28 +78,11 @@ class Replay(NamedTuple):
 _REPLAYS: dict[Hashable, Replay] = {}
 
 
-def _emptied(argument: Any) -> Any:
-    """An argument to keep: its memory is free for others once the caller has done with it."""
-    if isinstance(argument, Tensor):
-        return None
-    operand: Any = type(argument)
-    return operand(None, *argument[1:]) if isinstance(argument, tuple) else argument
-
-
-def _replaced(emptied: Any, x: Tensor | None) -> Any:
-    """The argument for a tensor that has the strides of the emptied one."""
-    return x if x is None or emptied is None else type(emptied)(x, *emptied[1:])
-
-
 def _traits(inputs: tuple[Tensor | None, ...], outputs: Outputs) -> Hashable:
-    """All that a launch depends on but for the values in the tensors: Triton asks whether pointers are aligned."""
+    """All that a launch depends on but for values."""
     num_terms, grad, scale, pixel_map = outputs
     scale_ptr = scale if isinstance(scale, Tensor) else None
-    tensors = [
-        None if x is None else (x.dtype, x.shape, x.stride(), x.data_ptr() % 16, x.device)
-        for x in (*inputs, grad, scale_ptr, pixel_map)
-    ]
-    return (num_terms, scale is None, *tensors)
+    return num_terms, scale is None, traits((*inputs, grad, scale_ptr, pixel_map))
 
 
 def _launch(
@@ -145,7 +127,7 @@ def _launch(
         grad.copy_(writable_grad)
     ordered = tuple(arguments[name] for name in kernel.arg_names)
     copied = any(_pointer(a) is not x for a, x in zip(ordered, inputs, strict=False)) or writable_grad is not grad
-    return sums, None if copied or compiled is None else Replay(compiled, num_programs, tuple(map(_emptied, ordered)))
+    return sums, None if copied or compiled is None else Replay(compiled, num_programs, tuple(map(emptied, ordered)))
 
 
 def _pointer(operand: Any) -> Tensor | None:

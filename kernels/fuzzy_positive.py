@@ -3,7 +3,7 @@
 Shapes: logits (N, C, h, w), per-pixel tensors (N, H, W).
 """
 
-from typing import Any
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from fpl_fast.kernels import full_resolution, upsampled
 from fpl_fast.kernels.arguments import NAMES, NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.keys import MAX_CLASSES
-from fpl_fast.kernels.operands import Outputs, classes, pixels, samples
+from fpl_fast.kernels.operands import Outputs, classes, pixels
 from fpl_fast.kernels.specialisation import key_type, option_arguments
 
 
@@ -58,18 +58,20 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
     if inputs.size is not None:
         return _launch_upsampled(inputs, options, outputs)
     with_stats = outputs.num_terms > 1
-    names = (options.max_positives, options.uses_confidence, *[getattr(options, name) for name in NAMES])
     return full_resolution.launch(
         fuzzy_positive_kernel,
         inputs.tensors,
         options,
-        names,
+        _specialisation(options),
         lambda: {
-            **_arguments(inputs, options),
+            **option_arguments(options),
             "student": classes(inputs.student),
             "teacher": classes(inputs.teacher),
             "partner": classes(inputs.partner),
+            "mix_mask": pixels(inputs.mix_mask),
             "pixel_weight": pixels(inputs.pixel_weight),
+            "valid_mask": pixels(inputs.valid_mask),
+            "threshold": pixels(inputs.threshold),
             "KEY": key_type(inputs.teacher.dtype, num_classes),
             "WITH_STATS": with_stats,
         },
@@ -81,18 +83,25 @@ def _launch_upsampled(inputs: LossInputs, options: LossOptions, outputs: Outputs
     teacher, partner = inputs.teacher, inputs.partner
     if partner is not None and partner.stride() != teacher.stride():
         teacher, partner = teacher.contiguous(), partner.contiguous()
-    if isinstance(outputs.scale, float):
-        outputs = outputs._replace(scale=torch.full((), outputs.scale, device=teacher.device))
-    arguments = _arguments(inputs, options) | {"teacher": samples(teacher), "partner_ptr": partner}
-    arguments |= {"target": None, "class_weight_ptr": None, "ignore_index": 0}
-    return upsampled.launch(inputs, arguments, outputs)
+    return upsampled.launch(
+        inputs,
+        {
+            "student": inputs.student,
+            "teacher": teacher,
+            "partner_ptr": partner,
+            "mix_mask": inputs.mix_mask,
+            "pixel_weight": inputs.pixel_weight,
+            "valid_mask": inputs.valid_mask,
+            "threshold": inputs.threshold,
+            "target": None,
+            "class_weight_ptr": None,
+        },
+        {**option_arguments(options), "ignore_index": 0},
+        _specialisation(options),
+        outputs,
+    )
 
 
-def _arguments(inputs: LossInputs, options: LossOptions) -> dict[str, Any]:
-    """The arguments that the kernels with and without upsampling have in common."""
-    return {
-        "mix_mask": pixels(inputs.mix_mask),
-        "valid_mask": pixels(inputs.valid_mask),
-        "threshold": pixels(inputs.threshold),
-        **option_arguments(options),
-    }
+def _specialisation(options: LossOptions) -> Hashable:
+    """All of the options that the code of a kernel depends on."""
+    return (options.max_positives, options.uses_confidence, *[getattr(options, name) for name in NAMES])

@@ -32,11 +32,22 @@ def writable(grad: Tensor | None) -> Tensor | None:
     return grad.new_empty(grad.shape)
 
 
+@overload
+def collapsed(x: Tensor) -> Tensor: ...
+@overload
+def collapsed(x: None) -> None: ...
+@overload
+def collapsed(x: Tensor | None) -> Tensor | None: ...
+def collapsed(x: Tensor | None) -> Tensor | None:
+    """Return ``x``, or a contiguous copy where its (H, W) are not one dimension of one stride."""
+    return x if x is None or _collapses(x) else x.contiguous()
+
+
 def pixels(x: Tensor | None) -> operands.Pixels | None:
     """(N, H, W) as pixels; copied if (H, W) do not collapse into one dimension of one stride."""
     if x is None:
         return None
-    x = x if _collapses(x) else x.contiguous()
+    x = collapsed(x)
     return operands.Pixels(x, x.stride(0), _pixel_stride(x))
 
 
@@ -44,7 +55,7 @@ def classes(x: Tensor | None) -> operands.Classes | None:
     """(N, C, H, W) as classes of pixels; copied like :func:`pixels`."""
     if x is None:
         return None
-    x = x if _collapses(x) else x.contiguous()
+    x = collapsed(x)
     num_classes, stride_p = x.shape[1], _pixel_stride(x)
     rows = num_classes <= MAX_SINGLES and x.stride(1) == 1 and stride_p == num_classes
     return operands.Classes(x, x.stride(0), x.stride(1), stride_p, constant(rows))

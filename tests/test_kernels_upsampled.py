@@ -33,6 +33,14 @@ SIZES = [
 ]
 
 
+# A class alone in its block; blocks of every size; one block.
+@pytest.mark.parametrize("num_classes", [2, 3, 12, 21, 31, 32])
+def test_numbers_of_classes(kernel_device, num_classes):
+    """They are loaded and stored in blocks, by the binary digits of their number."""
+    student, teacher = (draw(num_classes, 2, 3, n=2, device=kernel_device) for _ in range(2))
+    check_against_reference(student, teacher, size=(3, 5))
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(("low", "size"), SIZES)
 def test_sizes(kernel_device, low, size, align_corners):

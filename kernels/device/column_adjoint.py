@@ -16,11 +16,22 @@ class Taps(NamedTuple):
     weight: Any  # of the high-resolution column in the low-resolution one
 
 
-@triton.jit(do_not_specialize=["low_height", "low_width", "num_strips", "strip_cells", "column_cells", "max_span"])
+@triton.jit(
+    do_not_specialize=[
+        "first_image",
+        "low_height",
+        "low_width",
+        "num_strips",
+        "strip_cells",
+        "column_cells",
+        "max_span",
+    ]
+)
 def column_adjoint_kernel(
     buffer_ptr,  # (images, strips, strip_cells + 1, C, W) contiguous float32
     grad,  # out Samples
     columns,  # Axis of the columns
+    first_image,  # of the buffer
     low_height,  # h
     low_width,  # w
     width,  # W
@@ -59,7 +70,7 @@ def column_adjoint_kernel(
         if on_border:
             border = buffer_ptr + (border_row + number) * width
             total += gather(border, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN)
-        offset = image * grad.stride_n + widened(number) * grad.stride_c + widened(row) * grad.stride_h
+        offset = (first_image + image) * grad.stride_n + widened(number) * grad.stride_c + widened(row) * grad.stride_h
         out = grad.ptr + offset + column.to(tl.int64) * grad.stride_w
         tl.store(out, total.to(grad.ptr.dtype.element_ty), mask=column < low_width)
 

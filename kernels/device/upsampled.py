@@ -50,7 +50,8 @@ def upsampled_kernel(
     pixel_weight,  # Pixels, float32, or None for 1
     valid_mask,  # Pixels, bool, or None for all
     threshold,  # Pixels, float32, or None for that of loss_options
-    scale_ptr,  # () float32, factor of the gradient, or None for 1
+    scale_ptr,  # () float32, factor of the gradient; None for the next argument
+    scale,  # a number, or None for 1
     rows,  # Axis of the rows
     columns,  # Axis of the columns
     buffer_ptr,  # out (images, strips, strip_cells + 1, C, W) contiguous float32, or None without gradient
@@ -94,7 +95,6 @@ def upsampled_kernel(
         pixel_weight = pixels_of_image(pixel_weight, image)
     if threshold is not None:
         threshold = pixels_of_image(threshold, image)
-    scale = None
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
     if buffer_ptr is not None:
