@@ -202,4 +202,4 @@ def _mean_scale(
     if pixel_weight is not None:
         factor = factor * pixel_weight
     total = factor.sum()
-    return torch.where(total > 0, 1 / total, 1.0)
+    return torch.where(total <= 0, 1.0, 1 / total)

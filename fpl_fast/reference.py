@@ -99,10 +99,11 @@ def pixel_terms(student_logits: Tensor, teacher_logits: Tensor, options: LossOpt
     assignment = assign_positives(teacher_logits.detach().to(dtype), options.threshold, options.max_positives)
     y = assignment.positives
     if options.form == "smooth":
-        s = _log_sum_exp(-z, y) + _log_sum_exp(z, ~y)
+        _, _, s = _log_sums(z, y)
         loss = torch.logaddexp(s, torch.zeros_like(s))
     else:  # hinge
         loss = (z.masked_fill(y, -_INF).amax(1) - z.masked_fill(~y, _INF).amin(1)).relu()
+    z = z - z.detach().amax(1, keepdim=True)  # beside a large logit, the logarithm of the sum would be rounded off
     cross_entropy = z.logsumexp(1) - z.gather(1, assignment.pseudo_label.unsqueeze(1)).squeeze(1)
     one_if_finite = _one_if_finite(student_logits, teacher_logits)
     return PixelTerms(
@@ -166,9 +167,8 @@ def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, positives: Ten
     """
     z = student_logits.to(accumulate_dtype(student_logits, teacher_logits))
     if options.form == "smooth":
-        log_a, log_b = _log_sum_exp(-z, positives), _log_sum_exp(z, ~positives)
-        gradient = torch.where(positives, -(-z - log_a.unsqueeze(1)).exp(), (z - log_b.unsqueeze(1)).exp())
-        gradient = gradient * (log_a + log_b).sigmoid().unsqueeze(1)
+        log_pull, log_push, s = _log_sums(z, positives)
+        gradient = torch.where(positives, -log_pull.exp(), log_push.exp()) * s.sigmoid().unsqueeze(1)
     else:  # hinge
         low, i = z.masked_fill(~positives, _INF).min(dim=1, keepdim=True)
         high, j = z.masked_fill(positives, -_INF).max(dim=1, keepdim=True)
@@ -177,9 +177,18 @@ def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, positives: Ten
     return gradient * _one_if_finite(student_logits, teacher_logits).unsqueeze(1)
 
 
-def _log_sum_exp(x: Tensor, member: Tensor) -> Tensor:
-    """Logarithm of the sum of exp(x) over the member classes."""
-    return x.masked_fill(~member, -_INF).logsumexp(1)
+def _log_sums(z: Tensor, positives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log(exp(-z) / A) and log(exp(z) / B), (N, C, ...), which hold on Y and off it, and log(AB), (N, ...).
+
+    Each side is taken relative to its largest term: a common offset would round off differences within the other side,
+    and without one the logarithms of the sums are rounded off beside large logits.
+    """
+    low = z.detach().masked_fill(~positives, _INF).amin(1, keepdim=True)
+    high = z.detach().masked_fill(positives, -_INF).amax(1, keepdim=True)
+    pull, push = low - z, z - high
+    log_a = pull.masked_fill(~positives, -_INF).logsumexp(1, keepdim=True)
+    log_b = push.masked_fill(positives, -_INF).logsumexp(1, keepdim=True)
+    return pull - log_a, push - log_b, (high - low + (log_a + log_b)).squeeze(1)
 
 
 def _one_if_finite(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -157,6 +157,27 @@ def test_the_largest_finite_logits_are_finite(engine, logits):
     assert gradient(loss.sum(), student).isfinite().all()
 
 
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_past_the_largest_exponent(engine, logits, which):
+    """Times log2(e), a logit past 2.36e38 is infinite: the right number or NaN, never another one."""
+    given = {"student": logits[0].detach().clone(), "teacher": logits[1].clone()}
+    x = given[which]
+    x[0, 1] = 3e38
+    x[1, :, :2] = 3e38
+    x[1, :, 2:] = -3e38
+    student, exact = given["student"], given["student"].double()
+    exact[1] -= exact[1].amax(0)  # float64, too, would round off what is small beside 3e38
+    student.requires_grad_()
+    exact.requires_grad_()
+    for balance in (False, True):
+        keywords = {"reduction": "none", "weighting": "none", "balance": balance}
+        loss = fuzzy_positive_loss(student, given["teacher"], engine=engine, **keywords)
+        expected = fuzzy_positive_loss(exact, given["teacher"].double(), engine="eager", **keywords)
+        for actual, wanted in ((loss, expected), (gradient(loss.sum(), student), gradient(expected.sum(), exact))):
+            known = ~actual.isnan()
+            assert_close(actual.double()[known], wanted[known].double(), rtol=1e-4, atol=1e-5)
+
+
 def test_inputs_are_not_written_and_the_teacher_gets_no_gradient(engine, logits):
     student, teacher = logits
     teacher.requires_grad_()

@@ -53,6 +53,21 @@ def test_is_pytorchs(engine, num_classes, target_dtype):
             assert_close(ours, theirs, **GRADIENT[torch.float32])
 
 
+def test_past_the_largest_exponent(engine):
+    """Times log2(e), a logit past 2.36e38 is infinite: the right number or NaN, never another one."""
+    logits, target = (x.detach() for x in draw())
+    logits[0, 1] = 3e38
+    logits[1, :, :2] = 3e38
+    logits[1, :, 2:] = -3e38
+    exact = (logits.double() - logits.double().amax(1, keepdim=True)).requires_grad_()
+    logits.requires_grad_()
+    loss = cross_entropy(logits, target, reduction="none", engine=engine)
+    expected = F.cross_entropy(exact, target, ignore_index=IGNORE, reduction="none")
+    for actual, wanted in ((loss, expected), (gradient(loss.sum(), logits), gradient(expected.sum(), exact))):
+        known = ~actual.isnan()
+        assert_close(actual.double()[known], wanted[known], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(("low", "high"), [((4, 5), (7, 13)), ((3, 3), (12, 12)), ((1, 1), (3, 4)), ((5, 6), (3, 4))])
 def test_upsampling(engine, low, high, align_corners):

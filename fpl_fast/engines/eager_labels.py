@@ -56,15 +56,18 @@ class _Chunk:
         self.factor = self.valid if pixel_weight is None else pixel_weight.masked_fill(~counts, 0)
         if inputs.class_weight is not None:
             self.factor = self.factor * inputs.class_weight[self.label]
-        self.log_sum_exp = self.z.logsumexp(0)
+        # Less the largest: beside a large logit, the logarithm of the sum would be rounded off.
+        shifted = self.z - self.z.amax(0)
+        self.masses = shifted.exp()
+        self.total = self.masses.sum(0)
         # A label that is no class, like a logit that is not finite, gives NaN.
         self.poison = (0 * self.z).sum(0).masked_fill(counts & ~exists, float("nan"))
-        loss = self.log_sum_exp - self.z.gather(0, self.label[None])[0] + self.poison
+        loss = self.total.log() - shifted.gather(0, self.label[None])[0] + self.poison
         self.weighted = self.factor * loss
 
     def gradient(self) -> Tensor:
         """The derivative of L, softmax(z) minus the label's one-hot vector, (C, P)."""
-        gradient = (self.z - self.log_sum_exp).exp() + self.poison
+        gradient = self.masses / self.total + self.poison
         return gradient.scatter_add(0, self.label[None], -torch.ones_like(gradient[:1]))
 
 

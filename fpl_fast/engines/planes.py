@@ -154,8 +154,9 @@ def loss_planes(
     terms = [total_weight * loss]
     if specialisation.with_stats:
         top = functools.reduce(_larger, z)
-        log_sum_exp = torch.log(_total([_exp(x - top) for x in z])) + top
-        cross_entropy = (log_sum_exp - assigned.pseudo_label_logit) * one_if_finite
+        log_total = torch.log(_total([_exp(x - top) for x in z]))
+        # The difference first: beside a large logit, the logarithm would be rounded off.
+        cross_entropy = (top - assigned.pseudo_label_logit + log_total) * one_if_finite
         k = assigned.num_positives
         terms += [one, weight * loss, loss, cross_entropy, k]
         terms += [torch.where(k == number, 1.0, 0.0) for number in (1, 2, 3)]

@@ -76,4 +76,4 @@ def balance_factor(cross_entropy: Tensor, weighted_loss: Tensor) -> Tensor:
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divide, with the quotient 1 where the denominator is not positive; decided on the device."""
-    return torch.where(denominator > 0, numerator / denominator, 1.0)
+    return torch.where(denominator <= 0, 1.0, numerator / denominator)

@@ -27,3 +27,12 @@ def divide(x, y, FAST: tl.constexpr):
         return libdevice.fast_dividef(x, y)
     else:
         return x / y
+
+
+@triton.jit
+def nan_if_void(total):
+    """A sum of exp(x - max x) as it is, NaN where it is 0.
+
+    In exact numbers it is at least 1. Past 2.36e38, max x times log2(e) is infinite in float32, and all terms vanish.
+    """
+    return tl.where(total > 0.0, total, float("nan"))

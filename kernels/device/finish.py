@@ -17,9 +17,9 @@ def total(partial_ptr, term, num_programs, BLOCK: tl.constexpr):
 
 @triton.jit
 def ratio(numerator, denominator):
-    """The quotient, 1 where the denominator is not positive."""
-    positive = denominator > 0
-    return tl.where(positive, numerator / tl.where(positive, denominator, 1.0), 1.0)
+    """The quotient, 1 where the denominator is not positive; NaN stays."""
+    void = denominator <= 0
+    return tl.where(void, 1.0, numerator / tl.where(void, 1.0, denominator))
 
 
 @triton.jit(do_not_specialize=["num_programs", "num_pixels"])

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log
+from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log, nan_if_void
 from fpl_fast.kernels.device.classes import class_index, fold_max, fold_sum
 
 
@@ -62,7 +62,7 @@ def labelled_pixels(
     for g in tl.static_range(1, len(z)):
         total += masses[g]
         own += tl.where(class_index(g, G) == label, z[g], 0.0)
-    total, own = fold_sum(total), fold_sum(own)
+    total, own = nan_if_void(fold_sum(total)), fold_sum(own)
     loss = log(total, FAST) + (highest - own) + poison
 
     share = divide(slope, total, FAST)
