@@ -3,14 +3,14 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import divide, nan_if_void
+from fpl_fast.kernels.device.arithmetic import divide
 from fpl_fast.kernels.device.assignment import assign_positives
 from fpl_fast.kernels.device.classes import class_index
 from fpl_fast.kernels.device.confidence import confidence_weight
 from fpl_fast.kernels.device.hinge import hinge_loss
 from fpl_fast.kernels.device.keys import make_key
 from fpl_fast.kernels.device.smooth import smooth_loss
-from fpl_fast.kernels.device.student import label_logit, part, plain_cross_entropy
+from fpl_fast.kernels.device.student import label_logit, log_sum_exp, part
 
 
 @triton.jit
@@ -61,7 +61,6 @@ def fuzzy_positive_pixels(
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
         keys, t, valid, threshold, options.max_positives, C, CAPPED
     )
-    poison += nan_if_void(total) * 0.0
     weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1
     factor = tl.full(total.shape, 1.0, tl.float32)
@@ -92,7 +91,8 @@ def fuzzy_positive_pixels(
         if options.form == "smooth" and CAPPED == 1:
             cross_entropy = loss
         else:
-            cross_entropy = plain_cross_entropy(z, label_logit(keys, top, z), FAST) + poison
+            log_total, highest = log_sum_exp(z, FAST)
+            cross_entropy = log_total + (highest - label_logit(keys, top, z)) + poison
         one = tl.where(valid, 1.0, 0.0)
         terms = terms + (
             one,

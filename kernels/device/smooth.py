@@ -29,10 +29,8 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
     Returns:
         (loss, gradient): per pixel, and class groups of coefficient * dL/dz.
     """
-    # The ends of float32 times log2(e) are infinite. Behind these bounds a side vanishes, as it would in exact numbers,
-    # or outweighs all others: its terms cannot be told from each other.
-    beyond = (highest > LARGEST) | (lowest < -LARGEST)
-    lowest = tl.where(beyond, float("nan"), tl.minimum(lowest, LARGEST))
+    # The ends of float32 times log2(e) are infinite. Behind these bounds a side vanishes, as it would in exact numbers.
+    lowest = tl.minimum(lowest, LARGEST)
     highest = tl.maximum(highest, -LARGEST)
     pull_shift = lowest * LOG2_E
     push_shift = highest * LOG2_E

@@ -48,8 +48,11 @@ def label_logit(keys, top, logits):
 
 
 @triton.jit
-def plain_cross_entropy(logits, own, FAST: tl.constexpr):
-    """Cross entropy per pixel with a class whose logit is ``own``."""
+def log_sum_exp(logits, FAST: tl.constexpr):
+    """Logarithm of the sum of exp(z - max z) over the classes, and max z, per pixel.
+
+    They are not added here: beside a large logit, the logarithm would be rounded off.
+    """
     highest = logits[0]
     for g in tl.static_range(1, len(logits)):
         highest = tl.maximum(highest, logits[g])
@@ -58,5 +61,4 @@ def plain_cross_entropy(logits, own, FAST: tl.constexpr):
     total = tl.exp2(logits[0] * LOG2_E - shift)
     for g in tl.static_range(1, len(logits)):
         total += tl.exp2(logits[g] * LOG2_E - shift)
-    # The difference first: beside a large logit, the logarithm would be rounded off.
-    return log(nan_if_void(fold_sum(total)), FAST) + (highest - own)
+    return log(nan_if_void(fold_sum(total)), FAST), highest
