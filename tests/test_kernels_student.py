@@ -40,9 +40,7 @@ def student_kernel(
     else:
         loss, gradient = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
     tl.store(per_pixel_ptr + pixel, loss)
-    log_total, top = log_sum_exp(z, False)
-    own = label_logit(keys, tl.full(pixel.shape, 2, tl.int32), z)
-    tl.store(per_pixel_ptr + P + pixel, log_total + (top - own))
+    tl.store(per_pixel_ptr + P + pixel, log_sum_exp(z, False) - label_logit(keys, tl.full(pixel.shape, 2, tl.int32), z))
     store_classes(grad_ptr, pixel, inside, P, gradient, C, G, False, P)
 
 

@@ -91,8 +91,7 @@ def fuzzy_positive_pixels(
         if options.form == "smooth" and CAPPED == 1:
             cross_entropy = loss
         else:
-            log_total, highest = log_sum_exp(z, FAST)
-            cross_entropy = log_total + (highest - label_logit(keys, top, z)) + poison
+            cross_entropy = log_sum_exp(z, FAST) - label_logit(keys, top, z) + poison
         one = tl.where(valid, 1.0, 0.0)
         terms = terms + (
             one,

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import INFINITY, LOG2_E, log, nan_if_void
+from fpl_fast.kernels.device.arithmetic import INFINITY, LOG2_E, log
 from fpl_fast.kernels.device.classes import fold_max, fold_min, fold_sum
 
 
@@ -49,10 +49,7 @@ def label_logit(keys, top, logits):
 
 @triton.jit
 def log_sum_exp(logits, FAST: tl.constexpr):
-    """Logarithm of the sum of exp(z - max z) over the classes, and max z, per pixel.
-
-    They are not added here: beside a large logit, the logarithm would be rounded off.
-    """
+    """Logarithm of the sum of exp(z) over the classes, per pixel."""
     highest = logits[0]
     for g in tl.static_range(1, len(logits)):
         highest = tl.maximum(highest, logits[g])
@@ -61,4 +58,4 @@ def log_sum_exp(logits, FAST: tl.constexpr):
     total = tl.exp2(logits[0] * LOG2_E - shift)
     for g in tl.static_range(1, len(logits)):
         total += tl.exp2(logits[g] * LOG2_E - shift)
-    return log(nan_if_void(fold_sum(total)), FAST), highest
+    return log(fold_sum(total), FAST) + highest
