@@ -39,7 +39,7 @@ def axis(
     With align_corners the ends of both axes coincide; otherwise position x lies at (x + 1/2) * L / positions - 1/2,
     clamped to the samples.
     """
-    position = torch.arange(num_positions, dtype=torch.float64)
+    position = torch.arange(num_positions, dtype=torch.float64, device="cpu")  # whatever the default device is
     if align_corners:
         source = position * ((num_samples - 1) / max(num_positions - 1, 1))
     else:
@@ -47,7 +47,7 @@ def axis(
     source = source.clamp(0, num_samples - 1)
     num_cells = max(num_samples - 1, 1)
     cell = source.floor().clamp(max=num_cells - 1)
-    start = torch.searchsorted(cell, torch.arange(num_cells + 1, dtype=torch.float64))
+    start = torch.searchsorted(cell, torch.arange(num_cells + 1, dtype=torch.float64, device="cpu"))
     # Sample j is touched by the cells j - 1 and j.
     bounds = torch.cat([start[:1], start, start[-1:]])
     max_span = int((bounds[2:] - bounds[:-2]).max())
