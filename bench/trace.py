@@ -20,7 +20,7 @@ from fpl_fast.bench.cases import Case, make_inputs
 from fpl_fast.bench.measure import DeviceClock, hold_device, synchronize
 from fpl_fast.bench.suites import selection
 
-__all__ = ["Launches", "Trace", "count_launches", "describe", "main", "trace_step"]
+__all__ = ["Launches", "Trace", "count_launches", "describe", "main", "trace_launches", "trace_step"]
 
 _WARM_UP, _HOST_STEPS, _QUEUED_STEPS = 3, 20, 10
 _HOLD_S = 0.2  # longer than the host takes to launch the queued steps
@@ -74,11 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def trace_step(step: Callable[[], object], device: torch.device) -> Trace:
     """Trace a step that has been compiled."""
-    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
-    with profile(activities=[activity]) as profiler:
-        step()
-        synchronize(device)
-    launches = count_launches(profiler.events() or ())
+    launches = trace_launches(step, device)
     host_s = []
     for _ in range(_HOST_STEPS):
         synchronize(device)
@@ -92,6 +88,15 @@ def trace_step(step: Callable[[], object], device: torch.device) -> Trace:
     for _ in range(_QUEUED_STEPS):
         step()
     return Trace(launches, 1e6 * statistics.median(host_s), 1e6 * (clock() - start) / _QUEUED_STEPS)
+
+
+def trace_launches(step: Callable[[], object], device: torch.device) -> tuple[Launches, ...]:
+    """Record the launches of one step by kernel, the longest time first; none on a CPU."""
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as profiler:
+        step()
+        synchronize(device)
+    return count_launches(profiler.events() or ())
 
 
 def count_launches(events: Iterable[Any]) -> tuple[Launches, ...]:

@@ -56,8 +56,8 @@ def plan(seeds: int) -> list[tuple[Setting, int]]:
 
 def run_suite(setting: Setting, seed: int, tests: list[str]) -> tuple[bool, str, str]:
     """Run tests in a process of their own; returns whether they passed, pytest's last line, and its whole output."""
-    # A core for each thread: threads that wait for each other take many times as long.
-    workers = max(1, (os.cpu_count() or 1) // setting.threads)
+    # Threads that wait do not spin (conftest.py), so that workers may have more threads than there are cores.
+    workers = os.cpu_count() or 1
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), f"--randomly-seed={seed}"]
     command += ["--tb=short", "--show-capture=no", *tests]
     inherited = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}

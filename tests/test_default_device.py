@@ -1,4 +1,4 @@
-"""Another default device, as ``torch.set_default_device`` sets it: results lie where the inputs lie, with the same bits."""
+"""Another default device, as ``torch.set_default_device`` sets it: the same bits, where the inputs lie."""
 
 import pytest
 import torch

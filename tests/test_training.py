@@ -1,11 +1,15 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fpl_fast.bench.trace import Launches
+from fpl_fast.bench.training import timing
 from fpl_fast.bench.training.peers import NAMES, Setup
+from fpl_fast.bench.training.report import training_report
 from fpl_fast.bench.training.timing import write_training_benchmark
 
 TINY = Setup(device="cpu", backbone="test_resnet", crop=32, batch=2, head_channels=8, low_channels=4, num_classes=5)
@@ -25,6 +29,21 @@ def test_results_hold_every_peer(tmp_path) -> None:
         assert 0 < facts["loss_share"] == pytest.approx(facts["loss_s"] / facts["step_s"])
         assert facts["tflops"] == pytest.approx(content["setup"]["tflop_per_step"] / facts["step_s"])
         assert facts["peak_memory_mb"] > 0 and facts["card_tflops"] is None and facts["first_step_s"] > 0
+        assert facts["launches"] is facts["busy_s"] is None  # which a CPU does not have
+
+
+def test_a_gpu_is_busy_for_the_time_of_its_kernels(tmp_path, monkeypatch) -> None:
+    content = json.loads(write_training_benchmark(TINY, seconds=0.1, out=tmp_path).with_suffix(".json").read_text())
+    header, *rows = (line for line in training_report(content).splitlines() if line.startswith("| "))
+    columns = [name.strip() for name in header.split("|")]
+    busy, launches = columns.index("busy, ms"), columns.index("launches")
+    assert all(row.split("|")[busy].strip() == "–" for row in rows[:4])
+
+    found = (Launches("convolution", 1200, 40_000.0), Launches("add", 300, 1500.0))
+    monkeypatch.setattr(timing, "trace_launches", lambda step, device: found)
+    content["peers"]["fpl"] |= timing._on_device(SimpleNamespace(step=None), torch.device("cuda"))
+    (row,) = (line for line in training_report(content).splitlines() if line.startswith(f"| {NAMES['fpl']}"))
+    assert [row.split("|")[column].strip() for column in (busy, launches)] == ["41.5", "1,500"]
 
 
 @pytest.fixture

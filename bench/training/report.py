@@ -10,12 +10,14 @@ __all__ = ["training_report"]
 _EXPLANATION = (
     "CPS with CutMix, random images that lie on the device already; medians over rounds in which every peer takes "
     "its turn. *first step* holds compilation, if any: of the networks in (b), which (b') and (c) share. "
+    "*busy* is the time of all kernels of one step: a GPU waits for the host for the rest of it. "
     "*losses* are the losses and their gradient in the logits, alone, on logits that the networks gave. "
     "*peak memory* counts weights, optimiser and one step; operations are those of the convolutions, forward and "
     "backward."
 )
 _HEADER = (
-    "| | precision | images/s | step, ms | IQR | losses, ms | share of the step | peak memory, MB | TFLOP/s "
+    "| | precision | images/s | step, ms | IQR | busy, ms | launches | losses, ms | share of the step "
+    "| peak memory, MB | TFLOP/s "
     "| of the card's matrix rate | first step, s |"
 )
 
@@ -68,6 +70,8 @@ def _row(name: str, facts: Mapping[str, Any]) -> str:
         f"{facts['images_per_second']:,.1f}",
         f"{1e3 * facts['step_s']:,.1f}",
         f"{100 * facts['step_iqr_s'] / facts['step_s']:.0f} %",
+        f"{1e3 * facts['busy_s']:,.1f}" if facts["launches"] else "–",
+        f"{facts['launches']:,}" if facts["launches"] else "–",
         f"{1e3 * facts['loss_s']:.3g}",
         f"{100 * facts['loss_share']:.1f} %",
         f"{facts['peak_memory_mb']:,.0f}",

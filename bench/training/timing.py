@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fpl_fast.bench.measure import DeviceClock, hold_device, peak_memory_mb, synchronize
 from fpl_fast.bench.results import RESULTS, describe_machine, results_path
+from fpl_fast.bench.trace import trace_launches
 from fpl_fast.bench.training.cards import matrix_tflops
 from fpl_fast.bench.training.loss_replay import LossReplay
 from fpl_fast.bench.training.peers import NAMES, Peer, Setup, make_peers
@@ -120,6 +121,7 @@ def _measure(
         facts["images_per_second"] = setup.images_per_step / facts["step_s"]
         facts["loss_s"] = statistics.median(losses[name])
         facts["loss_share"] = facts["loss_s"] / facts["step_s"]
+        facts |= _on_device(peers[name], torch.device(setup.device))
         facts["tflops"] = flops / facts["step_s"] / 1e12
         half = "16" in facts["precision"]
         facts["card_tflops"] = matrix_tflops(machine["device"], half=half) if setup.device == "cuda" else None
@@ -171,6 +173,14 @@ def _rounds(
             steps[name].append(_seconds(peer.step, device))
             losses[name].append(_device_seconds(replays[name].step, device))
     return steps, losses
+
+
+def _on_device(peer: Peer, device: torch.device) -> dict[str, Any]:
+    """Count the launches of a step, and sum the time that they keep a GPU busy: the rest of a step it waits."""
+    if device.type == "cpu":
+        return {"launches": None, "busy_s": None}
+    launches = trace_launches(peer.step, device)
+    return {"launches": sum(x.number for x in launches), "busy_s": 1e-6 * sum(x.total_us for x in launches)}
 
 
 def _seconds(function: Callable[[], None], device: torch.device) -> float:

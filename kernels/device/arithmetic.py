@@ -33,7 +33,7 @@ def divide(x, y, FAST: tl.constexpr):
 def nan_if_void(total):
     """A sum of exp(x - max x) as it is, NaN where it is 0 or infinite.
 
-    In exact numbers it lies between 1 and C. Past 2.36e38, max x times log2(e) is infinite in float32: all terms vanish,
-    are NaN, or, where a fused multiply-add takes the place of the product, are infinite.
+    In exact numbers it lies between 1 and C. Past 2.36e38, max x times log2(e) is infinite in float32: all terms vanish
+    or, where a fused multiply-add keeps the other product finite, are infinite.
     """
     return tl.where((total > 0.0) & (total < INFINITY), total, float("nan"))
