@@ -11,6 +11,11 @@ if not torch.cuda.is_available():
 
 import pytest
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import quick_interpreter
+
+    quick_interpreter.prepare_once()
+
 with torch.device("cpu"):  # PyTorch lists the functions that allocate at the first use: before they are replaced below
     torch.empty(0)
 
@@ -38,6 +43,14 @@ def engine(request, monkeypatch):
         monkeypatch.setattr(planes, "_compiled", lambda s: lambda tensors: planes.evaluate_planes(tensors, s))
         monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
     return request.param
+
+
+@pytest.fixture
+def nothing_is_compiled(monkeypatch):
+    """engine="auto" compiles no graph, which takes a minute for each kind of loss: for tests of what is around it."""
+    from fpl_fast.engines import choice  # once the interpreter is chosen
+
+    monkeypatch.setattr(choice, "COMPILED_MIN_LOGITS", float("inf"))
 
 
 @pytest.fixture(autouse=True)

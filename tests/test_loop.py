@@ -17,6 +17,7 @@ from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.checkpoint import load_checkpoint, save_checkpoint
 from fpl_fast.trainer.run.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("nothing_is_compiled")
 TIMES = {"images_per_second", "loader_wait", "elapsed_s", "startup_s", "peak_memory_mb"}  # differ between two runs
 
 

@@ -14,6 +14,8 @@ from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, make_recipe
 from fpl_fast.trainer.recipes.published import PARTITIONS
 
+pytestmark = pytest.mark.usefixtures("nothing_is_compiled")
+
 
 def tiny_backbone(method):
     return "test_vit" if "unimatch_v2" in method else "test_resnet"
