@@ -29,13 +29,13 @@ def divergence_table(options: ContextOptions, device: torch.device) -> Tensor:
     b = EPSILON + B / S, d = EPSILON + 1 / K for a positive and EPSILON for any other class.
     """
     num_counts, num_sums, num_neighbours = table_shape(options)
-    on_host = {"dtype": torch.float64, "device": "cpu"}  # whatever the default device is
-    neighbours = torch.arange(num_neighbours, **on_host)
-    sums = torch.arange(num_sums, **on_host).unsqueeze(1)
+    host = torch.device("cpu")  # whatever the default device is
+    neighbours = torch.arange(num_neighbours, dtype=torch.float64, device=host)
+    sums = torch.arange(num_sums, dtype=torch.float64, device=host).unsqueeze(1)
     b = EPSILON + (neighbours / sums.clamp(min=1)).clamp(max=1)
-    table = torch.empty(num_counts, num_sums, num_neighbours, dtype=torch.int32, device="cpu")
+    table = torch.empty(num_counts, num_sums, num_neighbours, dtype=torch.int32, device=host)
     for k in range(num_counts):
-        d = torch.tensor(EPSILON + (1 / k if k else 0), **on_host)
+        d = torch.tensor(EPSILON + (1 / k if k else 0), dtype=torch.float64, device=host)
         table[k] = (ONE * b * (b.log() - d.log())).round()
     table[:, 0] = 0
     return table.to(device, non_blocking=True)

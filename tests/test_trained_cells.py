@@ -13,8 +13,15 @@ from fpl_fast.trainer.config.io import load_config
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, make_recipe
 from fpl_fast.trainer.recipes.published import PARTITIONS
+from fpl_fast.trainer.report import summary
 
-pytestmark = pytest.mark.usefixtures("nothing_is_compiled")
+pytestmark = pytest.mark.usefixtures("nothing_is_compiled", "no_curves_are_drawn")
+
+
+@pytest.fixture
+def no_curves_are_drawn(monkeypatch):
+    """A dozen of them in the report of each run take longer than its two steps."""
+    monkeypatch.setattr(summary, "curves_svg", lambda title, curves, unit: f"<svg>{title}</svg>")
 
 
 def tiny_backbone(method):

@@ -150,13 +150,14 @@ def _parser(config: RunConfig, prog: str = "fpl-fast", description: str = "") ->
     for name in _sections(config):
         section = getattr(config, name)
         group = parser.add_argument_group((type(section).__doc__ or "").splitlines()[0].rstrip(".:"))
-        docs = describe_fields(type(section))
+        docs = describe_fields(type(section))  # type: ignore[arg-type]  # classes, hashable
         for f in dataclasses.fields(section):
             default = getattr(section, f.name)
             group.add_argument(f"--{name}.{f.name}", type=f.type, default=default, help=docs[f.name])
     return parser
 
 
+@functools.cache
 def describe_fields(cls: type) -> dict[str, str]:
     """Read the docstring under each field of a dataclass, on one line."""
     docs = {}
