@@ -110,7 +110,7 @@ def test_page_has_every_part_and_asks_for_nothing(run: Path) -> None:
     addresses = re.findall(r"(?:src|href)=['\"]([^'\"]{0,8})", page)
     assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
     assert not re.search(r"<script|@import|url\((?!#)", page)
-    assert page.count("data:image/jpeg") == 2 and page.count("data:image/png") == 6
+    assert page.count("data:image/jpeg") == 4 and page.count("data:image/png") == 8  # overlays; errors and maps of K
     # One plot a scalar: seven logged with the training, one with the validation, none for the time stamp.
     assert page.count('<svg role="img" aria-label="') == 8
 

@@ -20,6 +20,9 @@ class Pictures(list):
 
     palette = ((0, 0, 0),) * 5
 
+    def name(self, index):
+        return f"scene {index}"
+
 
 def test_the_map_of_k_follows_the_candidates(tmp_path):
     network = nn.Conv2d(3, 5, 3, padding=1)
@@ -29,6 +32,7 @@ def test_the_map_of_k_follows_the_candidates(tmp_path):
     for candidates in (CANDIDATES, ()):
         config = tiny_run(threshold_candidates=candidates, threshold_window=3, max_positives=4)
         arrays = save_samples(RunFolder(tmp_path), network, dataset, config, Fabric(accelerator="cpu", devices=1))
+        assert arrays["names"].tolist() == ["scene 0", "scene 1"]
         maps.append(torch.stack([torch.from_numpy(arrays[f"num_positives_{i}"]) for i in range(2)]))
     with torch.no_grad():
         logits = torch.cat([network(normalize(image[None], None, *normalization(config))) for image in images])

@@ -113,14 +113,17 @@ def save_samples(
     """Write ``samples.npz``: images spread evenly over the data set with truth, prediction and the map of K.
 
     Returns:
-        The arrays written: ``palette``, and for each picture ``image_0`` and so on, (H, W, 3) or (H, W) uint8.
+        The arrays written: ``palette``, ``names`` of the pictures, and for each ``image_0`` and so on, (H, W, 3) or
+        (H, W) uint8.
     """
     protocol = named_protocol(config.eval.protocol, config.eval.window)
     arrays: dict[str, Any] = {"palette": np.array(dataset.palette, dtype=np.uint8)}
     settings = loss_settings(config.method)
     was_training = network.training
     network.eval()
-    for place, index in enumerate(spread(config.eval.samples, len(dataset))):
+    shown = spread(config.eval.samples, len(dataset))
+    arrays["names"] = np.array([dataset.name(index) for index in shown], dtype=np.str_)
+    for place, index in enumerate(shown):
         sample = dataset[index]
         assert sample.label is not None
         image = normalize(sample.image[None].to(fabric.device), None, *normalization(config))

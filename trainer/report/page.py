@@ -10,11 +10,12 @@ import yaml
 
 from fpl_fast.trainer.report.analysis import positives
 from fpl_fast.trainer.report.classes import classes, confusion
+from fpl_fast.trainer.report.comparison import comparison, differences
 from fpl_fast.trainer.report.document import document
 from fpl_fast.trainer.report.evaluations import other_evaluations
 from fpl_fast.trainer.report.pictures import pictures
 from fpl_fast.trainer.report.run import Run, read_run
-from fpl_fast.trainer.report.summary import comparison, curves, header
+from fpl_fast.trainer.report.summary import curves, header
 from fpl_fast.trainer.report.text import missing
 
 __all__ = ["write_report"]
@@ -45,11 +46,12 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
         [
             header(run),
             comparison(run, others),
+            differences(run, others) if others else "",
             curves(run, others),
             classes(run, others),
             confusion(run),
             other_evaluations(run),
-            pictures(run),
+            pictures(run, others),
             positives(run),
             _details(run),
         ]

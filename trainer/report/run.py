@@ -46,6 +46,8 @@ class Sample:
     """(H, W) uint8."""
     num_positives: np.ndarray | None
     """(H, W) uint8 map of K; None for a run without it."""
+    name: str | None = None
+    """Name of the image; None where it was not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,8 @@ class Run:
     """Colour of each class, (C, 3) uint8 RGB."""
     analysis: Mapping[str, Any] | None
     """Numbers that ``fpl-fast analyze`` has written of the positives."""
+    num_images: Mapping[str, int]
+    """Number of images in each list that the run has read: "labelled", "unlabelled", "val"."""
 
     @property
     def name(self) -> str:
@@ -172,6 +176,7 @@ def read_run(path: Path | str) -> Run:
         samples=samples,
         palette=palette,
         analysis=_read_analysis(path / "analysis" / "analysis.json"),
+        num_images=_read_num_images(path / "lists" / "lists.json", config.get("data")),
     )
 
 
@@ -236,6 +241,19 @@ def _read_analysis(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def _read_num_images(path: Path, data: object) -> dict[str, int]:
+    """Count the images of each part, from the lists of files or the settings of synthetic scenes."""
+    parts = ("labelled", "unlabelled", "val")
+    content = _read_json(path)
+    if content is None:
+        settings = data if isinstance(data, Mapping) else {}
+        return {part: settings[f"num_{part}"] for part in parts if isinstance(settings.get(f"num_{part}"), int)}
+    try:
+        return {part: int(content[part]["images"]) for part in parts if part in content}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold the number of images of each list, got {_one_line(error)}") from error
+
+
 def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
     if not path.is_file():
         return (), None
@@ -245,6 +263,7 @@ def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
     except (OSError, EOFError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path} must be an NPZ file of arrays, got {_one_line(error)}") from error
     count = sum(key.startswith("image_") for key in arrays)
+    names = arrays.get("names", np.full(count, None))  # which runs of earlier versions do not have
     try:
         samples = tuple(
             Sample(
@@ -252,12 +271,15 @@ def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
                 label=arrays[f"label_{index}"],
                 prediction=arrays[f"prediction_{index}"],
                 num_positives=arrays.get(f"num_positives_{index}"),
+                name=None if name is None else str(name),
             )
-            for index in range(count)
+            for index, name in zip(range(count), names, strict=True)
         )
         return samples, arrays["palette"]
     except KeyError as error:
         raise ValueError(f"{path} must hold label, prediction and palette with every image, got no {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} must name each of its {count} images, got {len(names)} names") from error
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -26,11 +26,12 @@ body {
 main { max-width: 1120px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 .25rem; }
-h3 { font-size: .9rem; margin: 0 0 .25rem; font-weight: 600; }
+h3 { font-size: .9rem; margin: 0 0 .25rem; font-weight: 600; overflow-wrap: anywhere; }
 p { margin: 0 0 .75rem; }
 header p { margin: .25rem 0 0; }
 .sub, .note { color: var(--muted); }
 .note { font-size: .875rem; max-width: 75ch; }
+.card + .note { margin-top: .5rem; }
 .missing { color: var(--muted); border-left: 3px solid var(--line); padding-left: .75rem; margin: .5rem 0 0; }
 section { margin-top: 2.5rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); gap: .75rem;
@@ -58,16 +59,18 @@ tfoot > tr > * { font-weight: 600; color: var(--ink); border-top: 2px solid var(
 .bar { height: .7rem; border-radius: .2rem; background: rgb(var(--accent)); }
 .track { position: relative; background: var(--line); border-radius: .2rem; }
 .track u { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: var(--series-1); }
+ul.plain { margin: 0; padding: 0; list-style: none; font-size: .875rem; overflow-wrap: anywhere; }
+.settings td { white-space: normal; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 .matrix svg { display: block; width: 100%; height: auto; }
 .matrix text { font: 11px system-ui, sans-serif; fill: var(--ink); }
 .matrix .on { fill: var(--card); }
 .two { display: grid; grid-template-columns: minmax(0, 5fr) minmax(13rem, 2fr); gap: 1.5rem; align-items: start; }
-.sample { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .5rem; margin-top: .75rem; }
+.sample { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .5rem; margin: .25rem 0 1.25rem; }
 figure { margin: 0; }
 figure img { display: block; width: 100%; border-radius: .35rem; background: var(--line); }
 figure img.map { image-rendering: pixelated; outline: 1px solid var(--line); outline-offset: -1px; }
-figcaption { color: var(--muted); font-size: .8rem; margin-top: .15rem; }
+figcaption { color: var(--muted); font-size: .8rem; margin-top: .15rem; overflow-wrap: anywhere; }
 details > summary { cursor: pointer; color: var(--muted); }
 details[open] > summary { margin-bottom: .5rem; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; margin: 0;

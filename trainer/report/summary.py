@@ -1,4 +1,4 @@
-"""The top of the report: the main numbers, the compared runs, the curves."""
+"""The top of the report: the main numbers and the curves."""
 
 import html
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from fpl_fast.trainer.report.figures import Curve, curves_svg
-from fpl_fast.trainer.report.run import Run, comparison_rows
-from fpl_fast.trainer.report.text import delta, duration, legend, missing, percent
+from fpl_fast.trainer.report.run import Run
+from fpl_fast.trainer.report.text import duration, legend, missing, percent
 
-__all__ = ["comparison", "curves", "header", "num_networks"]
+__all__ = ["TITLED", "curves", "header", "num_networks"]
 
 # Title, unit and factor of the scalars that training logs; any other scalar is drawn under its own name.
 _SCALARS = {
@@ -20,12 +20,22 @@ _SCALARS = {
     "loss_unsup": ("Unsupervised loss", "", 1),
     "loss_unsup_2": ("Unsupervised loss of the second strong view", "", 1),
     "loss_features": ("Unsupervised loss of perturbed features", "", 1),
+    "loss_contrast": ("Contrastive loss", "", 1),
+    "loss_kl": ("Divergence of the strong from the weak view", "", 1),
+    "loss_spread": ("Loss of spread predictions, strong view", "", 1),
+    "loss_spread_weak": ("Loss of spread predictions, weak view", "", 1),
+    "loss_sup_spread": ("Supervised loss of spread predictions", "", 1),
     "loss_flaw": ("Detected flaws where both networks are bad", "", 1),
     "loss_detector": ("Loss of the flaw detector", "", 1),
     "loss_labelled": ("Consistency loss on labelled images", "", 1),
     "confidence": ("Mean confidence of the teacher", "%", 100),
     "sure": ("Share of pixels that the teacher is sure of", "%", 100),
     "selected": ("Share of pixels above the confidence threshold", "%", 100),
+    "confidence_threshold": ("Confidence threshold", "%", 100),
+    "relabelled": ("Share of pixels that take the class of their region", "%", 100),
+    "kept": ("Share of pixels below the entropy threshold", "%", 100),
+    "keys": ("Pixels that a class gives to its memory bank", "", 1),
+    "attracted": ("Share of overlapping cells that attract each other", "%", 100),
     "taught": ("Share of pixels that a network learns from the other", "%", 100),
     "both_bad": ("Share of pixels at which both networks are bad", "%", 100),
     "sampled": ("Share of unlabelled pixels sampled", "%", 100),
@@ -42,6 +52,8 @@ _SCALARS = {
     "peak_memory_mb": ("Peak memory", " MB", 1),
 }
 _NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
+TITLED = frozenset({*_SCALARS, *_NOT_DRAWN})
+"""Names of the scalars that the report has a title for, or does not draw."""
 
 # Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
 _SUMMED = {"loss", "loss_sup", "loss_unsup", "loss_flaw"}
@@ -89,6 +101,7 @@ def _setup(run: Run) -> list[str]:
         parts.append("crops of " + " × ".join(map(str, augment["crop"])))
     if train.get("batch_labelled"):
         parts.append(f"{train['batch_labelled']} labelled images a step")
+    parts += [f"{number:,} {part} images" for part, number in run.num_images.items() if part != "val"]
     return [str(part) for part in parts if part]
 
 
@@ -98,25 +111,6 @@ def _place(run: Run) -> list[str]:
     on_gpu = environment.get("device", "CPU") != "CPU"
     versions = [f"{key} {environment[key]}" for key in ("torch", "fpl_fast", "commit") if key in environment]
     return [part for part in (environment.get("device" if on_gpu else "cpu"), *versions) if part]
-
-
-def comparison(run: Run, others: Sequence[Run]) -> str:
-    """Render the scores of this run and of the compared runs in one table."""
-    if not others:
-        return ""
-    rows = "".join(
-        f"<tr><th scope=row><i class=swatch style='background:var(--series-{color})'></i>{html.escape(row.name)}</th>"
-        f"<td class=number>{percent(row.miou)}</td><td class=number>{delta(row.delta)}</td>"
-        f"<td class=number>{percent(row.pixel_accuracy)}</td>"
-        f"<td class=number>{'–' if row.step is None else f'{row.step:,}'}</td>"
-        f"<td class=number>{'–' if row.elapsed_s is None else duration(row.elapsed_s)}</td></tr>"
-        for row, color in zip(comparison_rows([*others, run]), [*range(1, len(others) + 1), 0], strict=True)
-    )
-    return (
-        "<section><h2>Comparison</h2><div class='card scroll'><table><thead><tr><th>Run</th><th class=number>mIoU</th>"
-        "<th class=number>Δ</th><th class=number>Pixel accuracy</th><th class=number>Step</th>"
-        f"<th class=number>Time</th></tr></thead><tbody>{rows}</tbody></table></div></section>"
-    )
 
 
 def num_networks(run: Run) -> int:
