@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from fpl_fast.trainer.run.interrupt import end_loaders_at_exit
+
 __all__ = ["in_one_line", "loader_fault"]
 
 _Item = TypeVar("_Item")
@@ -40,7 +42,9 @@ def in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
         OSError: If the loader raised it, or a loader process died; then with the remedy.
     """
     try:
-        yield from items
+        iterator = iter(items)
+        end_loaders_at_exit()
+        yield from iterator
     except ValueError as error:
         raise ValueError(_message(error)) from None
     except (RuntimeError, MemoryError, EOFError, OSError) as error:

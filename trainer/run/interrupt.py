@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM as a request that the loop reads between two steps."""
 
+import atexit
 import logging
+import multiprocessing
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["StopRequest", "leave_signals_to_the_run"]
+__all__ = ["StopRequest", "end_loaders_at_exit", "leave_signals_to_the_run"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,3 +56,20 @@ def leave_signals_to_the_run(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_loaders_at_exit() -> None:
+    """Kill loader processes that are left when this process ends; call it once they have been started.
+
+    An error that is kept keeps its loaders. Multiprocessing would end them by the signal that they ignore, and wait.
+    """
+    atexit.unregister(_kill_loaders)
+    atexit.register(_kill_loaders)  # the last one registered is called first, before torch waits for each of them
+
+
+def _kill_loaders() -> None:
+    left = [child for child in multiprocessing.active_children() if child.daemon]
+    if left:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises an error for each that was killed
+    for child in left:
+        child.kill()
