@@ -1,4 +1,4 @@
-"""A process ends with its loader processes, whoever keeps them: an error that is kept holds their iterator."""
+"""Loader processes end with what reads them, even if an error keeps it; at the latest they end with their process."""
 
 import subprocess
 import sys
@@ -10,7 +10,12 @@ from trainer_runs import HANGS
 BEGIN = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import dataclasses, torch
+import dataclasses, multiprocessing, torch
+from pathlib import Path
+from trainer_runs import Quiet, tiny_run
+config = tiny_run()
+config = dataclasses.replace(config, train=dataclasses.replace(config.train, workers=1))
+kept = None
 """
 
 EVALUATION = """
@@ -22,35 +27,48 @@ except ValueError as error:
 """
 
 TRAINING = """
-from pathlib import Path
-from trainer_runs import Quiet, tiny_run
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.folder import RunFolder
 
 def fail(step):
+    assert multiprocessing.active_children()
     raise ValueError("of the caller")
 
-config = tiny_run()
-config = dataclasses.replace(config, train=dataclasses.replace(config.train, workers=1))
 try:
     train(config, RunFolder(Path(sys.argv[1]) / "run"), Quiet(fail))
 except ValueError as error:
     kept = error
 """
 
+UNFINISHED = """
+from fpl_fast.trainer.data.datasets import build_train_datasets
+from fpl_fast.trainer.data.inputs import read_batches
+datasets = build_train_datasets(config.data, unlabelled=True)
+kept = read_batches(config, datasets, num_unlabelled_views=2, device=torch.device("cpu"))
+next(kept)
+"""
+
 END = """
-import multiprocessing
 print(len(multiprocessing.active_children()), kept)
 """
+
+
+def run(work, tmp_path):
+    """The number of loader processes that a script leaves, and what it keeps; the process must end."""
+    command = [sys.executable, "-c", BEGIN + work + END, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    assert (done.returncode, done.stderr) == (0, "")
+    left, kept = done.stdout.strip().split(" ", 1)
+    return int(left), kept
 
 
 @pytest.mark.parametrize(
     ("work", "message"), [(EVALUATION, "b.png: the image must be readable, got nonsense"), (TRAINING, "of the caller")]
 )
-def test_an_error_that_is_kept_does_not_keep_the_process(tmp_path, work, message):
-    command = [sys.executable, "-c", BEGIN + work + END, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
-    assert (done.returncode, done.stderr) == (0, "")
-    left, kept = done.stdout.strip().split(" ", 1)
-    assert kept == message
-    assert int(left) > 0  # otherwise this test tests nothing
+def test_an_error_that_is_kept_keeps_no_loader(tmp_path, work, message):
+    assert run(work, tmp_path) == (0, message)
+
+
+def test_a_process_ends_with_batches_that_nobody_read(tmp_path):
+    left, kept = run(UNFINISHED, tmp_path)
+    assert left == 3 and "generator" in kept

@@ -4,7 +4,7 @@ import logging
 import math
 import signal
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,41 +165,42 @@ class _Trainer:
             donors=self.method.donors,
             paste=self.method.reads_paste_sources,
         )
-        if self.first:
-            self.monitor.started(state.step, steps)
-        self.module.train()
-        if state.pending:
-            self._finish_step()
-        for batch in self.clock.waiting(batches):
-            self.unsaved = False
-            progress = state.step / steps
-            set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
-            values = train_step(
-                fabric,
-                self.module,
-                self.optimizer,
-                batch,
-                progress,
-                num_micro_batches=config.train.accumulate,
-                phases=self.phases,
-            )
-            self.method.after_step(state.step)
-            state.meter.update(values)
-            state.step += 1
-            state.pending = self.unsaved = True
-            if not self.clock.started:
-                self.clock.start()
-                self.read_step = state.step
-
+        with closing(batches):
             if self.first:
-                self.monitor.stepped(state.step)
-            log_due = self._finish_step()
-            if state.step < steps and self._stop_agreed(stop, log_due):
-                if (loss := state.meter.sum("loss")) is not None:
-                    self._require_finite(float(loss))
-                if self.unsaved:
-                    self._save(best=False)
-                break
+                self.monitor.started(state.step, steps)
+            self.module.train()
+            if state.pending:
+                self._finish_step()
+            for batch in self.clock.waiting(batches):
+                self.unsaved = False
+                progress = state.step / steps
+                set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
+                values = train_step(
+                    fabric,
+                    self.module,
+                    self.optimizer,
+                    batch,
+                    progress,
+                    num_micro_batches=config.train.accumulate,
+                    phases=self.phases,
+                )
+                self.method.after_step(state.step)
+                state.meter.update(values)
+                state.step += 1
+                state.pending = self.unsaved = True
+                if not self.clock.started:
+                    self.clock.start()
+                    self.read_step = state.step
+
+                if self.first:
+                    self.monitor.stepped(state.step)
+                log_due = self._finish_step()
+                if state.step < steps and self._stop_agreed(stop, log_due):
+                    if (loss := state.meter.sum("loss")) is not None:
+                        self._require_finite(float(loss))
+                    if self.unsaved:
+                        self._save(best=False)
+                    break
         if self.log:
             self.log.close()
         stopped_by = (stop.signal or signal.SIGTERM) if state.step < steps else None

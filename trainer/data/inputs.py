@@ -1,6 +1,6 @@
 """From data sets to the batches of a method."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from fpl_fast.trainer.config.views import PAIR_STRIDE
 from fpl_fast.trainer.data.cutmix import cutmix_masks, fitting_boxes
 from fpl_fast.trainer.data.datasets import TrainDatasets
 from fpl_fast.trainer.data.donors import DonorQueue
+from fpl_fast.trainer.data.loaders import ended
 from fpl_fast.trainer.data.long_side import LongSideAugmentation
 from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.paired_crops import PairedCrops
@@ -45,7 +46,7 @@ def read_batches(
     world_size: int = 1,
     donors: DonorQueue | None = None,
     paste: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of steps ``start_step`` ... ``config.train.steps - 1``, on the device, normalised.
 
     A step's batch depends on the seed and the step alone, not on where the run was resumed, the number of loader
@@ -61,6 +62,9 @@ def read_batches(
         world_size: Number of processes, of which the batch sizes are multiples.
         donors: Chooses the images of the second unlabelled view. What it chooses depends on the training so far.
         paste: Whether batches hold labelled images to paste from.
+
+    Returns:
+        A generator; its loader processes end when it is closed.
     """
     pinned = device.type == "cuda"
     method = config.method
@@ -83,25 +87,26 @@ def read_batches(
     seeds = _seeds(config.train.seed)
     shown = slice(rank * config.train.batch_unlabelled // world_size, None)
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Generator[Batch, None, None]:
         with torch.random.fork_rng(devices=[]):  # each new iterator draws a seed, which a resumed run must not notice
             iterators = [iter(loader) for loader in loaders]
-        for step, items in enumerate(in_one_line(zip(*iterators, strict=True)), start=start_step):
-            labelled = _to_view(items[0], config, device, with_label=True)
-            sources = _to_view(items[-1], config, device, with_label=True) if paste else None
-            rest = items[1:-1] if paste else items[1:]
-            parts = [part for item in rest for part in (_crops(item) if "offset" in item else [item])]
-            unlabelled = tuple(_to_view(part, config, device, with_label=False) for part in parts)
-            masks = _draw_masks(config, np.random.default_rng([seeds.mask, step]), num_unlabelled_views)
-            masks = [mask[shown][: len(unlabelled[0].image)] for mask in masks]
-            if pinned:  # a copy from pageable memory would wait for the device
-                masks = [mask.pin_memory() for mask in masks]
-            masks = [mask.to(device, non_blocking=True) for mask in masks]
-            (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
-            if isinstance(method, WeakStrongConfig):
-                yield Batch(labelled, unlabelled, None, sources, int(seed), tuple(masks))
-            else:
-                yield Batch(labelled, unlabelled, masks[0] if masks else None, sources, int(seed))
+        with ended(*iterators):
+            for step, items in enumerate(in_one_line(zip(*iterators, strict=True)), start=start_step):
+                labelled = _to_view(items[0], config, device, with_label=True)
+                sources = _to_view(items[-1], config, device, with_label=True) if paste else None
+                rest = items[1:-1] if paste else items[1:]
+                parts = [part for item in rest for part in (_crops(item) if "offset" in item else [item])]
+                unlabelled = tuple(_to_view(part, config, device, with_label=False) for part in parts)
+                masks = _draw_masks(config, np.random.default_rng([seeds.mask, step]), num_unlabelled_views)
+                masks = [mask[shown][: len(unlabelled[0].image)] for mask in masks]
+                if pinned:  # a copy from pageable memory would wait for the device
+                    masks = [mask.pin_memory() for mask in masks]
+                masks = [mask.to(device, non_blocking=True) for mask in masks]
+                (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
+                if isinstance(method, WeakStrongConfig):
+                    yield Batch(labelled, unlabelled, None, sources, int(seed), tuple(masks))
+                else:
+                    yield Batch(labelled, unlabelled, masks[0] if masks else None, sources, int(seed))
 
     return batches()
 

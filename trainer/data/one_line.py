@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from fpl_fast.trainer.run.interrupt import end_loaders_at_exit
+from fpl_fast.trainer.data.loaders import ended
 
 __all__ = ["in_one_line", "loader_fault"]
 
@@ -35,7 +35,7 @@ _FAULTS = (
 
 
 def in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield the items of a loader; raise the bare message of an error that torch wraps in a process's traceback.
+    """Yield the items of a loader and end its processes; raise the bare message of an error that torch wraps.
 
     Raises:
         ValueError: If the loader raised it.
@@ -43,8 +43,8 @@ def in_one_line(items: Iterable[_Item]) -> Iterator[_Item]:
     """
     try:
         iterator = iter(items)
-        end_loaders_at_exit()
-        yield from iterator
+        with ended(iterator):
+            yield from iterator
     except ValueError as error:
         raise ValueError(_message(error)) from None
     except (RuntimeError, MemoryError, EOFError, OSError) as error:
