@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
-
 __all__ = ["ended"]
 
 
@@ -29,8 +27,9 @@ def ended(*iterators: Iterator[Any]) -> Iterator[None]:
         yield
     finally:
         for iterator in iterators:
-            if isinstance(iterator, _MultiProcessingDataLoaderIter):
-                iterator._shutdown_workers()
+            shut_down = getattr(iterator, "_shutdown_workers", None)  # which iterators with processes have
+            if shut_down is not None:
+                shut_down()
 
 
 def _kill_loaders() -> None:
