@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 
 import pytest
 import torch
@@ -149,3 +150,16 @@ def test_random_images():
     assert sample.label.max() == 20
     assert torch.equal(sample.image, images[1].image)
     assert not torch.equal(sample.image, images[2].image)
+
+
+def test_nothing_of_a_dry_run_is_kept():
+    """Autograd's graphs hold tensors where Python's garbage collector sees no owner."""
+
+    def held():
+        gc.collect()
+        return sum(issubclass(type(x), torch.Tensor) for x in gc.get_objects())
+
+    dry_run(tiny_run())  # what is made once and kept
+    before = held()
+    dry_run(tiny_run())
+    assert held() == before

@@ -256,7 +256,7 @@ def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a node that keeps its own output, with its graph, would never be freed
 
     config, method.config = method.config, dataclasses.replace(method.config, engine="eager")
     with (
