@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -88,6 +89,26 @@ def test_an_earlier_runs_peak_does_not_count():
     fallen, held, kept = map(float, done.stdout.split())
     assert fallen > 150
     assert kept == pytest.approx(held, rel=0.1)
+
+
+FREED = """
+import torch
+from fpl_fast.trainer.run.clock import peak_memory_mb, reset_peak_memory
+device = torch.device("cpu")
+parts = [torch.ones(1000) for _ in range(50_000)]  # 200 MB
+last = parts[-1]  # lies behind the others, which the allocator therefore keeps
+del parts
+before = peak_memory_mb(device)
+reset_peak_memory(device)
+print(before - peak_memory_mb(device))
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system keeps the peak of a process")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc's malloc_trim")
+def test_what_earlier_work_has_freed_does_not_count():
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 150
 
 
 def test_memory_is_in_megabytes():

@@ -25,7 +25,7 @@ page.onload = () => {{
     || scrolls(e.parentElement));
   for (const e of doc.body.querySelectorAll('*')) {{
     const box = e.getBoundingClientRect();
-    if ((box.right > root.clientWidth + 1 || box.left < -1) && !scrolls(e.parentElement) && !e.closest('svg svg *'))
+    if ((box.right > root.clientWidth + 1 || box.left < -1) && !scrolls(e.parentElement))
       out.push(e.tagName + '.' + (e.className.baseVal ?? e.className) + ' ' + Math.round(box.right));
   }}
   found.textContent = JSON.stringify({{width: root.clientWidth, content: root.scrollWidth, images:

@@ -3,7 +3,7 @@
 import logging
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.evaluation.norm_statistics import renew_statistics
 from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
-from fpl_fast.trainer.methods import TrainingSet
+from fpl_fast.trainer.methods import Batch, TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
 from fpl_fast.trainer.processes import first_decides, mean_over_processes, random_states, seed_process, share_buffers
@@ -152,10 +152,9 @@ class _Trainer:
 
     def run(self, stop: StopRequest) -> Outcome:
         """Train until the last step or until asked to stop."""
-        config, state, fabric = self.config, self.state, self.fabric
-        steps = config.train.steps
+        state, fabric = self.state, self.fabric
         batches = read_batches(
-            config,
+            self.config,
             self.datasets,
             num_unlabelled_views=self.num_views,
             device=fabric.device,
@@ -166,45 +165,51 @@ class _Trainer:
             paste=self.method.reads_paste_sources,
         )
         with closing(batches):
-            if self.first:
-                self.monitor.started(state.step, steps)
-            self.module.train()
-            if state.pending:
-                self._finish_step()
-            for batch in self.clock.waiting(batches):
-                self.unsaved = False
-                progress = state.step / steps
-                set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
-                values = train_step(
-                    fabric,
-                    self.module,
-                    self.optimizer,
-                    batch,
-                    progress,
-                    num_micro_batches=config.train.accumulate,
-                    phases=self.phases,
-                )
-                self.method.after_step(state.step)
-                state.meter.update(values)
-                state.step += 1
-                state.pending = self.unsaved = True
-                if not self.clock.started:
-                    self.clock.start()
-                    self.read_step = state.step
-
-                if self.first:
-                    self.monitor.stepped(state.step)
-                log_due = self._finish_step()
-                if state.step < steps and self._stop_agreed(stop, log_due):
-                    if (loss := state.meter.sum("loss")) is not None:
-                        self._require_finite(float(loss))
-                    if self.unsaved:
-                        self._save(best=False)
-                    break
+            self._take_steps(batches, stop)
         if self.log:
             self.log.close()
-        stopped_by = (stop.signal or signal.SIGTERM) if state.step < steps else None
+        stopped_by = (stop.signal or signal.SIGTERM) if state.step < self.config.train.steps else None
         return Outcome(state.step, state.miou, stopped_by, self.first)
+
+    def _take_steps(self, batches: Iterator[Batch], stop: StopRequest) -> None:
+        """Take a step for each batch, and log, evaluate and save when they are due."""
+        config, state, fabric = self.config, self.state, self.fabric
+        steps = config.train.steps
+        if self.first:
+            self.monitor.started(state.step, steps)
+        self.module.train()
+        if state.pending:
+            self._finish_step()
+        for batch in self.clock.waiting(batches):
+            self.unsaved = False
+            progress = state.step / steps
+            set_lr(self.optimizer, poly_lr(config.optim, state.step, steps))
+            values = train_step(
+                fabric,
+                self.module,
+                self.optimizer,
+                batch,
+                progress,
+                num_micro_batches=config.train.accumulate,
+                phases=self.phases,
+            )
+            self.method.after_step(state.step)
+            state.meter.update(values)
+            state.step += 1
+            state.pending = self.unsaved = True
+            if not self.clock.started:
+                self.clock.start()
+                self.read_step = state.step
+
+            if self.first:
+                self.monitor.stepped(state.step)
+            log_due = self._finish_step()
+            if state.step < steps and self._stop_agreed(stop, log_due):
+                if (loss := state.meter.sum("loss")) is not None:
+                    self._require_finite(float(loss))
+                if self.unsaved:
+                    self._save(best=False)
+                break
 
     def _finish_step(self) -> bool:
         """Log, evaluate and save if they are due at this step; return whether the device was read."""

@@ -3,9 +3,9 @@
 import html
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from fpl_fast.trainer.config.io import flatten
 from fpl_fast.trainer.report.run import Run, comparison_rows
 from fpl_fast.trainer.report.text import delta, duration, percent
 
@@ -15,8 +15,6 @@ _CAUTION = (
     "One seed of each: two runs that differ in the seed alone can lie as far apart. <code>fpl-fast study</code> trains "
     "several seeds and compares them in pairs."
 )
-# Settings that tell runs of one kind apart, or change nothing that they compute.
-_SEED = "train.seed"
 _ABSENT = "–"
 
 
@@ -44,7 +42,7 @@ def _seeds(runs: Sequence[Run]) -> str:
     kinds: dict[str, list[Run]] = {}
     for run in runs:
         if run.evaluation is not None and not math.isnan(run.evaluation.miou):
-            settings = {key: value for key, value in _flat(run.config).items() if key != _SEED}
+            settings = {key: value for key, value in flatten(run.config).items() if key != "train.seed"}
             kinds.setdefault(repr(sorted(settings.items(), key=str)), []).append(run)
     if all(len(of_kind) < 2 for of_kind in kinds.values()):
         return f"<p class=note>{_CAUTION}</p>" if len(kinds) > 1 else ""
@@ -63,7 +61,7 @@ def _seeds(runs: Sequence[Run]) -> str:
 def differences(run: Run, others: Sequence[Run]) -> str:
     """Render the settings in which the compared runs differ from this one; nothing where none does."""
     runs = [run, *others]
-    settings = [_flat(one.config) for one in runs]
+    settings = [flatten(one.config) for one in runs]
     keys = dict.fromkeys(key for of_run in settings for key in of_run)
     differing = [key for key in keys if len({repr(of_run.get(key, _ABSENT)) for of_run in settings}) > 1]
     if not differing:
@@ -79,12 +77,3 @@ def differences(run: Run, others: Sequence[Run]) -> str:
         "<section><h2>Differing settings</h2><div class='card scroll'><table class=settings>"
         f"<thead><tr><th>Setting</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found

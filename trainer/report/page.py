@@ -46,7 +46,7 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
         [
             header(run),
             comparison(run, others),
-            differences(run, others) if others else "",
+            differences(run, others),
             curves(run, others),
             classes(run, others),
             confusion(run),

@@ -1,11 +1,14 @@
 """Pictures of the report: image, truth, prediction, errors, the map of K, and what compared runs predict."""
 
 import html
+import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from fpl_fast.trainer.data.sample import color_table, outside_color
+from fpl_fast.trainer.evaluation.evaluate import EvaluationResult
 from fpl_fast.trainer.report.figures import count_colors, index_uri, jpeg_uri
 from fpl_fast.trainer.report.run import Run, Sample
 from fpl_fast.trainer.report.text import css_color, legend, missing, percent
@@ -61,11 +64,9 @@ def sample_miou(label: np.ndarray, prediction: np.ndarray, num_classes: int) -> 
         0.5
     """
     known = label < num_classes
-    pairs = label[known].astype(np.int64) * num_classes + prediction[known]
-    confusion = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-    hits = confusion.diagonal()
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return float((hits[union > 0] / union[union > 0]).mean()) if known.any() else float("nan")
+    pairs = torch.from_numpy(label[known].astype(np.int64) * num_classes + prediction[known])
+    confusion = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    return EvaluationResult.from_confusion(confusion).miou if known.any() else math.nan
 
 
 def _scale(maps: Sequence[np.ndarray], largest: int) -> str:

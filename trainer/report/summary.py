@@ -9,7 +9,7 @@ from fpl_fast.trainer.report.figures import Curve, curves_svg
 from fpl_fast.trainer.report.run import Run
 from fpl_fast.trainer.report.text import duration, legend, missing, percent
 
-__all__ = ["TITLED", "curves", "header", "num_networks"]
+__all__ = ["curves", "header", "num_networks"]
 
 # Title, unit and factor of the scalars that training logs; any other scalar is drawn under its own name.
 _SCALARS = {
@@ -52,8 +52,6 @@ _SCALARS = {
     "peak_memory_mb": ("Peak memory", " MB", 1),
 }
 _NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
-TITLED = frozenset({*_SCALARS, *_NOT_DRAWN})
-"""Names of the scalars that the report has a title for, or does not draw."""
 
 # Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
 _SUMMED = {"loss", "loss_sup", "loss_unsup", "loss_flaw"}

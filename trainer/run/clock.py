@@ -1,5 +1,7 @@
 """Measurement of the time and the memory of a run."""
 
+import ctypes
+import gc
 import math
 import resource
 import sys
@@ -77,10 +79,13 @@ class Clock:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset ``peak_memory_mb``, as far as the system permits it."""
+    """Reset ``peak_memory_mb``, as far as the system permits it; on a CPU, give back what earlier work has freed."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    gc.collect()
+    with suppress(OSError, AttributeError):  # other C libraries have no such call
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -89,7 +94,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Most memory held at a time since ``reset_peak_memory``, in MB.
 
     On a GPU this counts allocated tensors. On a CPU it is the resident memory of the whole process, including libraries
-    and memory left from earlier work (and since the start of the process, where the system cannot reset the peak).
+    and what earlier work still holds (and since the start of the process, where the system cannot reset the peak).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
