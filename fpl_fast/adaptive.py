@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.engines import choice
+from fpl_fast.functional import Engine
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
-from fpl_fast.label_losses import LabelEngine
 from fpl_fast.ops.adaptive_threshold import chosen_thresholds
 
 
@@ -24,7 +23,7 @@ def adaptive_threshold(
     align_corners: bool = True,
     partner_logits: Tensor | None = None,
     mix_mask: Tensor | None = None,
-    engine: LabelEngine = "auto",
+    engine: Engine = "auto",
 ) -> Tensor:
     r"""The threshold of each pixel whose fuzzy positives agree best with those of its neighbours.
 
@@ -59,8 +58,9 @@ def adaptive_threshold(
         align_corners: Of the upsampling, as in the loss.
         partner_logits: Like ``teacher_logits``; they replace the teacher where ``mix_mask`` is True.
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
-        engine: "auto", "triton" or "eager". Triton takes at most 256 classes, 4 thresholds and a cap of at most 4 (or
-            at most 5 classes); "auto" takes "eager" for more.
+        engine: "auto", "triton", "compiled" or "eager", as in the loss. Triton takes at most 256 classes, 4 thresholds
+            and a cap of at most 4 (or at most 5 classes), "compiled" at most 32 classes and 4 thresholds; "auto" takes
+            "eager" for more.
 
     Returns:
         (N, H, W) float32.
@@ -77,7 +77,7 @@ def adaptive_threshold(
     candidates = checks.check_thresholds("thresholds", thresholds)
     window, cap = checks.check_window("window", window), checks.check_cap(max_positives)
     size = checks.check_size(size, teacher_logits)
-    checks.check_flag("align_corners", align_corners)
+    checks.check_options(checks.LOSS_RULES, align_corners=align_corners, engine=engine)
     n, num_classes, *native = teacher_logits.shape
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, teacher_logits.device, boolean=True)
@@ -88,4 +88,4 @@ def adaptive_threshold(
         teacher, partner = teacher.to(both), partner_logits.detach().to(both)
     inputs = TeacherInputs(teacher, partner, mix_mask, valid_mask, size, align_corners)
     options = ContextOptions(candidates, window, num_classes - 1 if cap is None else min(cap, num_classes - 1))
-    return chosen_thresholds(inputs, options, choice.resolve_context(engine, teacher, options))
+    return chosen_thresholds(inputs, options, engine)

@@ -6,6 +6,7 @@ in a region of one label whatever the threshold, stay equal. Torch alone: every 
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -39,3 +40,19 @@ def divergence_table(options: ContextOptions, device: torch.device) -> Tensor:
         table[k] = (ONE * b * (b.log() - d.log())).round()
     table[:, 0] = 0
     return table.to(device, non_blocking=True)
+
+
+def write_least(chosen: Tensor, divergence: Tensor, thresholds: Sequence[float], counted: Tensor) -> None:
+    """Write the threshold of the least divergence of each pixel, the first one among equals.
+
+    Args:
+        chosen: (H, W) float32, where the result goes.
+        divergence: (M, H, W) int32.
+        thresholds: M numbers; pixels that do not count have the first.
+        counted: (H, W) bool.
+    """
+    chosen.fill_(thresholds[0])
+    least = divergence[0]
+    for m, threshold in enumerate(thresholds[1:], start=1):  # ten times as fast as argmin along the first dimension
+        chosen.masked_fill_((divergence[m] < least) & counted, threshold)
+        least = torch.minimum(least, divergence[m])

@@ -36,11 +36,11 @@ def kernel_device(request):
 def engine(request, monkeypatch):
     """Each engine; the class planes run uncompiled here, and compiled in tests/test_planes.py."""
     if request.param == "compiled":
-        from fpl_fast.engines import packages, planes  # once the interpreter is chosen
+        from fpl_fast.engines import packages  # once the interpreter is chosen
 
         if torch.cuda.is_available():
             pytest.skip("the compiled engine runs on the CPU")
-        monkeypatch.setattr(planes, "_compiled", lambda s: lambda tensors: planes.evaluate_planes(tensors, s))
+        monkeypatch.setattr(packages, "load", lambda specialisation: specialisation.evaluate)
         monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
     return request.param
 

@@ -7,7 +7,7 @@ from kernel_cases import decided, draw_logits
 from torch.library import opcheck
 
 from fpl_fast import adaptive_threshold, fuzzy_positive_loss, reference
-from fpl_fast.engines import eager_context
+from fpl_fast.engines import context_planes, eager_context, packages, planes
 from fpl_fast.kernels.arguments import ContextOptions
 from fpl_fast.kernels.divergence import ONE, divergence_table
 from fpl_fast.ops.adaptive_threshold import adaptive_threshold as operator
@@ -35,10 +35,10 @@ def clear_of(teacher, thresholds):
     return torch.stack([decided(teacher, threshold) for threshold in thresholds]).all(0)
 
 
-def check_against_the_equations(teacher, thresholds, window, max_positives, valid):
+def check_against_the_equations(teacher, thresholds, window, max_positives, valid, engine="eager"):
     """The choice is a least divergence, up to rounding, and the first of those that are exactly as small."""
     chosen = adaptive_threshold(
-        teacher, thresholds, window, max_positives=max_positives, valid_mask=valid, engine="eager"
+        teacher, thresholds, window, max_positives=max_positives, valid_mask=valid, engine=engine
     )
     cap = teacher.shape[1] - 1 if max_positives is None else max_positives
     divergences = reference.context_divergences(teacher.double(), thresholds, cap, window, valid)
@@ -67,14 +67,19 @@ def test_against_the_equations(num_classes, max_positives, window, thresholds):
     check_against_the_equations(teacher, thresholds, window, max_positives, valid)
 
 
-def test_ties_of_logits_and_bands_of_rows(monkeypatch):
+@pytest.mark.parametrize("engine", ["eager", "compiled"], indirect=True)
+def test_ties_of_logits_and_bands_of_rows(engine, monkeypatch):
+    """A window and its neighbours on all sides, in the image and outside it, at every corner of a band."""
     teacher = draw(1, 6, 21, 13, dtype=torch.bfloat16, ties=True)
     valid = clear_of(teacher, CANDIDATES)
-    whole = adaptive_threshold(teacher, CANDIDATES, valid_mask=valid, engine="eager")
-    monkeypatch.setattr(eager_context, "BAND_PIXELS", 26)
-    monkeypatch.setattr(eager_context, "UPSAMPLED_CHUNK_PIXELS", 7)
-    check_against_the_equations(teacher, CANDIDATES, 5, None, valid)
-    assert torch.equal(adaptive_threshold(teacher, CANDIDATES, valid_mask=valid, engine="eager"), whole)
+    options = {"max_positives": 4, "valid_mask": valid, "engine": engine}
+    whole = adaptive_threshold(teacher, CANDIDATES, **options)
+    check_against_the_equations(teacher, CANDIDATES, 5, 4, valid, engine)
+    for pixels in (26, 7):
+        for module in (eager_context, context_planes):
+            monkeypatch.setattr(module, "BAND_PIXELS", pixels)
+            monkeypatch.setattr(module, "UPSAMPLED_CHUNK_PIXELS", 7)
+        assert torch.equal(adaptive_threshold(teacher, CANDIDATES, **options), whole)
 
 
 # fewer classes than ranks; 16-bit keys and ties; tiles of classes, more than 32; one threshold, two, three
@@ -88,20 +93,21 @@ KERNELS = [
 
 
 @pytest.mark.parametrize(("shape", "dtype", "window", "max_positives", "thresholds"), KERNELS)
-def test_kernels_equal_the_eager_engine(shape, dtype, window, max_positives, thresholds):
+def test_engines_equal_the_eager_one(engine, shape, dtype, window, max_positives, thresholds):
     """Bit for bit, in any layout, with ties, where both find the same K."""
+    if engine == "compiled":
+        shape = (shape[0], min(shape[1], planes.MAX_CLASSES), *shape[2:])
     teacher = draw(*shape, dtype=dtype, ties=dtype != torch.float32)
     teacher = teacher.contiguous(memory_format=torch.channels_last)
     valid = clear_of(teacher, thresholds) & (torch.rand(shape[0], *shape[2:]) > 0.1)
     keywords = {"max_positives": max_positives, "valid_mask": valid}
-    ours, expected = (
-        adaptive_threshold(teacher, thresholds, window, engine=x, **keywords) for x in ("triton", "eager")
-    )
+    ours, expected = (adaptive_threshold(teacher, thresholds, window, engine=x, **keywords) for x in (engine, "eager"))
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize(("num_classes", "align_corners"), [(5, True), (33, False)])
-def test_kernels_upsample_and_mix(num_classes, align_corners):
+def test_engines_upsample_and_mix(engine, num_classes, align_corners):
+    num_classes = min(num_classes, planes.MAX_CLASSES) if engine == "compiled" else num_classes
     teacher, partner = 3 * draw(1, num_classes, 2, 4), 3 * draw(1, num_classes, 4, 2).transpose(2, 3)
     size = (2, 6)
     mask = torch.rand(1, *size) > 0.5
@@ -111,15 +117,11 @@ def test_kernels_upsample_and_mix(num_classes, align_corners):
     )
     mixed = torch.where(mask.unsqueeze(1), other, own)
     valid = clear_of(mixed, CANDIDATES)
-    expected = adaptive_threshold(mixed, CANDIDATES, 3, max_positives=4, valid_mask=valid)
-    for engine in ("eager", "triton"):
-        chosen = adaptive_threshold(
-            teacher, CANDIDATES, 3, max_positives=4, valid_mask=valid, engine=engine, **keywords
-        )
-        assert torch.equal(chosen, expected)
+    expected = adaptive_threshold(mixed, CANDIDATES, 3, max_positives=4, valid_mask=valid, engine="eager")
+    chosen = adaptive_threshold(teacher, CANDIDATES, 3, max_positives=4, valid_mask=valid, engine=engine, **keywords)
+    assert torch.equal(chosen, expected)
 
 
-@pytest.mark.parametrize("engine", ["eager", "triton"])
 def test_equals_choose_the_first(engine):
     """Amid one label all divergences are 0, although each threshold has another K; so has an image of one pixel."""
     teacher = torch.tensor([0.55, 0.3, 0.1, 0.05]).log().view(1, 4, 1, 1).expand(1, 4, 2, 3)
@@ -132,7 +134,6 @@ def test_equals_choose_the_first(engine):
     assert adaptive_threshold(teacher[:0], CANDIDATES, **keywords).shape == (0, 2, 3)
 
 
-@pytest.mark.parametrize("engine", ["eager", "triton"])
 def test_agreement_decides(engine):
     """A doubtful pixel amid pixels that are sure of its second class takes both; amid those of its first, one."""
     doubtful, first, second = ([0.5, 0.42, 0.05, 0.03], [0.97, 0.01, 0.01, 0.01], [0.01, 0.97, 0.01, 0.01])
@@ -143,7 +144,6 @@ def test_agreement_decides(engine):
         assert chosen[0, 1, 1] == torch.tensor(expected)
 
 
-@pytest.mark.parametrize("engine", ["eager", "triton"])
 def test_pixels_that_do_not_count_are_outside(engine):
     """Whatever they hold; they themselves have the first threshold."""
     teacher = draw(1, 5, 2, 6)
@@ -156,6 +156,30 @@ def test_pixels_that_do_not_count_are_outside(engine):
     assert torch.equal(chosen[..., :4], alone) and (chosen[..., 4:] == 0.5).all()
     nothing = adaptive_threshold(teacher, CANDIDATES, valid_mask=torch.zeros_like(valid), **keywords)
     assert (nothing == 0.5).all()
+
+
+@pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
+def test_compiled_equals_the_eager_engine(monkeypatch, tmp_path):
+    """Any size and thresholds through two graphs; logits that are not finite do no harm."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    packages._load.cache_clear()
+    for height, width, thresholds in (
+        (37, 41, (0.6, 0.9)),
+        (1, 300, (0.4, 0.8)),
+        (3, 1, (0.6, 0.9)),
+        (9, 70, (0.5, 1)),
+    ):
+        teacher = draw(2, 3, height, width)
+        valid = clear_of(teacher, thresholds) & (torch.rand(2, height, width) > 0.1)
+        counts = torch.ones_like(valid)
+        if height == 9:
+            teacher[:, 1, 2:4, 5], teacher[:, :, 4, 60] = float("nan"), float("inf")
+            counts[..., 4:7] = counts[..., 59:62] = False
+        options = {"window": 3, "max_positives": 2, "valid_mask": valid}
+        ours, expected = (adaptive_threshold(teacher, thresholds, engine=x, **options) for x in ("compiled", "eager"))
+        assert torch.equal(ours[counts], expected[counts]) and counts.any()
+    assert len(list((tmp_path / "fpl_fast").iterdir())) == 2
 
 
 def test_one_candidate_is_fuzzy_positive_learning():
@@ -214,7 +238,7 @@ ERRORS = [
     ({"window": 17}, "window must be an odd integer from 3 to 15, got 17"),
     ({"window": True}, "window must be an odd integer from 3 to 15, got True"),
     ({"max_positives": 0}, "max_positives must be an integer >= 1 or None, got 0"),
-    ({"engine": "compiled"}, "engine must be one of 'auto', 'triton', 'eager', got 'compiled'"),
+    ({"engine": "numba"}, "engine must be one of 'auto', 'triton', 'compiled', 'eager', got 'numba'"),
     ({"align_corners": None}, "align_corners must be True or False"),
     ({"valid_mask": torch.ones(1, 2, 2)}, "valid_mask must be bool"),
     ({"mix_mask": torch.ones(1, 2, 2)}, "partner_logits and mix_mask must be given together"),
@@ -224,6 +248,7 @@ ERRORS = [
         r"triton' cannot run here: it takes at most 4 positives .* got 5;",
     ),
     ({"engine": "triton", "thresholds": (0.1, 0.2, 0.3, 0.4, 0.5)}, "it takes at most 4 thresholds, got 5"),
+    ({"engine": "compiled", "thresholds": (0.1, 0.2, 0.3, 0.4, 0.5)}, "'compiled' cannot run here: it "),
 ]
 
 

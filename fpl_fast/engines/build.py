@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fpl_fast.engines.planes import Specialisation, evaluate_planes, example_tensors
+from fpl_fast.engines.packages import Specialisation
 
 # The number of threads is the caller's; and no limit on the size of a fused group: one loop is the point.
 _INDUCTOR_OPTIONS: dict[str, Any] = {
@@ -23,14 +23,12 @@ class _Graph(torch.nn.Module):
         self.specialisation = specialisation
 
     def forward(self, tensors: list[Tensor]) -> list[Tensor]:
-        return evaluate_planes(tensors, self.specialisation)
+        return self.specialisation.evaluate(tensors)
 
 
 def build(specialisation: Specialisation, package: str) -> None:
-    """Compile the graph for any number of pixels and write it to the file ``package``."""
-    tensors = example_tensors(specialisation)
-    pixels = torch.export.Dim("pixels", min=2, max=1 << 40)
-    shapes = [{0: pixels} if x.ndim else None for x in tensors]
+    """Compile the graph for every size that it allows and write it to the file ``package``."""
+    tensors, shapes = specialisation.examples(), specialisation.dynamic_shapes()
     program = torch.export.export(_Graph(specialisation), (tensors,), dynamic_shapes=(shapes,), strict=False)
     torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=_INDUCTOR_OPTIONS)
 

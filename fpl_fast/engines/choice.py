@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.engines import eager, eager_context, eager_labels, packages, planes
-from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions
+from fpl_fast.engines import context_planes, eager, eager_context, eager_labels, packages, planes
+from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions, TeacherInputs
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
 COMPILED_MIN_LOGITS = 1 << 18
@@ -28,13 +29,30 @@ def evaluate(function: str, engine: str, inputs: LossInputs, options: LossOption
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
     resolved = resolve(engine, inputs.student, inputs.teacher, inputs.pixels)
+    run, run_eagerly = (getattr(x, function) for x in (module(resolved), eager))
+    return _run(engine, run, run_eagerly, inputs, options, **keywords)
+
+
+def choose_thresholds(engine: str, inputs: TeacherInputs, options: ContextOptions) -> Tensor:
+    """The threshold of every pixel by an engine, (N, H, W) float32; "auto" falls back to "eager" where it must.
+
+    Raises:
+        ValueError: As in :func:`evaluate`.
+    """
+    run = context_module(resolve_context(engine, inputs, options)).adaptive_threshold
+    chosen: Tensor = _run(engine, run, eager_context.adaptive_threshold, inputs, options)
+    return chosen
+
+
+def _run(engine: str, run: Callable[..., Any], run_eagerly: Callable[..., Any], *given: Any, **keywords: Any) -> Any:
+    """Call ``run``; where it turns out that nothing can be compiled, "auto" warns and calls ``run_eagerly``."""
     try:
-        return getattr(module(resolved), function)(inputs, options, **keywords)
+        return run(*given, **keywords)
     except packages.UnavailableError as error:
         if engine != "auto":
             raise ValueError(f"engine={engine!r} cannot run here: {error}; engine='eager' can") from None
         _warn_once(str(error))
-        return getattr(eager, function)(inputs, options, **keywords)
+        return run_eagerly(*given, **keywords)
 
 
 @functools.cache
@@ -91,26 +109,36 @@ def label_module(engine: str) -> ModuleType:
     return eager_labels
 
 
-def resolve_context(engine: str, logits: Tensor, options: ContextOptions) -> str:
-    """The engine of a choice among thresholds: "triton" where it can run, otherwise "eager".
+def resolve_context(engine: str, inputs: TeacherInputs, options: ContextOptions) -> str:
+    """The engine of a choice among thresholds.
 
     Raises:
-        ValueError: If the named engine does not exist or cannot run here.
+        ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
-    checks.check_options(checks.LABEL_RULES, engine=engine)
-    reason = _refusal("triton", logits, logits.dtype == torch.float64) or _refusal_of_context(logits, options)
-    if engine == "triton" and reason is not None:
-        raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
-    return "triton" if engine == "triton" or (engine == "auto" and logits.is_cuda and reason is None) else "eager"
+    teacher = inputs.teacher
+    picked = _pick(teacher, teacher.dtype == torch.float64, inputs.pixels)
+    if engine == "auto":
+        return "eager" if _refusal_of_context(picked, teacher, options) else picked
+    reason = _refusal(engine, teacher, teacher.dtype == torch.float64) or _refusal_of_context(engine, teacher, options)
+    if reason is not None:
+        raise ValueError(f"engine={engine!r} cannot run here: {reason}; engine='eager' can")
+    return engine
 
 
-def _refusal_of_context(logits: Tensor, options: ContextOptions) -> str | None:
-    """Reason why the bytes of the kernels cannot hold these options, or None."""
-    from fpl_fast.kernels import context
+def _refusal_of_context(engine: str, logits: Tensor, options: ContextOptions) -> str | None:
+    """Reason why the bytes of this engine cannot hold these options, or None."""
+    if engine == "eager":
+        return None
+    limits: dict[str, tuple[int, int]] = {"thresholds": (len(options.thresholds), context_planes.MAX_THRESHOLDS)}
+    if engine == "triton":
+        from fpl_fast.kernels import context
 
-    given = (logits.shape[1], len(options.thresholds), options.max_positives)
-    limits = (context.MAX_CLASSES, context.MAX_THRESHOLDS, context.MAX_POSITIVES)
-    for what, number, limit in zip(("classes", "thresholds", "positives (max_positives)"), given, limits, strict=True):
+        limits |= {
+            "classes": (logits.shape[1], context.MAX_CLASSES),
+            "thresholds": (len(options.thresholds), context.MAX_THRESHOLDS),
+            "positives (max_positives)": (options.max_positives, context.MAX_POSITIVES),
+        }
+    for what, (number, limit) in limits.items():
         if number > limit:
             return f"it takes at most {limit} {what}, got {number}"
     return None
@@ -122,7 +150,7 @@ def context_module(engine: str) -> ModuleType:
         from fpl_fast.kernels import context
 
         return context
-    return eager_context
+    return {"compiled": context_planes, "eager": eager_context}[engine]
 
 
 def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:

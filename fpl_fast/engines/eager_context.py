@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, pixels_on, windows_on
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
-from fpl_fast.kernels.divergence import divergence_table, table_shape
+from fpl_fast.kernels.divergence import divergence_table, table_shape, write_least
 from fpl_fast.reference import accumulate_dtype
 
 BAND_PIXELS = 1 << 15
@@ -25,11 +25,8 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
     chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=device)
     for image in range(len(chosen)):
         ranks, counts = _assignments(inputs, image, options)
-        for rows, best in _best(ranks, counts, table, inputs.teacher.shape[1], options):
-            band = chosen[image, rows]
-            band.fill_(options.thresholds[0])
-            for m, threshold in enumerate(options.thresholds[1:], start=1):
-                band.masked_fill_(best == m, threshold)
+        for rows, divergence, counted in _divergences(ranks, counts, table, inputs.teacher.shape[1], options):
+            write_least(chosen[image, rows], divergence, options.thresholds, counted)
     return chosen
 
 
@@ -59,10 +56,10 @@ def _assignments(inputs: TeacherInputs, image: int, options: ContextOptions) -> 
     return ranks, counts
 
 
-def _best(
+def _divergences(
     ranks: Tensor, counts: Tensor, table: Tensor, num_classes: int, options: ContextOptions
-) -> Iterator[tuple[slice, Tensor]]:
-    """Bands of rows with the index of each pixel's best threshold, the first among equals."""
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Bands of rows with the divergences under each threshold, (M, H, W), and the pixels that count, (H, W)."""
     radius, (height, width) = options.window // 2, counts.shape[1:]
     _, num_sums, num_counts = table_shape(options)
     ranks, counts = (F.pad(x, (radius,) * 4) for x in (ranks, counts))  # K = 0 around the image: no neighbours
@@ -86,7 +83,7 @@ def _best(
             neighbours = _window_sums(member.to(torch.uint8), options.window) - member[centre].to(torch.uint8)
             term = torch.where(member[centre], on, off) + neighbours
             divergence += table.index_select(0, term.flatten()).view_as(divergence)
-        yield rows, divergence.argmin(0) * (k[0] > 0)
+        yield rows, divergence, k[0] > 0
 
 
 def _is_known_empty(member: Tensor) -> bool:

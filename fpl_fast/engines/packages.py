@@ -22,13 +22,10 @@ import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fpl_fast.engines.planes import Specialisation
 
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -37,7 +34,36 @@ _LOGGER = logging.getLogger("fpl_fast")
 _BUILD = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast.engines import build; build.main()"
 )
+_SOURCES = ("plane_arithmetic.py", "planes.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
+
+# Of the sizes that stay dynamic in a graph.
+MAX_SIZE = 1 << 40
+
+
+class Specialisation(Protocol):
+    """Everything that one graph is compiled for; hashable, and picklable for the process that compiles it."""
+
+    def __hash__(self) -> int:
+        """Graphs are kept by specialisation."""
+        ...
+
+    @property
+    def purpose(self) -> str:
+        """What the graph computes, for the user's eyes."""
+        ...
+
+    def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Evaluate the graph, as the operations that are to be compiled."""
+        ...
+
+    def examples(self) -> list[Tensor]:
+        """Inputs of the graph."""
+        ...
+
+    def dynamic_shapes(self) -> list[dict[int, Any]]:
+        """The dimensions of each input that stay dynamic, as ``torch.export`` names them."""
+        ...
 
 
 class UnavailableError(RuntimeError):
@@ -52,7 +78,7 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def load(specialisation: "Specialisation") -> Graph:
+def load(specialisation: Specialisation) -> Graph:
     """The graph of a specialisation, from the cache or compiled now.
 
     Raises:
@@ -66,7 +92,7 @@ def load(specialisation: "Specialisation") -> Graph:
 
 
 @functools.cache
-def _load(specialisation: "Specialisation") -> Graph | str:
+def _load(specialisation: Specialisation) -> Graph | str:
     name = f"{_key(specialisation)}.pt2"
     package = cache_folder() / name
     graph = _open(package)
@@ -76,7 +102,7 @@ def _load(specialisation: "Specialisation") -> Graph | str:
         folder = _writable(package.parent)
         if folder != package.parent and (graph := _open(folder / name)) is not None:
             return graph
-        _LOGGER.info("compiling the loss for this set of options, once: about a minute")
+        _LOGGER.info("compiling %s for this set of options, once: about a minute", specialisation.purpose)
         _build(specialisation, folder / name)
     except OSError as error:
         return f"its compiled form cannot be written ({error})"
@@ -134,7 +160,7 @@ def _open(package: Path) -> Graph | None:
     return lambda tensors: run(list(tensors))
 
 
-def _build(specialisation: "Specialisation", package: Path) -> None:
+def _build(specialisation: Specialisation, package: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fpl_fast-") as scratch:
         built = Path(scratch) / "graph.pt2"
         environment = {
@@ -171,11 +197,11 @@ def _compiler() -> list[str] | None:
     return None
 
 
-def _key(specialisation: "Specialisation") -> str:
+def _key(specialisation: Specialisation) -> str:
     """Key of the machine code by all that it depends on: sources, PyTorch, compiler, processor and specialisation."""
     folder = Path(__file__).parent
     parts = [
-        *((folder / name).read_text() for name in ("planes.py", "build.py")),
+        *((folder / name).read_text() for name in _SOURCES),
         torch.__version__,
         str(torch.version.git_version),
         str(_compiler()),

@@ -10,14 +10,24 @@ so that no graph depends on how far classes lie apart.
 """
 
 import functools
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fpl_fast.engines import chunked, packages
+from fpl_fast.engines.plane_arithmetic import (
+    Planes,
+    exp,
+    in_planes,
+    larger,
+    load_planes,
+    positives_at,
+    smaller,
+    sort_planes,
+    total,
+)
 from fpl_fast.kernels.arguments import NUMBERS, LossOptions
 
 # Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
@@ -27,8 +37,6 @@ MAX_CLASSES = 32
 CHUNK_PIXELS = 1 << 17
 
 _INF = float("inf")
-
-Planes = list[Tensor]
 
 
 def evaluate(
@@ -47,8 +55,8 @@ def evaluate(
     dtypes = tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale))
     specialisation = specialise(len(student), dtypes, options, with_grad=with_grad, with_stats=with_stats)
     given = [x for x in (pixel_weight, valid, scale) if x is not None]
-    planes = (plane for logits in (student, teacher) for plane in _in_planes(logits).unbind(0))
-    terms, *grad = _compiled(specialisation)([*planes, *given, *numbers(options)])
+    planes = (plane for logits in (student, teacher) for plane in in_planes(logits).unbind(0))
+    terms, *grad = packages.load(specialisation)([*planes, *given, *numbers(options)])
     return terms, grad[0] if grad else None
 
 
@@ -76,6 +84,36 @@ class Specialisation(NamedTuple):
     with_grad: bool
     with_stats: bool
 
+    @property
+    def purpose(self) -> str:
+        """What the graph computes, for the user's eyes."""
+        return "the loss"
+
+    def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :meth:`examples`."""
+        c = self.num_classes
+        rest = iter(tensors[2 * c :])
+        weight, valid, scale = (None if dtype is None else next(rest) for dtype in self.dtypes[2:])
+        terms, grad = loss_planes(tensors[:c], tensors[c : 2 * c], weight, valid, scale, list(rest), self)
+        return [terms] if grad is None else [terms, grad]
+
+    def examples(self) -> list[Tensor]:
+        """C planes of the student, C of the teacher, weight, validity and scale if given, numbers."""
+        student, teacher, pixel_weight, valid, scale = self.dtypes
+        planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(self.num_classes)]
+        given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
+        scales = [] if scale is None else [torch.ones((), dtype=scale)]
+        options = self.options
+        if self.threshold_of_pixels:
+            plane: Any = torch.ones(64)
+            options = options._replace(threshold=plane)
+        return [*planes, *given, *scales, *numbers(options)]
+
+    def dynamic_shapes(self) -> list[dict[int, Any]]:
+        """Any number of pixels."""
+        pixels = torch.export.Dim("pixels", min=2, max=packages.MAX_SIZE)
+        return [{0: pixels} if x.ndim else {} for x in self.examples()]
+
 
 def specialise(
     num_classes: int,
@@ -91,38 +129,6 @@ def specialise(
     return Specialisation(num_classes, dtypes, blank, options.uses_confidence, of_pixels, with_grad, with_stats)
 
 
-def _in_planes(logits: Tensor) -> Tensor:
-    """Lay the pixels of a chunk side by side; only other layouts, such as channels_last, are copied."""
-    return logits if logits.stride(1) == 1 else logits.contiguous()
-
-
-def _compiled(specialisation: Specialisation) -> packages.Graph:
-    """The compiled graph of a specialisation; its cache on disk outlives the process."""
-    return packages.load(specialisation)
-
-
-def evaluate_planes(tensors: Sequence[Tensor], specialisation: Specialisation) -> list[Tensor]:
-    """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :func:`example_tensors`."""
-    c = specialisation.num_classes
-    rest = iter(tensors[2 * c :])
-    weight, valid, scale = (None if dtype is None else next(rest) for dtype in specialisation.dtypes[2:])
-    terms, grad = loss_planes(tensors[:c], tensors[c : 2 * c], weight, valid, scale, list(rest), specialisation)
-    return [terms] if grad is None else [terms, grad]
-
-
-def example_tensors(specialisation: Specialisation) -> list[Tensor]:
-    """Inputs of a graph: C planes of the student, C of the teacher, weight, validity and scale if given, numbers."""
-    student, teacher, pixel_weight, valid, scale = specialisation.dtypes
-    planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(specialisation.num_classes)]
-    given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
-    scales = [] if scale is None else [torch.ones((), dtype=scale)]
-    options: LossOptions = specialisation.options
-    if specialisation.threshold_of_pixels:
-        plane: Any = torch.ones(64)
-        options = options._replace(threshold=plane)
-    return [*planes, *given, *scales, *numbers(options)]
-
-
 def loss_planes(
     student: Tensor | Sequence[Tensor],
     teacher: Tensor | Sequence[Tensor],
@@ -135,13 +141,13 @@ def loss_planes(
     """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk: C planes of P logits."""
     by_name: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=True))
     options = specialisation.options._replace(**by_name)  # from here on, the numbers among them are tensors
-    z, t = _load_planes(student, valid), _load_planes(teacher, valid)
+    z, t = load_planes(student, valid), load_planes(teacher, valid)
     assigned = _assign(z, t, options)
     weight = _confidence_weight(assigned, options)
     tail = _smooth_loss if options.form == "smooth" else _hinge_loss
     loss, gradient = tail(z, assigned.positives)
 
-    one_if_finite = 1 + _total([0 * x for x in (*z, *t)])  # 0 * first: a sum of large logits may overflow
+    one_if_finite = 1 + total([0 * x for x in (*z, *t)])  # 0 * first: a sum of large logits may overflow
     loss = loss * one_if_finite
     one = torch.ones_like(loss)
     confidence = 1 / assigned.normaliser  # the top class has e = 1
@@ -153,8 +159,8 @@ def loss_planes(
         total_weight = selected * factor * weight
     terms = [total_weight * loss]
     if specialisation.with_stats:
-        top = functools.reduce(_larger, z)
-        log_total = torch.log(_total([_exp(x - top) for x in z]))
+        top = functools.reduce(larger, z)
+        log_total = torch.log(total([exp(x - top) for x in z]))
         # The difference first: beside a large logit, the logarithm would be rounded off.
         cross_entropy = (top - assigned.pseudo_label_logit + log_total) * one_if_finite
         k = assigned.num_positives
@@ -170,27 +176,6 @@ def loss_planes(
         slope = torch.where(valid, slope, 0.0)
     grad = torch.stack([(g * slope).to(student[0].dtype) for g in gradient]) if specialisation.with_grad else None
     return torch.stack(terms), grad
-
-
-def sorting_network(n: int) -> list[tuple[int, int]]:
-    """The comparators (i, j), i < j, of Batcher's odd-even merge sort for any n."""
-    comparators = []
-    run = 1
-    while run < n:
-        step = run
-        while step >= 1:
-            for start in range(step % run, n - step, 2 * step):
-                for i in range(start, min(start + step, n - step)):
-                    if i // (2 * run) == (i + step) // (2 * run):
-                        comparators.append((i, i + step))
-            step //= 2
-        run *= 2
-    return comparators
-
-
-def _load_planes(logits: Iterable[Tensor], valid: Tensor | None) -> Planes:
-    planes = [plane.float() for plane in logits]
-    return planes if valid is None else [torch.where(valid, plane, 0.0) for plane in planes]
 
 
 class _Assigned(NamedTuple):
@@ -209,14 +194,11 @@ def _assign(z: Planes, t: Planes, options: LossOptions) -> _Assigned:
 
     Ranks beyond ``max_positives`` + 1 are never read, and the compiler drops the comparisons that sort them.
     """
-    ranked = list(t)
-    for i, j in sorting_network(len(t)):
-        ordered = ranked[i] >= ranked[j]
-        ranked[i], ranked[j] = torch.where(ordered, ranked[i], ranked[j]), torch.where(ordered, ranked[j], ranked[i])
+    ranked = sort_planes(t)
     top = ranked[0]
     limit = min(options.max_positives, len(t) - 1)
-    e = [_exp(x - top) for x in ranked[: limit + 1]]
-    normaliser = _total([_exp(x - top) for x in t])
+    e = [exp(x - top) for x in ranked[: limit + 1]]
+    normaliser = total([exp(x - top) for x in t])
 
     # Walk down the ranks while the classes so far stay below the threshold.
     cutoff, accepted, first_negative = top, e[0], e[1]
@@ -230,18 +212,10 @@ def _assign(z: Planes, t: Planes, options: LossOptions) -> _Assigned:
         first_negative = torch.where(accept, e[rank + 1], first_negative)
         k = torch.where(accept, k + 1, k)
 
-    # Equal logits at the cut: as many of them as K has room for, the lower classes first.
-    room = k - _total([torch.where(x > cutoff, 1.0, 0.0) for x in t])
-    positives = []
-    for x in t:
-        tied = x == cutoff
-        positives.append((x > cutoff) | (tied & (room > 0)))
-        room = torch.where(tied, room - 1, room)
-
     pseudo_label_logit = z[-1]
     for x, teacher in zip(reversed(z), reversed(t), strict=True):  # backwards: the lower class has the last word
         pseudo_label_logit = torch.where(teacher == top, x, pseudo_label_logit)
-    return _Assigned(positives, pseudo_label_logit, k, accepted, first_negative, normaliser)
+    return _Assigned(positives_at(t, cutoff, k), pseudo_label_logit, k, accepted, first_negative, normaliser)
 
 
 def _confidence_weight(assigned: _Assigned, options: LossOptions) -> Tensor:
@@ -263,11 +237,11 @@ def _confidence_weight(assigned: _Assigned, options: LossOptions) -> Tensor:
 def _smooth_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
     """Compute L = softplus(LSE_Y(-z) + LSE_N(z)) and dL/dz; a common shift of both sums would overflow."""
     low, high = _extremes(z, positives)
-    e = [_exp(torch.where(y, low - x, x - high)) for x, y in zip(z, positives, strict=True)]
-    a = _total([torch.where(y, x, 0.0) for x, y in zip(e, positives, strict=True)])
-    b = _total([torch.where(y, 0.0, x) for x, y in zip(e, positives, strict=True)])
+    e = [exp(torch.where(y, low - x, x - high)) for x, y in zip(z, positives, strict=True)]
+    a = total([torch.where(y, x, 0.0) for x, y in zip(e, positives, strict=True)])
+    b = total([torch.where(y, 0.0, x) for x, y in zip(e, positives, strict=True)])
     s = high - low + torch.log(a * b)
-    decay = _exp(-s.abs())
+    decay = exp(-s.abs())
     loss = s.clamp(min=0) + torch.log1p(decay)
     sigmoid = torch.where(s >= 0, 1.0, decay) / (1 + decay)
     push, pull = -sigmoid / a, sigmoid / b
@@ -289,38 +263,6 @@ def _hinge_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
 
 def _extremes(z: Planes, positives: Planes) -> tuple[Tensor, Tensor]:
     """The lowest positive and the highest negative student logit."""
-    low = functools.reduce(_smaller, [torch.where(y, x, _INF) for x, y in zip(z, positives, strict=True)])
-    high = functools.reduce(_larger, [torch.where(y, -_INF, x) for x, y in zip(z, positives, strict=True)])
+    low = functools.reduce(smaller, [torch.where(y, x, _INF) for x, y in zip(z, positives, strict=True)])
+    high = functools.reduce(larger, [torch.where(y, -_INF, x) for x, y in zip(z, positives, strict=True)])
     return low, high
-
-
-# torch.maximum and torch.minimum carry NaN along at three instructions each; here one_if_finite does that.
-def _larger(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(a > b, a, b)
-
-
-def _smaller(a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(a < b, a, b)
-
-
-def _total(planes: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(torch.add, planes)
-
-
-# 2^g = 1 + g * (POWER[0] + g * (POWER[1] + ...)) on |g| <= 1/2, fitted for the least relative error: below 1e-7.
-_POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
-
-
-def _exp(x: Tensor) -> Tensor:
-    """Compute exp(x) for x <= 0 in float32: 2^round(y) * 2^g, y = x log2(e), relative error below 1e-6 + 1e-7 |x|.
-
-    Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
-    the whole range, makes the loop a third slower.
-    """
-    y = (x * math.log2(math.e)).clamp(min=-126.0)
-    whole = y.round()
-    g = y - whole
-    power = g * _POWER[-1] + _POWER[-2]
-    for coefficient in (*reversed(_POWER[:-2]), 1.0):
-        power = power * g + coefficient
-    return power * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)

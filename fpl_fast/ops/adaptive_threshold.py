@@ -11,7 +11,7 @@ from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 
 
 def chosen_thresholds(inputs: TeacherInputs, options: ContextOptions, engine: str) -> Tensor:
-    """The threshold of every pixel, (N, H, W) float32, by a resolved engine."""
+    """The threshold of every pixel, (N, H, W) float32, by an engine."""
     *tensors, size, align_corners = inputs
     keywords = {"size": size, "align_corners": align_corners, **options._asdict(), "engine": engine}
     chosen: Tensor = adaptive_threshold(*tensors, **keywords)
@@ -39,8 +39,7 @@ def adaptive_threshold(
     pair = None if size is None else (size[0], size[1])
     inputs = TeacherInputs(teacher, partner, mix_mask, valid_mask, pair, align_corners)
     options = ContextOptions(tuple(thresholds), window, max_positives)
-    chosen: Tensor = choice.context_module(engine).adaptive_threshold(inputs, options)
-    return chosen
+    return choice.choose_thresholds(engine, inputs, options)
 
 
 @adaptive_threshold.register_fake

@@ -13,7 +13,6 @@ from torch import Tensor
 import fpl_fast
 from fpl_fast import LossStats, adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import ConsistencyConfig, PseudoLabelConfig
-from fpl_fast.trainer.methods.base import label_engine
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size, upsample
 
@@ -96,7 +95,7 @@ def _pixel_thresholds(
         max_positives=config.max_positives,
         valid_mask=valid_mask,
         size=size,
-        engine=label_engine(config),
+        engine=config.engine,
     )
 
 
