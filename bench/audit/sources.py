@@ -13,8 +13,11 @@ from triton.compiler import ASTSource
 
 from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, LossOptions
 from fpl_fast.kernels.configs import Config, UpsampledConfig, choose_config, choose_upsampled_config
+from fpl_fast.kernels.context import CONTEXT_BLOCK, MAX_POSITIVES, MAX_THRESHOLDS
+from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.operands import Axis, Classes, Pixels, Samples
+from fpl_fast.kernels.device.ranks import ranks_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.specialisation import key_type, option_arguments
 
@@ -25,6 +28,8 @@ TARGETS = {
 }
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FLOATS, INTS = "*fp32:16", "*i32:16"
+# The last three are of adaptive_threshold.
+Kernel = Literal["full", "upsampled", "ranks", "upsampled ranks", "context"]
 MASK = Pixels("*i1:16", "i32:16", "i32")
 WEIGHT = Pixels(FLOATS, "i32:16", "i32")
 AXIS = Axis(INTS, FLOATS, INTS)
@@ -38,14 +43,18 @@ class Case(NamedTuple):
     layout: str  # "nchw" or "channels_last"
     capped: bool  # max_positives = 3, otherwise the paper's uncapped rule
     target: str
-    kernel: Literal["full", "upsampled"] = "full"
+    kernel: Literal["full", "upsampled", "ranks", "upsampled ranks", "context"] = (
+        "full"  # the last: of adaptive_threshold
+    )
     cutmix: bool = False
     stats: bool = True  # whether the statistics are computed
 
     @property
     def config(self) -> Config | UpsampledConfig:
         """Launch configuration."""
-        if self.kernel == "upsampled":
+        if self.kernel == "context":
+            return UpsampledConfig(1, CONTEXT_BLOCK, 4)
+        if self.kernel != "full":
             return choose_upsampled_config(self.num_classes, lanes=64 if self.target.startswith("gfx") else 32)
         return choose_config(self.num_classes, self.element_size, self.layout == "channels_last")
 
@@ -57,7 +66,7 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         """Short name for tables and messages."""
         words = [f"C={self.num_classes}", self.dtype, self.layout, "capped" if self.capped else "uncapped"]
-        words += ["upsampled"] * (self.kernel == "upsampled") + ["cutmix"] * self.cutmix
+        words += [self.kernel] * (self.kernel != "full") + ["cutmix"] * self.cutmix
         return " ".join([*words, *["no stats"] * (not self.stats), self.target])
 
 
@@ -70,7 +79,10 @@ def kernel_source(case: Case, **changes: Any) -> ASTSource:
     """
     if case.kernel == "full":
         return specialise(fuzzy_positive_kernel, _common(case) | _full(case) | changes)
-    return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)
+    if case.kernel == "upsampled":
+        return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)
+    kernel, arguments = (context_kernel, _context(case)) if case.kernel == "context" else (ranks_kernel, _ranks(case))
+    return specialise(kernel, arguments | changes)
 
 
 def specialise(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
@@ -80,8 +92,9 @@ def specialise(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
     multiples: dict[tuple[int, ...], Any] = {}
 
     def visit(argument: Any, path: tuple[int, ...]) -> Any:
-        if isinstance(argument, tuple):  # a named tuple: the same of types
-            return type(argument)(*(visit(x, (*path, i)) for i, x in enumerate(argument)))
+        if isinstance(argument, tuple):  # the same of types
+            types = [visit(x, (*path, i)) for i, x in enumerate(argument)]
+            return type(argument)(*types) if hasattr(argument, "_fields") else tuple(types)
         if not isinstance(argument, str):
             constants[path] = argument
             return "constexpr"
@@ -145,4 +158,37 @@ def _upsampled(case: Case) -> dict[str, Any]:
         "num_pixels": "i32:16",
         "width": "i32:16",
         "NUM_TERMS": NUM_SUMS if case.stats else 1,
+    }
+
+
+def _ranks(case: Case) -> dict[str, Any]:
+    """Arguments of the kernel that ranks classes for the choice among four thresholds."""
+    upsampled = case.kernel == "upsampled ranks"
+    is_narrow = not upsampled and case.element_size == 2
+    return {
+        **dict.fromkeys(("partner_ptr", "mix_mask", "valid_mask")),
+        **dict.fromkeys(("rows", "columns"), AXIS if upsampled else None),
+        **dict.fromkeys(("classes_ptr", "counts_ptr"), INTS),
+        **dict.fromkeys(("width", "num_pixels"), "i32:16"),
+        "teacher": Samples(f"*{case.dtype}:16", "i32:16", "i32:16", "i32", 1),
+        "thresholds": ("fp32",) * MAX_THRESHOLDS,
+        "C": case.num_classes,
+        "G": case.config.group,
+        "BLOCK": case.config.block,
+        "KEY": tl.constexpr("int32" if is_narrow else "int64"),
+        "RANKS": MAX_POSITIVES,
+    }
+
+
+def _context(case: Case) -> dict[str, Any]:
+    """Arguments of the kernel that chooses among four thresholds, in windows of 5 x 5."""
+    return {
+        **dict.fromkeys(("classes_ptr", "counts_ptr", "table_ptr"), INTS),
+        **dict.fromkeys(("width", "num_pixels"), "i32:16"),
+        "thresholds": ("fp32",) * MAX_THRESHOLDS,
+        "chosen_ptr": FLOATS,
+        "C": case.num_classes,
+        "RANKS": MAX_POSITIVES,
+        "WINDOW": 5,
+        "BLOCK": case.config.block,
     }

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import triton
 
 from fpl_fast.bench.audit.sass import access_bits, disassemble, pixel_path, whole_path
-from fpl_fast.bench.audit.sources import TARGETS, Case, kernel_source
-from fpl_fast.kernels.configs import UpsampledConfig
+from fpl_fast.bench.audit.sources import TARGETS, Case, Kernel, kernel_source
 
 BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.03  # relative growth of a count that the check allows
@@ -79,7 +78,9 @@ def default_cases() -> list[Case]:
         for cutmix, stats in ((False, False), (True, True))
         for target in TARGETS
     ]
-    return [*(Case(*case) for case in full), *lean, *upsampled, *others]
+    kernels: tuple[Kernel, ...] = ("ranks", "upsampled ranks", "context")
+    choice = [Case(*case) for case in itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, kernels)]
+    return [*(Case(*case) for case in full), *lean, *upsampled, *others, *choice]
 
 
 def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
@@ -120,7 +121,7 @@ def audit_case(case: Case) -> Row:
         store_bits=access_bits(instructions, "STG"),
         compute_over_memory=None,
     )
-    if case.cutmix:  # the path of a pixel depends on the mask
+    if case.cutmix or case.kernel == "context":  # the path of a pixel depends on the mask, or on the classes around it
         return row
     spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
@@ -210,13 +211,20 @@ def run_audit(check: bool, update: bool = False) -> int:
 
 def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
     """Divide the time of the busiest pipe, or of instruction issue, by the time of the bytes that must move."""
-    device = DEVICES[case.target]
-    num_bytes: float = 3 * case.num_classes * case.element_size  # two reads and a write of the logits
-    if isinstance(case.config, UpsampledConfig):
-        rows = (STRIP_CELLS + 1) / STRIP_CELLS
-        buffer = 2 * 4 * case.num_classes * rows / UPSAMPLED_ROWS  # float32, written and read back
-        num_bytes = num_bytes / UPSAMPLED_ROWS**2 + buffer
+    device, num_bytes = DEVICES[case.target], _pixel_bytes(case)
     memory_ps = num_bytes / device.memory_gbps * 1000
     counts = pipes | {"issue": sum(pipes.values())}
     clocks = max(counts[pipe] / lanes for pipe, lanes in device.lanes.items())  # per pixel and multiprocessor
     return round(clocks / (device.multiprocessors * device.clock_ghz) * 1000 / memory_ps, 3)
+
+
+def _pixel_bytes(case: Case) -> float:
+    """Bytes that must move for a pixel."""
+    logits = case.num_classes * case.element_size
+    if case.kernel in ("ranks", "upsampled ranks"):  # a read of the logits; four classes and four counts are written
+        return logits / (UPSAMPLED_ROWS**2 if case.kernel == "upsampled ranks" else 1) + 8
+    if case.kernel == "full":
+        return 3 * logits  # two reads and a write
+    rows = (STRIP_CELLS + 1) / STRIP_CELLS
+    buffer = 2 * 4 * case.num_classes * rows / UPSAMPLED_ROWS  # float32, written and read back
+    return 3 * logits / UPSAMPLED_ROWS**2 + buffer
