@@ -52,7 +52,9 @@ class Outcome(NamedTuple):
     is_first: bool  # whether this process is the one that wrote the folder
 
 
-def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: bool = False) -> Outcome:
+def train(
+    config: RunConfig, folder: RunFolder | Path | str, monitor: Monitor | None = None, *, resume: bool = False
+) -> Outcome:
     """Train a run, or the rest of one, in ``folder``.
 
     Args:
@@ -60,7 +62,7 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
         folder: A new folder, or with ``resume`` one whose last checkpoint is continued: on a CPU bit for bit as if the
             run had never stopped. A run that was killed before its first checkpoint begins anew. No other process can
             train in it meanwhile.
-        monitor: Receives the progress.
+        monitor: Receives the progress; None: nobody does.
         resume: Whether to continue.
 
     When a run of one process ends between two steps, by an error of a loader for example, the steps done are saved
@@ -71,8 +73,9 @@ def train(config: RunConfig, folder: RunFolder, monitor: Monitor, *, resume: boo
         ValueError: Configuration, data or checkpoint break a rule; raised before the first step where possible.
         FloatingPointError: The loss is no longer finite.
     """
+    folder = RunFolder(folder)
     with ExitStack() as at_exit:
-        trainer = _Trainer(with_normalization(config), folder, monitor, at_exit, resume=resume)
+        trainer = _Trainer(with_normalization(config), folder, monitor or Monitor(), at_exit, resume=resume)
         stop = at_exit.enter_context(StopRequest())
         try:
             return trainer.run(stop)

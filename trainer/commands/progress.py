@@ -22,6 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from fpl_fast.trainer.commands.console import out_console
+from fpl_fast.trainer.run.monitor import Monitor
 
 __all__ = ["ProgressMonitor", "counting"]
 
@@ -83,8 +84,8 @@ def counting() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
         yield count
 
 
-class ProgressMonitor:
-    """Shows steps, time left, and the newest record of the log; a ``Monitor`` and a context manager.
+class ProgressMonitor(Monitor):
+    """Shows steps, time left, and the newest record of the log; a context manager, too.
 
     Args:
         title: Name of the run.

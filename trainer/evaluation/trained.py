@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lightning.fabric import Fabric
 from torch import nn
@@ -34,7 +35,9 @@ class TrainedRun:
     fabric: Fabric
 
 
-def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequence[str] = ()) -> TrainedRun:
+def load_trained(
+    folder: RunFolder | Path | str, *, checkpoint: str = "best", changes: Sequence[str] = ()
+) -> TrainedRun:
     """Build the network that a run evaluates and load its weights; no image is needed for it.
 
     Whatever the run was trained on, this is one process on one device, unless torchrun or srun has started more. On a
@@ -48,6 +51,7 @@ def load_trained(folder: RunFolder, *, checkpoint: str = "best", changes: Sequen
     Raises:
         ValueError: The folder is not a run or has no such checkpoint, or a change breaks a rule.
     """
+    folder = RunFolder(folder)
     stored = folder.load_config()
     config = _on_this_machine(stored, changes)
     path = {"best": folder.best, "last": folder.last}[checkpoint]

@@ -33,8 +33,8 @@ class RunFolder:
     ``lists.json``, the list that names them, the folder that they are in, and the SHA-256 of their list.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: "RunFolder | Path | str") -> None:
+        self.path: Path = path.path if isinstance(path, RunFolder) else Path(path)
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"

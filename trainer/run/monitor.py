@@ -1,12 +1,10 @@
 """Interface to follow a run while it trains."""
 
-from typing import Protocol
-
 __all__ = ["Monitor"]
 
 
-class Monitor(Protocol):
-    """Receiver of the progress of a run."""
+class Monitor:
+    """Receiver of the progress of a run; override what is of interest."""
 
     def checking(self, done: int, total: int) -> None:
         """Called when ``done`` of ``total`` files have been checked before training."""
