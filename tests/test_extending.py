@@ -1,4 +1,4 @@
-"""The example of CONTRIBUTING.md is a method that trains."""
+"""The example of docs/extending.md is a method that trains."""
 
 import importlib.util
 import re
@@ -16,7 +16,9 @@ from fpl_fast.trainer.recipes import methods as recipes
 from fpl_fast.trainer.run.folder import RunFolder
 
 METHOD, RECIPE = re.findall(
-    r"```python\n(.*?)```", (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.S
+    r"```python\n(.*?)```",
+    (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8"),
+    flags=re.S,
 )
 
 
