@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         fuzzy_positive_loss,
         pseudo_label_cross_entropy,
     )
+    from fpl_fast.kernels.arguments import PseudoLabels
     from fpl_fast.label_losses import cross_entropy, ohem_cross_entropy
     from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
     from fpl_fast.ops.finish import balance_factor
+    from fpl_fast.predictions import pseudo_labels
 
 __version__ = "0.1.0"
 
@@ -28,6 +30,7 @@ __all__ = [
     "OhemCrossEntropy",
     "PositiveGradientScore",
     "PseudoLabelCrossEntropy",
+    "PseudoLabels",
     "adaptive_threshold",
     "balance_factor",
     "cross_entropy",
@@ -36,6 +39,7 @@ __all__ = [
     "ohem_cross_entropy",
     "positive_gradient_score",
     "pseudo_label_cross_entropy",
+    "pseudo_labels",
 ]
 
 _HOMES = {
@@ -47,8 +51,10 @@ _HOMES = {
         "fuzzy_positive_loss",
         "pseudo_label_cross_entropy",
     ),
+    "kernels.arguments": ("PseudoLabels",),
     "label_losses": ("cross_entropy", "ohem_cross_entropy"),
     "ops.finish": ("balance_factor",),
+    "predictions": ("pseudo_labels",),
     "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
 }
 

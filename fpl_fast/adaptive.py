@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fpl_fast import checks
 from fpl_fast.functional import Engine
-from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
+from fpl_fast.kernels.arguments import ContextOptions
 from fpl_fast.ops.adaptive_threshold import chosen_thresholds
+from fpl_fast.teacher import teacher_inputs
 
 
 @torch.no_grad()
@@ -76,16 +77,8 @@ def adaptive_threshold(
     checks.check_logits("teacher_logits", teacher_logits)
     candidates = checks.check_thresholds("thresholds", thresholds)
     window, cap = checks.check_window("window", window), checks.check_cap(max_positives)
-    size = checks.check_size(size, teacher_logits)
-    checks.check_options(checks.LOSS_RULES, align_corners=align_corners, engine=engine)
-    n, num_classes, *native = teacher_logits.shape
-    pixels = (n, *(size or native))
-    checks.check_pixels("valid_mask", valid_mask, pixels, teacher_logits.device, boolean=True)
-    checks.check_partner(partner_logits, mix_mask, teacher_logits, pixels, "teacher_logits")
-    teacher, partner = teacher_logits.detach(), None
-    if partner_logits is not None:  # as in the loss: one dtype that holds both
-        both = torch.promote_types(teacher.dtype, partner_logits.dtype)
-        teacher, partner = teacher.to(both), partner_logits.detach().to(both)
-    inputs = TeacherInputs(teacher, partner, mix_mask, valid_mask, size, align_corners)
+    checks.check_options(checks.LOSS_RULES, engine=engine)
+    inputs = teacher_inputs(teacher_logits, partner_logits, mix_mask, valid_mask, size, align_corners)
+    num_classes = teacher_logits.shape[1]
     options = ContextOptions(candidates, window, num_classes - 1 if cap is None else min(cap, num_classes - 1))
     return chosen_thresholds(inputs, options, engine)

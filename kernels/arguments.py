@@ -9,6 +9,7 @@ Shapes: N images, C classes, (h, w) logits, (H, W) pixels of the loss.
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
+import torch
 from torch import Tensor
 
 # Sums over the valid pixels; the terms of one pixel are, with q the teacher's largest probability, the gate
@@ -84,6 +85,33 @@ class ContextOptions(NamedTuple):
     def num_neighbours(self) -> int:
         """Pixels of a window without its centre."""
         return self.window**2 - 1
+
+
+class PseudoLabelOptions(NamedTuple):
+    """The options of a prediction."""
+
+    threshold: float | None  # T of the number of positives, in (0, 1]; None if that is not asked for
+    max_positives: int  # cap on K, 1 to C - 1
+
+
+class PseudoLabels(NamedTuple):
+    """A teacher's prediction of each pixel, (N, H, W), without gradient."""
+
+    label: Tensor
+    """The most probable class, the lower one among equals; uint8, int32 with more than 256 classes."""
+    confidence: Tensor
+    """Its probability q; float32, float64 for float64 logits."""
+    entropy: Tensor
+    """-sum_c p_c log p_c in nats, 0 to log(C); of the dtype of ``confidence``."""
+    num_positives: Tensor | None
+    """K, the number of fuzzy positives, int32; None where no threshold is given."""
+
+    @classmethod
+    def empty(cls, inputs: TeacherInputs, options: PseudoLabelOptions, dtype: torch.dtype) -> "PseudoLabels":
+        """Uninitialised tensors to be filled."""
+        kinds = [torch.uint8 if inputs.teacher.shape[1] <= 256 else torch.int32, dtype, dtype, torch.int32]
+        label, confidence, entropy, k = (inputs.teacher.new_empty(inputs.pixels, dtype=kind) for kind in kinds)
+        return cls(label, confidence, entropy, None if options.threshold is None else k)
 
 
 class Range(NamedTuple):

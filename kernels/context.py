@@ -8,13 +8,11 @@ import triton
 from torch import Tensor
 
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
-from fpl_fast.kernels.axis import axis
-from fpl_fast.kernels.capacity import capacity
-from fpl_fast.kernels.configs import choose_upsampled_config
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
 from fpl_fast.kernels.divergence import divergence_table
-from fpl_fast.kernels.operands import pixels, samples, tables
+from fpl_fast.kernels.operands import pixels
+from fpl_fast.kernels.teacher import launch_rows
 
 # What the bytes hold; a window of 15 x 15 has 224 neighbours.
 MAX_CLASSES = 256
@@ -30,42 +28,24 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
         inputs: logits in float16, bfloat16 or float32.
         options: at most MAX_THRESHOLDS thresholds and MAX_POSITIVES positives.
     """
-    teacher, partner = inputs.teacher, inputs.partner
-    if partner is not None and partner.stride() != teacher.stride():
-        teacher, partner = teacher.contiguous(), partner.contiguous()
-    n, num_classes, low_height, low_width = teacher.shape
-    _, height, width = inputs.pixels
+    teacher = inputs.teacher
+    n, height, width = inputs.pixels
     chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=teacher.device)
     if chosen.numel() == 0:
         return chosen
-    upsampling = None
-    if inputs.size is not None:
-        sides = ((low_height, height), (low_width, width))
-        upsampling = [tables(axis(*side, inputs.align_corners, teacher.device)) for side in sides]
     classes, counts = torch.empty((2, *inputs.pixels), dtype=torch.int32, device=teacher.device)
-    config = choose_upsampled_config(num_classes, capacity(teacher.device).lanes)
+    launch = launch_rows(inputs)
     is_narrow = inputs.size is None and teacher.dtype != torch.float32
     with torch.cuda.device_of(teacher):
-        ranks_kernel[(triton.cdiv(width, config.block), height, n)](
-            teacher=samples(teacher),
-            partner_ptr=partner,
-            mix_mask=pixels(inputs.mix_mask),
+        ranks_kernel[launch.grid](
+            **launch.arguments,
             valid_mask=pixels(inputs.valid_mask),
-            rows=upsampling and upsampling[0],
-            columns=upsampling and upsampling[1],
             thresholds=options.thresholds,
             classes_ptr=classes,
             counts_ptr=counts,
-            low_height=low_height,
-            low_width=low_width,
-            width=width,
-            num_pixels=height * width,
-            C=num_classes,
-            G=config.group,
-            BLOCK=config.block,
             KEY="int32" if is_narrow else "int64",  # a class in every key: it is what is asked for
             RANKS=options.max_positives,
-            num_warps=config.num_warps,
+            num_warps=launch.num_warps,
             enable_fp_fusion=True,
         )
         context_kernel[(triton.cdiv(width, CONTEXT_BLOCK), height, n)](
@@ -77,7 +57,7 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
             height=height,
             width=width,
             num_pixels=height * width,
-            C=num_classes,
+            C=teacher.shape[1],
             RANKS=options.max_positives,
             WINDOW=options.window,
             BLOCK=CONTEXT_BLOCK,

@@ -29,12 +29,13 @@ def test_kernels_compile_without_spills(tmp_path):
         "targets = ('sm_80', 'sm_90', 'gfx942');"
         "cases = [Case(c, 'bf16', 'nchw', True, target) for c in (19, 21) for target in targets];"
         "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', 'upsampled', stats=False)];"
-        "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', kernel) for kernel in ('upsampled ranks', 'context')];"
+        "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', kernel) for kernel in"
+        "    ('upsampled pseudo labels', 'upsampled ranks', 'context')];"
         "save(audit(cases), pathlib.Path(sys.argv[1]))"
     )
     run_compiled(script, str(tmp_path / "rows.json"))
     rows, version = load(tmp_path / "rows.json")
-    assert len(rows) == 9
+    assert len(rows) == 10
     for row in rows:
         assert row.spill_bytes == 0, row
         assert 0 < row.registers <= 255, row

@@ -14,7 +14,8 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
 from fpl_fast.kernels import context, cross_entropy, finish, fuzzy_positive, scale
-from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, TeacherInputs
+from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, PseudoLabelOptions, TeacherInputs
+from fpl_fast.kernels.pseudo_labels import pseudo_labels
 from fpl_fast.kernels.statistics import Finish
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -47,13 +48,15 @@ scale.scale_(z, torch.ones(()))
 scale.scale_(z, torch.ones(()), torch.ones(()))
 for mixed in ((z, None, None, None), (z.bfloat16(), z.bfloat16(), weight > 0.5, weight > 0.1)):
     context.adaptive_threshold(TeacherInputs(*mixed, size), ContextOptions((0.8, 0.9), 5, 2))
+    for threshold in (None, 0.9):
+        pseudo_labels(TeacherInputs(*mixed, size), PseudoLabelOptions(threshold, 2))
 print(*launched)
 """
-CONTEXT = ["ranks_kernel", "context_kernel"] * 2
+TEACHER = ["ranks_kernel", "context_kernel", *["pseudo_labels_kernel"] * 2] * 2
 ENDS = ["fuzzy_positive_kernel", *["finish_kernel"] * 2, *["scale_kernel"] * 2]
-FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + [*ENDS, *CONTEXT]
+FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + [*ENDS, *TEACHER]
 GRADIENT = ["upsampled_kernel", "column_adjoint_kernel"]
-UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *ENDS, *CONTEXT]
+UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *ENDS, *TEACHER]
 
 
 @pytest.mark.parametrize(("kind", "kernels"), [("full", FULL), ("upsampled", UPSAMPLED)])

@@ -3,7 +3,7 @@ from method_cases import CLOSE
 from torch.nn import functional as F
 
 from fpl_fast.trainer.methods.consistency import Target
-from fpl_fast.trainer.methods.predictions import class_confidence, confidence_map, predict
+from fpl_fast.trainer.methods.predictions import class_confidence, predict, predict_target
 
 SIZE = (13, 22)
 
@@ -23,9 +23,9 @@ def test_prediction():
 def test_confidence_is_mixed_as_its_target():
     teacher, partner = 3 * torch.randn(2, 3, 5, 4, 6)
     mask = torch.rand(3, *SIZE) < 0.4
-    torch.testing.assert_close(confidence_map(Target(teacher), SIZE), upsampled(teacher).amax(1), **CLOSE)
+    torch.testing.assert_close(predict_target(Target(teacher), SIZE).confidence, upsampled(teacher).amax(1), **CLOSE)
     mixed = torch.where(mask.unsqueeze(1), upsampled(partner), upsampled(teacher)).amax(1)
-    torch.testing.assert_close(confidence_map(Target(teacher, partner, mask), SIZE), mixed, **CLOSE)
+    torch.testing.assert_close(predict_target(Target(teacher, partner, mask), SIZE).confidence, mixed, **CLOSE)
 
 
 def test_class_confidence_equals_the_literal_version():

@@ -17,6 +17,7 @@ from fpl_fast.kernels.context import CONTEXT_BLOCK, MAX_POSITIVES, MAX_THRESHOLD
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.operands import Axis, Classes, Pixels, Samples
+from fpl_fast.kernels.device.pseudo_labels import pseudo_labels_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.specialisation import key_type, option_arguments
@@ -28,8 +29,8 @@ TARGETS = {
 }
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FLOATS, INTS = "*fp32:16", "*i32:16"
-# The last three are of adaptive_threshold.
-Kernel = Literal["full", "upsampled", "ranks", "upsampled ranks", "context"]
+# After those of the losses, that of pseudo_labels and the two of adaptive_threshold; from the teacher alone.
+Kernel = Literal["full", "upsampled", "pseudo labels", "upsampled pseudo labels", "ranks", "upsampled ranks", "context"]
 MASK = Pixels("*i1:16", "i32:16", "i32")
 WEIGHT = Pixels(FLOATS, "i32:16", "i32")
 AXIS = Axis(INTS, FLOATS, INTS)
@@ -43,9 +44,7 @@ class Case(NamedTuple):
     layout: str  # "nchw" or "channels_last"
     capped: bool  # max_positives = 3, otherwise the paper's uncapped rule
     target: str
-    kernel: Literal["full", "upsampled", "ranks", "upsampled ranks", "context"] = (
-        "full"  # the last: of adaptive_threshold
-    )
+    kernel: Kernel = "full"
     cutmix: bool = False
     stats: bool = True  # whether the statistics are computed
 
@@ -81,8 +80,11 @@ def kernel_source(case: Case, **changes: Any) -> ASTSource:
         return specialise(fuzzy_positive_kernel, _common(case) | _full(case) | changes)
     if case.kernel == "upsampled":
         return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)
-    kernel, arguments = (context_kernel, _context(case)) if case.kernel == "context" else (ranks_kernel, _ranks(case))
-    return specialise(kernel, arguments | changes)
+    if case.kernel == "context":
+        return specialise(context_kernel, _context(case) | changes)
+    if case.kernel in ("ranks", "upsampled ranks"):
+        return specialise(ranks_kernel, _rows(case) | _ranks(case) | changes)
+    return specialise(pseudo_labels_kernel, _rows(case) | _pseudo_labels(case) | changes)
 
 
 def specialise(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
@@ -161,20 +163,40 @@ def _upsampled(case: Case) -> dict[str, Any]:
     }
 
 
-def _ranks(case: Case) -> dict[str, Any]:
-    """Arguments of the kernel that ranks classes for the choice among four thresholds."""
-    upsampled = case.kernel == "upsampled ranks"
-    is_narrow = not upsampled and case.element_size == 2
+def _rows(case: Case) -> dict[str, Any]:
+    """Arguments of the kernels that read a teacher's rows."""
+    upsampled = case.kernel.startswith("upsampled")
     return {
-        **dict.fromkeys(("partner_ptr", "mix_mask", "valid_mask")),
+        **dict.fromkeys(("partner_ptr", "mix_mask")),
         **dict.fromkeys(("rows", "columns"), AXIS if upsampled else None),
-        **dict.fromkeys(("classes_ptr", "counts_ptr"), INTS),
         **dict.fromkeys(("width", "num_pixels"), "i32:16"),
         "teacher": Samples(f"*{case.dtype}:16", "i32:16", "i32:16", "i32", 1),
-        "thresholds": ("fp32",) * MAX_THRESHOLDS,
         "C": case.num_classes,
         "G": case.config.group,
         "BLOCK": case.config.block,
+    }
+
+
+def _pseudo_labels(case: Case) -> dict[str, Any]:
+    """Arguments of the kernel that predicts; with statistics, it counts the positives, too."""
+    key_dtype = torch.float32 if case.kernel.startswith("upsampled") else _TORCH_DTYPES[case.dtype]
+    return {
+        **dict.fromkeys(("confidence_ptr", "entropy_ptr"), FLOATS),
+        "threshold": "fp32",
+        "label_ptr": "*u8:16",
+        "positives_ptr": INTS if case.stats else None,
+        "KEY": tl.constexpr(key_type(key_dtype, case.num_classes)),
+        "CAPPED": 3 if case.capped else 0,
+    }
+
+
+def _ranks(case: Case) -> dict[str, Any]:
+    """Arguments of the kernel that ranks classes for the choice among four thresholds."""
+    is_narrow = case.kernel == "ranks" and case.element_size == 2
+    return {
+        **dict.fromkeys(("classes_ptr", "counts_ptr"), INTS),
+        "valid_mask": None,
+        "thresholds": ("fp32",) * MAX_THRESHOLDS,
         "KEY": tl.constexpr("int32" if is_narrow else "int64"),
         "RANKS": MAX_POSITIVES,
     }

@@ -78,9 +78,10 @@ def default_cases() -> list[Case]:
         for cutmix, stats in ((False, False), (True, True))
         for target in TARGETS
     ]
-    kernels: tuple[Kernel, ...] = ("ranks", "upsampled ranks", "context")
-    choice = [Case(*case) for case in itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, kernels)]
-    return [*(Case(*case) for case in full), *lean, *upsampled, *others, *choice]
+    kernels: tuple[Kernel, ...] = ("pseudo labels", "upsampled pseudo labels", "ranks", "upsampled ranks", "context")
+    teacher = [Case(*case) for case in itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, kernels)]
+    teacher += [case._replace(stats=False) for case in teacher if case.kernel == "upsampled pseudo labels"]
+    return [*(Case(*case) for case in full), *lean, *upsampled, *others, *teacher]
 
 
 def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
@@ -221,8 +222,9 @@ def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
 def _pixel_bytes(case: Case) -> float:
     """Bytes that must move for a pixel."""
     logits = case.num_classes * case.element_size
-    if case.kernel in ("ranks", "upsampled ranks"):  # a read of the logits; four classes and four counts are written
-        return logits / (UPSAMPLED_ROWS**2 if case.kernel == "upsampled ranks" else 1) + 8
+    if case.kernel not in ("full", "upsampled"):  # a read of the logits, and a few bytes written
+        written = 8 if case.kernel.endswith("ranks") else 9 + 4 * case.stats
+        return logits / (UPSAMPLED_ROWS**2 if case.kernel.startswith("upsampled") else 1) + written
     if case.kernel == "full":
         return 3 * logits  # two reads and a write
     rows = (STRIP_CELLS + 1) / STRIP_CELLS

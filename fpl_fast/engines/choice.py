@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.engines import context_planes, eager, eager_context, eager_labels, packages, planes
+from fpl_fast.engines import (
+    context_planes,
+    eager,
+    eager_context,
+    eager_labels,
+    eager_pseudo_labels,
+    packages,
+    planes,
+)
 from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions, TeacherInputs
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
@@ -88,7 +96,7 @@ def module(engine: str) -> ModuleType:
 
 
 def resolve_labels(engine: str, logits: Tensor) -> str:
-    """The engine of a loss with labels: "triton" where it can run, otherwise "eager".
+    """The engine of a loss with labels, or of a prediction: "triton" where it can run, otherwise "eager".
 
     Raises:
         ValueError: If the named engine does not exist or cannot run here.
@@ -107,6 +115,15 @@ def label_module(engine: str) -> ModuleType:
 
         return cross_entropy
     return eager_labels
+
+
+def prediction_module(engine: str) -> ModuleType:
+    """The module that implements a resolved engine of ``resolve_labels``: ``pseudo_labels``."""
+    if engine == "triton":
+        from fpl_fast.kernels import pseudo_labels
+
+        return pseudo_labels
+    return eager_pseudo_labels
 
 
 def resolve_context(engine: str, inputs: TeacherInputs, options: ContextOptions) -> str:

@@ -8,12 +8,11 @@ import triton.language as tl
 
 from fpl_fast.kernels.device.arithmetic import LOG2_E
 from fpl_fast.kernels.device.assignment import relative_mass, total_mass
-from fpl_fast.kernels.device.classes import class_index, load_classes, select, widen
-from fpl_fast.kernels.device.interpolation import interpolate, load_row, own_columns
+from fpl_fast.kernels.device.classes import class_index
 from fpl_fast.kernels.device.keys import key_class, key_logit, make_key
-from fpl_fast.kernels.device.operands import Samples
 from fpl_fast.kernels.device.ranking import top4
-from fpl_fast.kernels.device.strip import pixels_of_image, samples_of_image, widened
+from fpl_fast.kernels.device.strip import pixels_of_image, widened
+from fpl_fast.kernels.device.teacher import teacher_logits
 
 
 @triton.jit
@@ -49,16 +48,7 @@ def ranks_kernel(
     if valid_mask is not None:
         mask = pixels_of_image(valid_mask, image)
         valid = valid & (tl.load(mask.ptr + pixel * mask.stride_p, mask=in_bounds, other=0) != 0)
-    t = row_logits(samples_of_image(teacher, image), rows, columns, column, low_height, low_width, width, C, G, BLOCK)
-    if mix_mask is not None:
-        mask = pixels_of_image(mix_mask, image)
-        mixed = tl.load(mask.ptr + pixel * mask.stride_p, mask=in_bounds, other=0) != 0
-        partner = Samples(partner_ptr, teacher.stride_n, teacher.stride_c, teacher.stride_h, teacher.stride_w)
-        other = row_logits(
-            samples_of_image(partner, image), rows, columns, column, low_height, low_width, width, C, G, BLOCK
-        )
-        t = select(mixed, other, t)
-
+    t = teacher_logits(teacher, partner_ptr, mix_mask, rows, columns, column, low_height, low_width, width, C, G, BLOCK)
     keys = ()
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
@@ -78,22 +68,3 @@ def ranks_kernel(
     out = image * num_pixels + pixel
     tl.store(classes_ptr + out, classes, mask=in_bounds)
     tl.store(counts_ptr + out, tl.where(valid, counts, 0), mask=in_bounds)
-
-
-@triton.jit
-def row_logits(
-    samples, rows, columns, column, low_height, low_width, width, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr
-):
-    """Class groups, float32, of columns of the program's row: interpolated, or as they are without axes."""
-    y = tl.program_id(1)
-    if rows is None:
-        pointer = samples.ptr + widened(y) * samples.stride_h
-        offset = column.to(tl.int64) * samples.stride_w
-        groups = load_classes(pointer, offset, column < width, samples.stride_c, C, G, False, BLOCK)
-    else:
-        at = own_columns(columns, low_width, width, G, BLOCK)
-        cell = tl.load(rows.cell_ptr + y).to(tl.int64)
-        top = load_row(samples, cell, at, C, G)
-        bottom = load_row(samples, tl.minimum(cell + 1, low_height - 1), at, C, G)
-        groups = interpolate((top, bottom), tl.load(rows.fraction_ptr + y))
-    return widen(groups, C, G)

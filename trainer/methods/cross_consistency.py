@@ -19,7 +19,7 @@ from fpl_fast.trainer.methods.base import Losses, PseudoLabelMethod, TrainingSet
 from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
 from fpl_fast.trainer.methods.distances import softmax_distance
-from fpl_fast.trainer.methods.predictions import confidence_map
+from fpl_fast.trainer.methods.predictions import predict
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.processes import weight_among_processes
 from fpl_fast.trainer.upsample import pixel_size, upsample
@@ -99,7 +99,7 @@ class CrossConsistencyTraining(PseudoLabelMethod):
         students = self.decoders(h, main_logits, size, StepRandom(batch.seed, h.device))
         counted = u.valid if config.ignore_padding else None
         if config.confidence_threshold > 0:
-            sure = confidence_map(Target(main_logits), size) > config.confidence_threshold
+            sure = predict(main_logits, size).confidence > config.confidence_threshold
             counted = sure if counted is None else sure & counted
         loss, telemetry = self._consistency(students, main_logits, counted, size)
         if config.confidence_threshold > 0:

@@ -13,7 +13,7 @@ from fpl_fast.trainer.methods.base import Losses
 from fpl_fast.trainer.methods.batch import Batch, mix_views
 from fpl_fast.trainer.methods.consistency import Target, consistency_loss
 from fpl_fast.trainer.methods.ema import EmaMethod
-from fpl_fast.trainer.methods.predictions import confidence_map
+from fpl_fast.trainer.methods.predictions import predict_target
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size
 
@@ -61,7 +61,7 @@ class CutMixSeg(EmaMethod):
         with torch.no_grad():
             target = Target(self.teacher(u.image), self.teacher(partner.image), mask)
             mixed = mix_views(u, partner, mask)
-            sure = confidence_map(target, pixel_size(mask)) >= config.confidence_threshold
+            sure = predict_target(target, pixel_size(mask)).confidence >= config.confidence_threshold
             inside = config.ignore_padding and not config.divide_by_all
             counted = mixed.valid if inside else torch.ones_like(mixed.valid)
             counts = torch.stack([(sure & counted).sum(), counted.sum()]).float()

@@ -1,16 +1,16 @@
-"""Predictions at full resolution, computed without gradient and image by image, so that memory stays bounded."""
+"""Predictions at full resolution, without gradient."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fpl_fast import cross_entropy
+from fpl_fast import cross_entropy, pseudo_labels
 from fpl_fast.label_losses import LabelEngine
 from fpl_fast.trainer.methods.consistency import Target
-from fpl_fast.trainer.upsample import pixel_size, upsample
+from fpl_fast.trainer.upsample import pixel_size
 
-__all__ = ["Prediction", "class_confidence", "confidence_map", "predict"]
+__all__ = ["Prediction", "class_confidence", "predict", "predict_target"]
 
 
 class Prediction(NamedTuple):
@@ -20,23 +20,15 @@ class Prediction(NamedTuple):
     label: Tensor  # (N, H, W) int64
 
 
-@torch.no_grad()
 def predict(logits: Tensor, size: tuple[int, int]) -> Prediction:
     """Predict from logits (N, C, h, w) after bilinear upsampling (align_corners) to (H, W)."""
-    parts = []
-    for image in logits.float().split(1):
-        upsampled = upsample(image, size)
-        top = upsampled.max(1)
-        parts.append((top.values.sub_(upsampled.logsumexp(1)).exp_(), top.indices))
-    return Prediction(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return predict_target(Target(logits), size)
 
 
-def confidence_map(target: Target, size: tuple[int, int]) -> Tensor:
-    """Highest probability of each pixel of a target, (N, H, W) float32, mixed like the target."""
-    confidence = predict(target.teacher_logits, size).confidence
-    if target.partner_logits is None or target.mix_mask is None:
-        return confidence
-    return torch.where(target.mix_mask, predict(target.partner_logits, size).confidence, confidence)
+def predict_target(target: Target, size: tuple[int, int]) -> Prediction:
+    """Predict from a target, mixed as it is, after bilinear upsampling (align_corners) to (H, W)."""
+    found = pseudo_labels(**target._asdict(), size=size)
+    return Prediction(found.confidence, found.label.long())
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_te
 from fpl_fast.trainer.methods.contrast import Pixels, contrastive_loss, push_keys
 from fpl_fast.trainer.methods.ema import EmaMethod, ema_decay, ema_update
 from fpl_fast.trainer.methods.key_bank import KeyBank
-from fpl_fast.trainer.methods.predictions import predict
+from fpl_fast.trainer.methods.predictions import predict_target
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.methods.unreliable import entropy_map, percent_unreliable, percentiles
 from fpl_fast.trainer.models.ael import RepresentationHead
@@ -227,8 +227,7 @@ class U2pl(EmaMethod):
         """Bring labels and masks to the resolution of the features."""
         assert x.label is not None and target.partner_logits is not None and target.mix_mask is not None
         size, small = pixel_size(x.label), pixel_size(logits)
-        predicted = [predict(z, size).label for z in (target.teacher_logits, target.partner_logits)]
-        label_u = torch.where(target.mix_mask, predicted[1], predicted[0])
+        label_u = predict_target(target, size).label
         labelled = x.label != self.ignore_index
         low, high = (nearest(torch.cat([labelled, mask]), small).flatten() for mask in (reliable, unreliable))
         masks = [

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, distributed
 
+from fpl_fast import pseudo_labels
 from fpl_fast.trainer.processes import rank_and_world_size
-from fpl_fast.trainer.upsample import upsample
 
 __all__ = ["entropy_map", "percent_unreliable", "percentiles"]
-
-_LEAST = 1e-10  # added to a probability in the logarithm, as in the public code
 
 
 def percent_unreliable(progress: float, percent: float) -> float:
@@ -18,14 +16,12 @@ def percent_unreliable(progress: float, percent: float) -> float:
     return percent * (1 - progress)
 
 
-@torch.no_grad()
 def entropy_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute -sum_c p_c log(p_c + 1e-10), (N, H, W) float32, of logits upsampled to (H, W), image by image."""
-    parts = []
-    for image in logits.float().split(1):
-        p = upsample(image, size).softmax(1)
-        parts.append((p * (p + _LEAST).log()).sum(1).neg())
-    return torch.cat(parts)
+    """Compute -sum_c p_c log p_c, (N, H, W) float32, of logits upsampled to (H, W).
+
+    The public code has log(p_c + 1e-10), which changes less than rounding does.
+    """
+    return pseudo_labels(logits, size=size).entropy
 
 
 def percentiles(values: Tensor, percents: Sequence[float], counted: Tensor) -> list[Tensor]:
