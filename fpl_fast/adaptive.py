@@ -60,8 +60,8 @@ def adaptive_threshold(
         partner_logits: Like ``teacher_logits``; they replace the teacher where ``mix_mask`` is True.
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
         engine: "auto", "triton", "compiled" or "eager", as in the loss. Triton takes at most 256 classes, 4 thresholds
-            and a cap of at most 4 (or at most 5 classes), "compiled" at most 32 classes and 4 thresholds; "auto" takes
-            "eager" for more.
+            and a cap of at most 4 (or at most 5 classes), "compiled" at most 32 classes, 4 thresholds and a product
+            of cap and window that is not too large; "auto" takes "eager" for more.
 
     Returns:
         (N, H, W) float32.
@@ -79,6 +79,8 @@ def adaptive_threshold(
     window, cap = checks.check_window("window", window), checks.check_cap(max_positives)
     checks.check_options(checks.LOSS_RULES, engine=engine)
     inputs = teacher_inputs(teacher_logits, partner_logits, mix_mask, valid_mask, size, align_corners)
+    if len(candidates) == 1:  # nothing to choose, nothing to compile
+        return torch.full(inputs.pixels, candidates[0], dtype=torch.float32, device=teacher_logits.device)
     num_classes = teacher_logits.shape[1]
     options = ContextOptions(candidates, window, num_classes - 1 if cap is None else min(cap, num_classes - 1))
     return chosen_thresholds(inputs, options, engine)

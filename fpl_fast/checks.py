@@ -64,6 +64,10 @@ def check_logits(name: str, logits: Tensor) -> None:
     if logits.ndim != 4:
         remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
         raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
+    if logits.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got the layout {logits.layout}; {name}.to_dense() is")
+    if logits.is_floating_point() and logits.dtype.itemsize == 1:
+        raise ValueError(f"{name} must have at least 16 bits, got {logits.dtype}; {name}.bfloat16() has")
     if not logits.is_floating_point():
         raise ValueError(
             f"{name} must be floating point (raw logits, not labels), got {logits.dtype}; "
@@ -110,7 +114,7 @@ def check_threshold(name: str, value: Any) -> float | Tensor:
         if value.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} of pixels must be float32, got {value.dtype}; {name}.float() is")
         if value.ndim != 3:
-            remedy = f"{name}.squeeze(1) drops the dimension of channels" if value.ndim == 4 else "a number serves all"
+            remedy = _of_channels(name, value) or "a number serves all"
             raise ValueError(f"{name} of pixels must have shape (N, H, W), got {tuple(value.shape)}; {remedy}")
         return value
     if not isinstance(value, float | int) and getattr(value, "shape", None):
@@ -188,8 +192,8 @@ def check_pixels(
     if not _is_tensor(value):
         raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
     if tuple(value.shape) != shape:
-        remedy = f"; {name}.squeeze(1) drops the dimension of channels" if value.ndim == 4 else ""
-        raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}{remedy}")
+        remedy = _of_channels(name, value) or "where a function takes size, give it this tensor's"
+        raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}; {remedy}")
     _check_device(name, value, device)
     if boolean and value.dtype != torch.bool:
         raise ValueError(f"{name} must be bool, got {value.dtype}; {name}.bool() is")
@@ -210,13 +214,22 @@ def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -
     if not _is_tensor(target):
         raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
     if tuple(target.shape) != shape:
-        remedy = "where a function takes size, give it the size of the labels"
-        if target.ndim == 4:
-            remedy = "target.squeeze(1) drops the dimension of channels"
+        remedy = _of_channels("target", target) or "where a function takes size, give it the size of the labels"
+        if target.ndim == 4 and target.shape[1] > 1:
+            remedy = "target.argmax(1) makes labels of one-hot vectors"
         raise ValueError(f"target must have shape (N, H, W) = {shape}, got {tuple(target.shape)}; {remedy}")
     if target.dtype not in (torch.uint8, torch.int32, torch.int64):
         raise ValueError(f"target must be uint8, int32 or int64, got {target.dtype}; target.long() is")
     _check_device("target", target, device)
+
+
+def _of_channels(name: str, value: Tensor) -> str:
+    """Remedy for a tensor of pixels that has a dimension of channels; empty where it has none."""
+    if value.ndim != 4:
+        return ""
+    if value.shape[1] == 1:
+        return f"{name}.squeeze(1) drops the dimension of channels"
+    return "one value serves all classes of a pixel"
 
 
 def check_ignore_index(ignore_index: object) -> int:

@@ -159,8 +159,9 @@ def ohem_cross_entropy(
     mining = {"min_kept": min_kept, "threshold": threshold, "group_size": group_size}
     min_kept, threshold, group_size = checks.check_options(checks.LABEL_RULES, **mining).values()
     checks.check_logits("logits", logits)
-    size = checks.check_size(size, logits if target.numel() else None)
+    size = checks.check_size(size)
     checks.check_target(target, (len(logits), *(size or logits.shape[2:])), logits.device)
+    checks.check_size(size, logits if target.numel() else None)
     if len(logits) % group_size:
         raise ValueError(f"group_size must be a divisor of the {len(logits)} images, got {group_size}; 1 always is")
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
@@ -175,7 +176,7 @@ def ohem_cross_entropy(
     with torch.no_grad():
         losses = cross_entropy(logits.detach(), target, reduction="none", **keywords)
         losses = losses.reshape(len(target) // group_size, -1)
-        labelled = is_labelled(target, ignore_index).view_as(losses)
+        labelled = is_labelled(target, ignore_index).reshape(losses.shape)  # of a view with any strides
         p = (-losses).exp()  # 1 where ignored, as their loss is 0
         kth_smallest = p.kthvalue(min(min_kept, p.shape[1]), dim=1, keepdim=True).values
         # A sum with a tensor, not clamp(min=threshold): inside a compiler a schedule's number stays an input that way.
@@ -185,7 +186,7 @@ def ohem_cross_entropy(
         num_kept = kept.sum(dim=1, keepdim=True).clamp(min=1).to(losses.dtype)
         # Weights about 1, and the small factor on the loss: a float16 gradient must meet it after the loss scale.
         average = num_kept.mean()
-        weights = (kept * (average / num_kept)).view(target.shape)
+        weights = (kept * (average / num_kept)).reshape(target.shape)
     total = cross_entropy(logits, target, pixel_weight=weights, reduction="sum", **keywords)
     return total / (average * len(kept))
 

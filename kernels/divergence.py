@@ -18,6 +18,10 @@ EPSILON = 1e-6
 ONE = 1 << 26
 
 
+# A table beyond this does not stay in a cache, and grows with the square of the cap: the terms are then computed.
+MAX_ENTRIES = 1 << 22
+
+
 def table_shape(options: ContextOptions) -> tuple[int, int, int]:
     """Shape of the table: K (0 off the positives), sum of K over the neighbours, neighbours with the class."""
     return options.max_positives + 1, options.num_neighbours * options.max_positives + 1, options.num_neighbours + 1
@@ -25,21 +29,21 @@ def table_shape(options: ContextOptions) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=16)
 def divergence_table(options: ContextOptions, device: torch.device) -> Tensor:
-    """Terms round(2^26 * b (log b - log d)) of one class, contiguous int32; 0 without neighbours.
+    """Terms round(2^26 * b (log b - log d)) of one class, contiguous int32; 0 without neighbours."""
+    k, sums, neighbours = (torch.arange(size, device="cpu") for size in table_shape(options))  # not the default device
+    table = torch.stack([terms(x, sums.unsqueeze(1), neighbours) for x in k])
+    return table.to(device, non_blocking=True)
+
+
+def terms(k: Tensor, sums: Tensor, neighbours: Tensor) -> Tensor:
+    """The entries of the table at k (0 off the positives), the sum of K over the neighbours, and those with the class.
 
     b = EPSILON + B / S, d = EPSILON + 1 / K for a positive and EPSILON for any other class.
     """
-    num_counts, num_sums, num_neighbours = table_shape(options)
-    host = torch.device("cpu")  # whatever the default device is
-    neighbours = torch.arange(num_neighbours, dtype=torch.float64, device=host)
-    sums = torch.arange(num_sums, dtype=torch.float64, device=host).unsqueeze(1)
-    b = EPSILON + (neighbours / sums.clamp(min=1)).clamp(max=1)
-    table = torch.empty(num_counts, num_sums, num_neighbours, dtype=torch.int32, device=host)
-    for k in range(num_counts):
-        d = torch.tensor(EPSILON + (1 / k if k else 0), dtype=torch.float64, device=host)
-        table[k] = (ONE * b * (b.log() - d.log())).round()
-    table[:, 0] = 0
-    return table.to(device, non_blocking=True)
+    b = EPSILON + (neighbours.double() / sums.clamp(min=1)).clamp(max=1)
+    d = EPSILON + torch.where(k > 0, 1 / k.double().clamp(min=1), 0)
+    term: Tensor = (ONE * b * (b.log() - d.log())).round().to(torch.int32)
+    return term.masked_fill(sums == 0, 0)
 
 
 def write_least(chosen: Tensor, divergence: Tensor, thresholds: Sequence[float], counted: Tensor) -> None:

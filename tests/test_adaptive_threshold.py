@@ -132,6 +132,8 @@ def test_equals_choose_the_first(engine):
         assert (adaptive_threshold(teacher, thresholds, **keywords) == torch.tensor(thresholds[0])).all()
     assert (adaptive_threshold(teacher[..., :1, :1], CANDIDATES, **keywords) == 0.5).all()
     assert adaptive_threshold(teacher[:0], CANDIDATES, **keywords).shape == (0, 2, 3)
+    for empty in (teacher[..., :0], teacher[:, :, :0]):
+        assert adaptive_threshold(empty, CANDIDATES, **keywords).numel() == 0
 
 
 def test_agreement_decides(engine):
@@ -188,6 +190,28 @@ def test_one_candidate_is_fuzzy_positive_learning():
     options = {"max_positives": 3, "weighting": "concave", "reduction": "none"}
     ours, expected = (fuzzy_positive_loss(student, teacher, threshold=x, **options) for x in (threshold, 0.9))
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("module", [eager_context])
+def test_terms_are_computed_where_a_table_would_be_too_large(module, monkeypatch):
+    """The same numbers; with many classes and no cap the table would not fit into memory."""
+    teacher = draw(2, 6, 9, 11)
+    expected = adaptive_threshold(teacher, CANDIDATES, engine="eager")
+    monkeypatch.setattr(module, "MAX_ENTRIES", 0)
+    assert torch.equal(adaptive_threshold(teacher, CANDIDATES, engine="eager"), expected)
+    monkeypatch.undo()
+    many = draw(1, 250, 3, 4)
+    reference_choice = reference.adaptive_threshold(many.double(), (0.2, 0.9), 249, 15)
+    clear = clear_of(many, (0.2, 0.9)).all()
+    chosen = adaptive_threshold(many, (0.2, 0.9), 15)
+    assert not clear or torch.equal(chosen, reference_choice)
+
+
+def test_a_single_candidate_needs_no_choice(monkeypatch):
+    """Nothing is read or compiled."""
+    monkeypatch.setattr(packages, "load", lambda _: pytest.fail("compiled"))
+    chosen = adaptive_threshold(draw(1, 5, 2, 3), (0.9,), size=(200, 300))
+    assert chosen.shape == (1, 200, 300) and (chosen == torch.tensor(0.9)).all()
 
 
 def test_the_table_is_the_terms():

@@ -29,6 +29,8 @@ LOGITS = [
     (torch.zeros(1, 5, 2, 2, dtype=torch.int64), r"floating point \(.* not labels\), got torch.int64; .*cross_entropy"),
     ([[1.0, 2.0]], r"must be a tensor, got \[\[1.0, 2.0\]\]; torch.as_tensor\(\w+\) makes one"),
     (np.zeros((1, 5, 2, 2)), r"must be a tensor, got an array of shape \(1, 5, 2, 2\); torch.as_tensor"),
+    (torch.randn(1, 5, 2, 2).to_sparse(), r"must be dense, got the layout torch.sparse_coo; \w+.to_dense\(\) is"),
+    (torch.randn(1, 5, 2, 2).to(torch.float8_e4m3fn), r"at least 16 bits, got torch.float8_e4m3fn; \w+.bfloat16\(\)"),
     (torch.randn(1, 1, 2, 2), r"at least 2 classes in dimension 1, got shape \(1, 1, 2, 2\); torch.cat"),
 ]
 NUMBERS = [
@@ -85,6 +87,7 @@ TENSORS = [
 LABELS = [
     ({"target": torch.zeros(2, 3, 4)}, r"\(N, H, W\) = \(1, 2, 2\), got \(2, 3, 4\); where a function takes size"),
     ({"target": TARGET[:, None]}, r"got \(1, 1, 2, 2\); target.squeeze\(1\) drops the dimension of channels"),
+    ({"target": STUDENT.long()}, r"got \(1, 5, 2, 2\); target.argmax\(1\) makes labels of one-hot vectors"),
     ({"target": TARGET.float()}, r"target must be uint8, int32 or int64, got torch.float32; target.long\(\) is"),
     (
         {"target": TARGET.numpy()},
@@ -132,6 +135,11 @@ def test_of_labels(arguments, message):
 def test_of_mining(arguments, message):
     refused(ohem_cross_entropy, message, **{"logits": STUDENT, "target": TARGET, "min_kept": 2} | arguments)
     refused(fpl_fast.OhemCrossEntropy, message, **{"min_kept": 2} | arguments)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [case for case in LABELS if "target" in case[0]])
+def test_labels_of_mining_are_those_of_the_cross_entropy(arguments, message):
+    refused(ohem_cross_entropy, message, **{"logits": STUDENT, "target": TARGET, "min_kept": 2} | arguments)
 
 
 @pytest.mark.parametrize(("arguments", "message"), NUMBERS)

@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from installed_packages import install
+from torch import nn
 from trainer_runs import tiny_run
 
 from fpl_fast.trainer.build import (
@@ -17,6 +18,7 @@ from fpl_fast.trainer.config import ModelConfig, TrainConfig
 from fpl_fast.trainer.data.datasets import build_train_datasets
 from fpl_fast.trainer.data.inputs import read_batches
 from fpl_fast.trainer.methods import TrainingSet
+from fpl_fast.trainer.models.network import build_network
 from fpl_fast.trainer.models.normalization import with_normalization
 
 
@@ -108,6 +110,17 @@ def test_images_mined_together_come_together():
     parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=2))
     with pytest.raises(ValueError, match=r"method\.ohem_group must be a divisor of the 3 labelled images .*, got 2; 1"):
         check_batches(parts, unlabelled=False)
+
+
+def test_a_network_without_batch_normalisation_takes_single_images():
+    config = tiny_run(name="supervised")
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_labelled=1))
+    with pytest.raises(ValueError, match=r"batch normalisation 2 images, got 1; with 1 processes and 1 micro.* takes 2"):
+        check_batches(config, unlabelled=False)
+    transformer = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dpt"))
+    check_batches(transformer, unlabelled=False)
+    network = build_network("test_vit", 5, head="dpt")
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 LITE = "tf_efficientnet_lite0"

@@ -14,7 +14,8 @@ from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
 from fpl_fast.kernels import context, cross_entropy, finish, fuzzy_positive, scale
-from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, PseudoLabelOptions, TeacherInputs
+from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions
+from fpl_fast.kernels.arguments import PseudoLabelOptions, TeacherInputs
 from fpl_fast.kernels.pseudo_labels import pseudo_labels
 from fpl_fast.kernels.statistics import Finish
 

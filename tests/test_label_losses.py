@@ -213,6 +213,17 @@ def test_ohem_is_the_literal_version(min_kept, group_size):
     assert_close(gradient(loss, exact), gradient(expected, exact), **EXACT)
 
 
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_ohem_takes_targets_with_any_strides(group_size):
+    logits, target = draw(4, (5, 6))
+    padded = F.pad(target, (2, 1, 1, 3))
+    views = [target.mT.contiguous().mT, padded[:, 1:-3, 2:-1], target.repeat_interleave(2, dim=2)[..., ::2]]
+    expected = ohem_cross_entropy(logits, target, min_kept=5, group_size=group_size)
+    for view in views:
+        assert not view.is_contiguous()
+        assert ohem_cross_entropy(logits, view, min_kept=5, group_size=group_size) == expected
+
+
 def test_ohem_of_an_easy_and_a_hard_image():
     """Mined together, all pixels kept are the hard image's; mined alone, either image gives half."""
     target = torch.randint(19, (2, 300, 300))

@@ -204,10 +204,11 @@ def check_batches(config: RunConfig, *, unlabelled: bool) -> None:
                 f"train.{name} must be a multiple of {processes} processes x {accumulate} micro-batches "
                 f"(train.accumulate), got {images}"
             )
-        if images // accumulate < (2 if _synchronised(train) else 2 * processes):
+        fewest = 2 * accumulate * (1 if _synchronised(train) else processes)
+        if images < fewest and config.model.head != "dpt":  # whose networks have none
             raise ValueError(
-                f"train.{name} must give batch normalisation 2 images, got {images} for {processes} processes and "
-                f"{accumulate} micro-batches"
+                f"train.{name} must give batch normalisation 2 images, got {images}; with {processes} processes and "
+                f"{accumulate} micro-batches (train.accumulate) it takes {fewest}"
             )
     if isinstance(method, FlipPart) and unlabelled:
         each = train.batch_unlabelled // (processes * accumulate)

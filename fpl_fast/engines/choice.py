@@ -23,6 +23,7 @@ from fpl_fast.engines import (
     planes,
 )
 from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions, TeacherInputs
+from fpl_fast.kernels.divergence import MAX_ENTRIES, table_shape
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
 COMPILED_MIN_LOGITS = 1 << 18
@@ -146,7 +147,10 @@ def _refusal_of_context(engine: str, logits: Tensor, options: ContextOptions) ->
     """Reason why the bytes of this engine cannot hold these options, or None."""
     if engine == "eager":
         return None
-    limits: dict[str, tuple[int, int]] = {"thresholds": (len(options.thresholds), context_planes.MAX_THRESHOLDS)}
+    limits: dict[str, tuple[int, int]] = {
+        "thresholds": (len(options.thresholds), context_planes.MAX_THRESHOLDS),
+        "entries in a table that grows with window and max_positives": (math.prod(table_shape(options)), MAX_ENTRIES),
+    }
     if engine == "triton":
         from fpl_fast.kernels import context
 

@@ -95,7 +95,7 @@ class Assignment(NamedTuple):
     @property
     def purpose(self) -> str:
         """What the graph computes, for the user's eyes."""
-        return "the choice of thresholds"
+        return "the choice of thresholds, first of two graphs"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Words of the positives of each class and, last, of K, (C + 1, P), from inputs as in :meth:`examples`."""
@@ -140,7 +140,7 @@ class Terms(NamedTuple):
     @property
     def purpose(self) -> str:
         """What the graph computes, for the user's eyes."""
-        return "the choice of thresholds"
+        return "the choice of thresholds, second of two graphs"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The divergences, (M, H, W), after those of one class, from inputs as in :meth:`examples`."""

@@ -4,6 +4,7 @@ Rows are taken in bands with their neighbours. A class that no pixel of a band h
 the CPU, where looking costs nothing.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, pixels_on, windows_on
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
-from fpl_fast.kernels.divergence import divergence_table, table_shape, write_least
+from fpl_fast.kernels.divergence import MAX_ENTRIES, divergence_table, table_shape, terms, write_least
 from fpl_fast.reference import accumulate_dtype
 
 BAND_PIXELS = 1 << 15
@@ -21,8 +22,12 @@ BAND_PIXELS = 1 << 15
 def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor:
     """The chosen threshold of every pixel, (N, H, W) float32."""
     device = inputs.teacher.device
-    table = divergence_table(options._replace(thresholds=()), device).flatten()
     chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=device)
+    if chosen.numel() == 0:
+        return chosen
+    table = None
+    if math.prod(table_shape(options)) <= MAX_ENTRIES:
+        table = divergence_table(options._replace(thresholds=()), device).flatten()
     for image in range(len(chosen)):
         ranks, counts = _assignments(inputs, image, options)
         for rows, divergence, counted in _divergences(ranks, counts, table, inputs.teacher.shape[1], options):
@@ -57,7 +62,7 @@ def _assignments(inputs: TeacherInputs, image: int, options: ContextOptions) -> 
 
 
 def _divergences(
-    ranks: Tensor, counts: Tensor, table: Tensor, num_classes: int, options: ContextOptions
+    ranks: Tensor, counts: Tensor, table: Tensor | None, num_classes: int, options: ContextOptions
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Bands of rows with the divergences under each threshold, (M, H, W), and the pixels that count, (H, W)."""
     radius, (height, width) = options.window // 2, counts.shape[1:]
@@ -70,7 +75,8 @@ def _divergences(
         all_counts, all_ranks = counts[:, around], ranks[:, around]
         centre = (..., slice(radius, -radius), slice(radius, -radius))
         k, wide = all_counts[centre].int(), all_counts.int()
-        off = (_window_sums(wide, options.window) - k) * num_counts
+        sums = _window_sums(wide, options.window) - k
+        off = sums * num_counts
         on = off + k * (num_sums * num_counts)
         reached = [all_counts > rank for rank in range(len(all_ranks))]
         divergence = torch.zeros_like(k)
@@ -81,8 +87,11 @@ def _divergences(
             if _is_known_empty(member):
                 continue
             neighbours = _window_sums(member.to(torch.uint8), options.window) - member[centre].to(torch.uint8)
-            term = torch.where(member[centre], on, off) + neighbours
-            divergence += table.index_select(0, term.flatten()).view_as(divergence)
+            if table is None:
+                divergence += terms(k * member[centre], sums, neighbours)
+            else:
+                place = torch.where(member[centre], on, off) + neighbours
+                divergence += table.index_select(0, place.flatten()).view_as(divergence)
         yield rows, divergence, k[0] > 0
 
 

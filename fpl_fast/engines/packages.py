@@ -102,7 +102,10 @@ def _load(specialisation: Specialisation) -> Graph | str:
         folder = _writable(package.parent)
         if folder != package.parent and (graph := _open(folder / name)) is not None:
             return graph
-        _LOGGER.info("compiling %s for this set of options, once: about a minute", specialisation.purpose)
+        _LOGGER.warning(  # which Python shows to those who have set no logging up, too
+            "compiling %s for this set of options, once: about a minute (engine='eager' compiles nothing)",
+            specialisation.purpose,
+        )
         _build(specialisation, folder / name)
     except OSError as error:
         return f"its compiled form cannot be written ({error})"
