@@ -3,9 +3,11 @@
 They read shapes and dtypes, never the values of a tensor: that would synchronise.
 """
 
+import functools
 import itertools
 import numbers
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -317,3 +319,13 @@ LABEL_RULES: dict[str, Rule] = {
 def check_options(rules: dict[str, Rule], **options: object) -> dict[str, Any]:
     """Check options by their rules, in the order given, and return them by name."""
     return {name: rules[name](name, value) for name, value in options.items()}
+
+
+@functools.cache
+def warn_of_two_classes() -> None:
+    """Warn once per process of a loss that cannot be fuzzy."""
+    warnings.warn(
+        "two classes leave a single positive to every pixel: the fuzzy positive loss is a plain cross entropy with the "
+        "teacher's label; fuzzy positives take three classes or more",
+        stacklevel=3,
+    )

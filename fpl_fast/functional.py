@@ -126,6 +126,8 @@ def fuzzy_positive_loss(
     :func:`pseudo_label_cross_entropy`; here, leave the gate out (the fuzzy positives stand in for it), or set it below
     ``threshold``.
 
+    So do two classes, of which one is no positive. A warning says so, too.
+
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
     flows into the teacher, the weights or the balance. Double backward and forward mode raise an error. Equal teacher
     logits are ranked by class index, lower first. With ``size``, nothing of the upsampled logits' size is held:
@@ -214,6 +216,8 @@ def fuzzy_positive_loss(
     if of_pixels is not None:
         checked["threshold"] = 1.0  # of no pixel
     inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, of_pixels, size, align_corners)
+    if num_classes == 2 and checked["max_positives"] != 1 and not torch.compiler.is_compiling():
+        checks.warn_of_two_classes()
     cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
     options = LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
     if reduction != "none":

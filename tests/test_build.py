@@ -115,7 +115,7 @@ def test_images_mined_together_come_together():
 def test_a_network_without_batch_normalisation_takes_single_images():
     config = tiny_run(name="supervised")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_labelled=1))
-    with pytest.raises(ValueError, match=r"batch normalisation 2 images, got 1; with 1 processes and 1 micro.* takes 2"):
+    with pytest.raises(ValueError, match=r"2 images, got 1; with 1 processes and 1 micro.* takes 2"):
         check_batches(config, unlabelled=False)
     transformer = dataclasses.replace(config, model=dataclasses.replace(config.model, head="dpt"))
     check_batches(transformer, unlabelled=False)

@@ -50,6 +50,10 @@ def test_what_is_no_label_is_said():
     assert "11 has no name there" in choose(range(12), named(*"abcdefghijk")).why["ignored"]
     assert "2 is 'void' there" in choose(range(3), named("sky", "road", "void")).why["ignored"]
     assert "if 11 does, set num_classes to 11" in choose(range(12)).why["ignored"]
+    assert (
+        "if 0 does, set num_classes to 11, drop its name, and set label_map to {0: null, 1-11: 0-10}"
+        in (choose(range(12)).why["ignored"])
+    )
     assert "ignored" not in choose([0, 1, 255]).why
     assert "ignored" not in choose([0, 1]).why  # two classes are the fewest
     assert "254: null" in choose([0, 127, 254]).why["ignored"]

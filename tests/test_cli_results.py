@@ -97,6 +97,11 @@ def test_predict_images_and_folders(run, tmp_path, capsys):
         capsys, "predict", str(run), str(tmp_path / "in"), "--label-ids"
     )
     (tmp_path / "c.jpg").write_text("no image")
+    for folder, what in ((run, "the run's own folder"), (tmp_path / "in", "a folder that is read")):
+        before = sorted(folder.rglob("*"))
+        said = error_of(capsys, "predict", str(run), str(tmp_path / "in"), "--out", str(folder))
+        assert f"--out must not be {what}, got '{folder}': choose one" in said
+        assert sorted(folder.rglob("*")) == before
     assert "c.jpg: the image must be readable" in error_of(capsys, "predict", str(run), str(tmp_path / "c.jpg"))
 
 

@@ -182,16 +182,17 @@ def test_bad_files_are_told_and_left_out(here, capsys, quick):
     draw(here / "DATA/masks/p1_mask.png", [0, 1000], dtype=np.uint16)
     draw(here / "DATA/masks/p2_mask.png", [0, 1, 2], size=(20, 28))
     draw(here / "DATA/masks/p3_mask.png")
+    draw(here / "DATA/masks/p4_mask.png", [0, 1, 2], size=(56, 40))  # as a camera stores what is shown upright
     shown = "\n".join(lines_of(capsys, "DATA"))
     assert (
-        "note: 3 of 9 masks cannot be used, and their images count as unlabelled: masks/p1_mask.png: 16-bit with "
+        "note: 4 of 9 masks cannot be used, and their images count as unlabelled: masks/p1_mask.png: 16-bit with "
         in shown
     )
     assert "values up to 1000" in shown and "masks/p2_mask.png: 28 x 20 pixels, its image 56 x 40" in shown
-    assert "masks/p3_mask.png: colour-coded" in shown
+    assert "masks/p3_mask.png: colour-coded" in shown and "; ...\n" in shown
     assert "note: 1 images cannot be read, and are in no list:" in shown
     found = parts()
-    assert [pair.image for pair in found["unlabelled"]] == [f"images/p{index}.jpg" for index in (1, 2, 3)]
+    assert [pair.image for pair in found["unlabelled"]] == [f"images/p{index}.jpg" for index in (1, 2, 3, 4)]
     assert {pair.image for part in found.values() for pair in part} == {f"images/p{index}.jpg" for index in range(1, 9)}
 
 
@@ -208,6 +209,10 @@ def colour_coded(path):
         (lambda path: draw(path, [0, 300], dtype=np.uint16), "16-bit with values up to 300 .objects"),
         (lambda path: draw(path, [0, 3], dtype=np.uint16), "16-bit with values up to 3 .save it as an 8-bit PNG"),
         (lambda path: draw(path, [0, 1], size=(7, 9)), "9 x 7 pixels, its image 56 x 40"),
+        (
+            lambda path: draw(path, [0, 1], size=(56, 40)),
+            "40 x 56 pixels, its image 56 x 40 .both after EXIF orientation",
+        ),
         (lambda path: path.write_bytes(b"nothing"), "cannot identify image file"),
     ],
 )

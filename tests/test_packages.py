@@ -14,7 +14,7 @@ from tolerances import LOSS
 from torch._inductor.runtime import cache_dir_utils
 from torch.testing import assert_close
 
-from fpl_fast import fuzzy_positive_loss
+from fpl_fast import checks, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.engines import build, choice, packages
 
 needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
@@ -195,6 +195,23 @@ def test_the_reason_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().out == "x.cpp:1:2: fatal error: Python.h: none"
 
 
+def test_two_classes_are_warned_of_once():
+    """They leave K = 1: the loss is a cross entropy, which is right only if it was asked for."""
+    student, teacher = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
+    checks.warn_of_two_classes.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fuzzy_positive_loss(student, teacher, max_positives=1)
+        pseudo_label_cross_entropy(student, teacher)
+        fuzzy_positive_loss(torch.randn(1, 3, 3, 4), torch.randn(1, 3, 3, 4))
+        torch.compile(lambda: fuzzy_positive_loss(student, teacher), fullgraph=True, backend="aot_eager")()
+    with pytest.warns(UserWarning, match="two classes leave a single positive to every pixel") as caught:
+        for _ in range(2):
+            loss = fuzzy_positive_loss(student, teacher)
+    assert len(caught) == 1
+    assert_close(loss, pseudo_label_cross_entropy(student, teacher), **LOSS)
+
+
 def test_the_gate_is_warned_of_once():
     from fpl_fast.ops import fuzzy_positive as ops
 
@@ -205,7 +222,6 @@ def test_the_gate_is_warned_of_once():
         ops._warn_of_gate.cache_clear()
         for options in quiet:
             fuzzy_positive_loss(student, teacher, **options)
-        fuzzy_positive_loss(student[:, :2], teacher[:, :2], confidence_threshold=0.95)  # two classes: always K = 1
     step = torch.compile(lambda gate: fuzzy_positive_loss(student, teacher, confidence_threshold=gate), fullgraph=True)
     with pytest.warns(UserWarning, match=r"at or above threshold.* is a plain cross entropy; lower") as caught:
         for gate in (0.9, 0.95, 0.99):

@@ -34,6 +34,7 @@ def test_hidden_files_are_left_out(tmp_path):
     [
         (["one/x.png", "two/x.jpg"], "IMAGE must differ in name, got 'x' more than once"),
         (["empty"], "empty: the folder must hold at least one image, got none"),
+        (["list.txt"], "list.txt: must be an image or a folder of images, got a file of another type"),
         (["absent"], "absent: the image or folder must exist, but is missing"),
     ],
 )
@@ -41,6 +42,7 @@ def test_wrong_paths(tmp_path, paths, message):
     draw(tmp_path / "one" / "x.png")
     draw(tmp_path / "two" / "x.jpg")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("x\n")
     with pytest.raises(ValueError, match=re.escape(message)):
         find_images([tmp_path / path for path in paths])
 

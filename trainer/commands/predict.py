@@ -36,6 +36,10 @@ def main(arguments: list[str]) -> int:
     from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
     out = Path(options.out)
+    for folder in (options.run, *options.images):
+        if out.is_dir() and out.resolve() == Path(folder).resolve():
+            what = "the run's own folder" if folder == options.run else "a folder that is read"
+            raise ValueError(f"--out must not be {what}, got {options.out!r}: choose one for the predictions alone")
     images = find_images(options.images, skip=WrittenFiles(out))
     places = [place for name in images.values() for place in (_mask(name), _overlay(name))]
     outputs = Outputs(out, places, reads=images, option="--out")

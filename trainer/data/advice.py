@@ -54,6 +54,16 @@ def on_label_values(data: FileData, values: Sequence[int]) -> str:
     if isinstance(data, FolderData) and values[0] >= data.num_classes and len(values) <= 8:
         no_label = f"--data.label_ignore '{[*data.label_ignore, *values]}'"
     a_class = f"--data.label_map '{show_label_map(known | dict.fromkeys(found, 'CLASS'))}'"
-    if isinstance(data, FolderData):
+    if known and values[-1] < _num_classes(data):  # a map made for other files
+        a_class = f"--data.label_map null, where the values are the classes, or {a_class}"
+    elif isinstance(data, FolderData):
         a_class = f"a larger data.num_classes or {a_class}"
-    return f" (if that means no label, {no_label}; if a class, {a_class})"
+    advice = f"if that means no label, {no_label}; if a class, {a_class}"
+    if not known and isinstance(data, FolderData) and list(values) == [data.num_classes]:
+        last = data.num_classes
+        advice += f"; if 0 means no label, --data.label_map '{{0: null, 1-{last}: 0-{last - 1}}}'"
+    return f" ({advice})"
+
+
+def _num_classes(data: FileData) -> int:
+    return data.num_classes if isinstance(data, FolderData) else 0

@@ -36,6 +36,8 @@ def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> d
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"{path}: the image or folder must exist, but is missing")
+        if path.is_file() and path.suffix.lower() not in suffixes:
+            raise ValueError(f"{path}: must be an image or a folder of images, got a file of another type")
         files = [path]
         if path.is_dir():
             files = sorted(

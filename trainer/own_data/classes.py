@@ -214,7 +214,17 @@ def _unnamed(values: Sequence[int], known: Sequence[int], note: str) -> Classes:
             f"no mask holds 255, and no file says that a value means no label; if {highest} does, set num_classes to "
             f"{number - 1}, drop its name, and set {how}"
         )
+        if label_map is None:
+            why["ignored"] += (
+                f"; if 0 does, set num_classes to {number - 1}, drop its name, and set label_map to "
+                f"{{0: null, {_span(1, highest)}: {_span(0, highest - 1)}}}"
+            )
     return Classes(number, tuple(f"class_{index}" for index in range(number)), (), label_map, why)
+
+
+def _span(first: int, last: int) -> str:
+    """A range of values as ``data.label_map`` takes it."""
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _require_two(classes: Sequence[int], values: Sequence[int]) -> None:

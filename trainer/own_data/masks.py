@@ -95,7 +95,9 @@ def _looks(root: Path, pairs: Sequence[tuple[str, str | None]]) -> Iterator[tupl
             return _Look(size, Counter(), str(error).removeprefix(f"{root / mask}: "))
         if tuple(label.shape) != size:
             height, width = label.shape
-            return _Look(size, Counter(), f"{width} x {height} pixels, its image {size[1]} x {size[0]}")
+            turned = " (both after EXIF orientation: turn the mask, or store the image upright)"
+            fault = f"{width} x {height} pixels, its image {size[1]} x {size[0]}"
+            return _Look(size, Counter(), fault + (turned if (width, height) == size else ""))
         counts = torch.bincount(label.flatten(), minlength=256).tolist()
         return _Look(size, Counter({value: count for value, count in enumerate(counts) if count}), "")
 
