@@ -114,7 +114,8 @@ def test_no_command_writes_over_what_it_did_not_write(run, tmp_path, monkeypatch
     before = {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()}
     for images, out in ((["phot"], "phot"), (["phot/a.png"], "phot/../phot"), (["phot/b.jpg", "phot/a.png"], "phot")):
         error = error_of(capsys, "predict", str(run), *images, "--out", out)
-        assert "--out must not write over a file that is read" in error
+        what = "be a folder that is read" if images == ["phot"] else "write over a file that is read"
+        assert f"--out must not {what}" in error
         assert {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()} == before
     for _ in range(2):  # a folder that holds nothing else may be used again, even the one that is searched
         (tmp_path / "phot" / "a.png").unlink(missing_ok=True)

@@ -173,9 +173,11 @@ def test_label_maps(tmp_path, label_map, num_classes, stored, classes):
         # void that was forgotten does not become the class that was 1
         ({"label_map": {"1-3": "0-2"}}, [0, 1, 2],
          "labels must be one of 1-3, 9, 255, got 0 (if that means no label, --data.label_map '{1-3: 0-2, 0: null}'; if "
-         "a class, --data.label_map null, where the values are the classes, or --data.label_map '{1-3: 0-2, 0: CLASS}')"),
+         "a class, --data.label_map null, where the values are the classes, or --data.label_map '{1-3: 0-2, 0: "
+         "CLASS}')"),
         ({}, [0, 1, 2, 3], "got 3 (if that means no label, --data.label_ignore '[9, 3]'; if a class, a larger "
-         "data.num_classes or --data.label_map '{3: CLASS}'; if 0 means no label, --data.label_map '{0: null, 1-3: 0-2}')"),
+         "data.num_classes or --data.label_map '{3: CLASS}'; if 0 means no label, --data.label_map '{0: null, "
+         "1-3: 0-2}')"),
         ({"label_map": {4: 1}}, [0, 1, 2], "labels must be one of 0, 2, 4, 9, 255, got 1 "),
         ({}, [0, 1, 2, 3, 11], "labels must be below num_classes = 3 or an ignored value, got 3, 11 (if that means no "
          "label, --data.label_ignore '[9, 3, 11]'; if a class, a larger data.num_classes or --data.label_map "
