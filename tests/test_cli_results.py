@@ -117,10 +117,9 @@ def test_no_command_writes_over_what_it_did_not_write(run, tmp_path, monkeypatch
         what = "be a folder that is read" if images == ["phot"] else "write over a file that is read"
         assert f"--out must not {what}" in error
         assert {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()} == before
-    for _ in range(2):  # a folder that holds nothing else may be used again, even the one that is searched
-        (tmp_path / "phot" / "a.png").unlink(missing_ok=True)
-        assert main(["predict", str(run), "phot", "--out", "phot"]) == 0
-        assert "1 predictions in phot" in capsys.readouterr().out
+    for _ in range(2):  # a folder of predictions may be used again, even where it is searched
+        assert main(["predict", str(run), "phot", "--out", "phot/predicted"]) == 0
+        assert "2 predictions in" in capsys.readouterr().out
     assert (tmp_path / "phot" / "b.jpg").read_bytes() == before[tmp_path / "phot" / "b.jpg"]
     (tmp_path / "exported").mkdir()
     (tmp_path / "exported" / "000001.png").write_text("years of work")
