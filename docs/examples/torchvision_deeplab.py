@@ -43,7 +43,7 @@ def main() -> None:
     teacher = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3)
     images, labels = draw(4)
-    for step in range(11):
+    for step in range(5):
         unlabelled, _ = draw(4)
         loss_x = cross_entropy(student(images), labels, size=labels.shape[-2:], align_corners=False)
         loss_u = unlabelled_loss(student, teacher, unlabelled)
@@ -51,7 +51,7 @@ def main() -> None:
         (loss_x + loss_u).backward()
         optimizer.step()
         teacher.update_parameters(student)
-        if step % 10 == 0:
+        if step % 2 == 0:
             print(f"step {step}: labelled {loss_x:.3f}, unlabelled {loss_u:.3f}")
     check_gradient(unlabelled_loss(student, teacher, unlabelled), student)
 
