@@ -5,7 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fpl_fast.trainer.evaluation.protocol import PROTOCOLS, Protocol, named_protocol, predict_logits
+from fpl_fast.trainer.evaluation.protocol import (
+    PROTOCOLS,
+    Protocol,
+    named_protocol,
+    predict_classes,
+    predict_logits,
+)
 
 NUM_CLASSES = 4
 
@@ -232,3 +238,23 @@ def test_transformers_see_multiples_of_their_patches(size, seen, window):
         torch.testing.assert_close(logits, resize(resize(network(resize(image, seen)), seen), size))
     else:
         assert set(shapes) == {(28, 28)}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("multiple", [1, 5])
+def test_classes_are_those_of_the_logits(name, autocast, multiple):
+    """Where two logits do not nearly tie; windows, reflected borders and images of another size than the network's."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, padding=1, stride=2))
+    network.size_multiple = multiple
+    image, protocol = torch.randn(2, 3, 21, 34), named_protocol(name, (12, 16))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        image = protocol.part(image)
+        logits = predict_logits(network, image, protocol)
+        classes = predict_classes(network, image, protocol, num_classes=6)
+        with pytest.raises(ValueError, match="network must return num_classes = 7 channels, got 6"):
+            predict_classes(network, image, protocol, num_classes=7)
+    two = logits.topk(2, dim=1).values
+    clear = two[:, 0] - two[:, 1] > 1e-5
+    assert torch.equal(classes[clear], logits.argmax(1)[clear]) and clear.float().mean() > 0.9
+    assert classes.dtype == torch.int64 and classes.shape == logits[:, 0].shape

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.sample import Sample, SegmentationDataset
 from fpl_fast.trainer.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
-from fpl_fast.trainer.evaluation.protocol import Protocol, predict_logits
+from fpl_fast.trainer.evaluation.protocol import Protocol, predict_classes
 from fpl_fast.trainer.run.interrupt import leave_signals_to_the_run
 
 __all__ = ["EvaluationResult", "evaluate"]
@@ -109,11 +109,8 @@ def evaluate(
                     raise ValueError(f"dataset must be labelled, got no label for image {index}")
                 image = normalize(sample.image[None].to(device, non_blocking=True), mean=mean, std=std)
                 with autocast():
-                    logits = predict_logits(network, protocol.part(image), protocol)
-                if logits.shape[1] != num_classes:
-                    raise ValueError(f"network must return num_classes = {num_classes} channels, got {logits.shape[1]}")
+                    prediction = predict_classes(network, protocol.part(image), protocol, num_classes=num_classes)
                 label = protocol.part(sample.label[None].to(device, torch.int64, non_blocking=True))
-                prediction = logits.argmax(1)
                 confusion.update(prediction, label)
                 if on_prediction is not None:
                     on_prediction(index, prediction[0])

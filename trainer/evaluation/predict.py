@@ -10,7 +10,7 @@ from PIL import Image
 
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluation.protocol import Protocol, named_protocol, predict_logits
+from fpl_fast.trainer.evaluation.protocol import Protocol, named_protocol, predict_classes
 from fpl_fast.trainer.evaluation.trained import TrainedRun
 from fpl_fast.trainer.models.normalization import normalization
 
@@ -88,5 +88,5 @@ def predict_image(run: TrainedRun, pixels: np.ndarray) -> np.ndarray:
         protocol = Protocol()
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(run.fabric.device)
     with run.fabric.autocast():
-        logits = predict_logits(run.network, normalize(image, None, *normalization(config)), protocol)
-    return logits.argmax(1)[0].to("cpu", torch.uint8).numpy()
+        prediction = predict_classes(run.network, normalize(image, None, *normalization(config)), protocol)
+    return prediction[0].to("cpu", torch.uint8).numpy()

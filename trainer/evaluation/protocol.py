@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as tv
 
+from fpl_fast import pseudo_labels
 from fpl_fast.trainer.upsample import pixel_size, upsample
 
-__all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_logits"]
+__all__ = ["PROTOCOLS", "Protocol", "named_protocol", "predict_classes", "predict_logits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,34 @@ def named_protocol(name: str, size: tuple[int, int]) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}")
     return PROTOCOLS[name](size)
+
+
+def predict_classes(
+    network: Callable[[Tensor], Tensor], image: Tensor, protocol: Protocol, *, num_classes: int | None = None
+) -> Tensor:
+    """Predict the class of every pixel, (N, H, W) int64, without logits at the size of the image where that can be.
+
+    Args:
+        network: As in :func:`predict_logits`.
+        image: As in :func:`predict_logits`.
+        protocol: As in :func:`predict_logits`.
+        num_classes: Channels that the network must return; None for any.
+
+    Raises:
+        ValueError: The network does not have as many classes.
+    """
+    multiple = getattr(network, "size_multiple", 1)
+    height, width = image.shape[-2:]
+    seen = reflected(image, protocol.multiple) if protocol.window is None else image
+    if protocol.window is None and not any(side % multiple for side in pixel_size(seen)):
+        logits = network(seen)
+        label = pseudo_labels(logits, size=pixel_size(seen)).label[..., :height, :width].long()
+    else:
+        logits = predict_logits(network, image, protocol)
+        label = logits.argmax(1)
+    if num_classes is not None and logits.shape[1] != num_classes:
+        raise ValueError(f"network must return num_classes = {num_classes} channels, got {logits.shape[1]}")
+    return label
 
 
 def predict_logits(network: Callable[[Tensor], Tensor], image: Tensor, protocol: Protocol) -> Tensor:
