@@ -258,6 +258,16 @@ def test_a_missing_label_whose_list_has_suffixes(tmp_path):
     assert problem.endswith("x.png is there: entries of lists go without the suffix that data.val_labels adds")
 
 
+def test_a_list_in_the_folder_one_works_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").write_text("a\n")
+    (tmp_path / "data").mkdir()
+    with pytest.raises(
+        ValueError, match=rf"below data\.root; {re.escape(str(tmp_path))}/mine\.txt exists: give that path$"
+    ):
+        val_split(FolderData(root="data", val="mine.txt"))
+
+
 @pytest.mark.parametrize("part", ["labelled", "unlabelled", "val"])
 def test_a_missing_list_is_named_with_its_option(tmp_path, part):
     message = rf"{part}\.txt: the list file must exist, but is missing; --data\.{part}, or --split .* below data\.root$"

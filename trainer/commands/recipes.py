@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
         console.print(_summaries("DATA", DATA_SUMMARIES))
         for data in PARTITIONS:
             console.print(_overview(data, [cell for cell in cells if cell.recipe.startswith(f"{data}/")]))
-        console.print(f"train one: {cells[-1].command} --data-root DIR")
+        shown = next(cell for cell in reversed(cells) if cell.recipe == "city/fpl_cps_cutmix")
+        console.print(f"train one: {shown.command} --data-root DIR")
         return 0
 
     matching = [name for name in names if fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*")]

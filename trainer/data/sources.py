@@ -150,11 +150,10 @@ def _folder_split(data: FolderData, part: str, images: str, labels: str) -> Spli
     name = getattr(data, part)
     if (folder := Path(data.root) / name).is_dir():
         return Split(tuple(_pictures_of(folder, name, labels)), name)
-    pairs = read_list(
-        Path(data.root) / name,
-        Path(data.root),
-        where_missing=f"; --data.{part}, or --split of eval and analyze, names one, or a folder, below data.root",
-    )
+    advice = f"; --data.{part}, or --split of eval and analyze, names one, or a folder, below data.root"
+    if (here := Path(name).absolute()).exists():
+        advice += f"; {here} exists: give that path"
+    pairs = read_list(Path(data.root) / name, Path(data.root), where_missing=advice)
     return Split(tuple(fill_templates(pairs, images, labels)), name)
 
 
