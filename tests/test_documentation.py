@@ -90,6 +90,14 @@ def test_targets_and_modules_exist():
         assert importlib.util.find_spec(module), module
 
 
+def test_promises_name_tests_that_exist():
+    promises = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", promises)
+    assert len(named) > 40
+    for file, name in named:
+        assert f"def {name or 'test_'}" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (file, name)
+
+
 def test_the_notebook_runs():
     """From top to bottom, in a kernel of its own, and is committed without output."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
