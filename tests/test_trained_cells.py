@@ -54,6 +54,7 @@ def test_a_cell_trains(tmp_path, data, method):
     assert [record["split"] for record in records] == ["train", "val"]
     assert ("loss_unsup" in records[0]) == (method != "supervised")
     assert records[0].get("loss_unsup") != 0
+    assert ("teacher_accuracy" in records[1]) == (method != "supervised")
     logged = {key for record in records for key in record}
     classes = {f"iou/{name}" for name in class_table(load_config(run / "config.yaml").data).names}
     assert logged >= classes

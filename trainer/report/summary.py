@@ -15,6 +15,10 @@ __all__ = ["curves", "header", "num_networks"]
 _SCALARS = {
     "miou": ("mIoU on validation", "%", 100),
     "pixel_accuracy": ("Pixel accuracy on validation", "%", 100),
+    "teacher_accuracy": ("Right pseudo-labels on validation", "%", 100),
+    "teacher_inclusion": ("Truth among the fuzzy positives on validation", "%", 100),
+    "teacher_positives": ("Mean K on validation", "", 1),
+    "teacher_confidence": ("Confidence of the teacher on validation", "%", 100),
     "loss": ("Loss", "", 1),
     "loss_sup": ("Supervised loss", "", 1),
     "loss_unsup": ("Unsupervised loss", "", 1),
