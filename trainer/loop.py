@@ -25,7 +25,7 @@ from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_datas
 from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.evaluation.norm_statistics import renew_statistics
-from fpl_fast.trainer.evaluation.pseudo_labels import pseudo_label_scalars
+from fpl_fast.trainer.evaluation.teacher_quality import teacher_quality
 from fpl_fast.trainer.evaluation.validation import (
     class_scalars,
     logged_pictures,
@@ -296,7 +296,7 @@ class _Trainer:
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             scores |= class_scalars(self.val.class_names, result.per_class_iou)
             if self.num_views:
-                scores |= pseudo_label_scalars(self.method.teacher, self.val, self.config, self.fabric)
+                scores |= teacher_quality(self.method.teacher, self.val, self.config, self.fabric)
             self._record("val", scores | {"elapsed_s": self.clock.elapsed_s}, logged_pictures(samples))
         return best
 

@@ -11,10 +11,9 @@ from trainer_runs import method_config, tiny_run
 from fpl_fast.trainer.build import build_method_networks
 from fpl_fast.trainer.data.sample import Sample
 from fpl_fast.trainer.data.transforms import normalize
-from fpl_fast.trainer.evaluation import pseudo_labels
-from fpl_fast.trainer.evaluation.loss_settings import loss_threshold
+from fpl_fast.trainer.evaluation.loss_settings import loss_settings, loss_threshold
 from fpl_fast.trainer.evaluation.positives import PositivesTally
-from fpl_fast.trainer.evaluation.pseudo_labels import pseudo_label_scalars
+from fpl_fast.trainer.evaluation.teacher_quality import teacher_quality
 from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.models.normalization import normalization
 
@@ -70,10 +69,10 @@ class Dropping(nn.Module):
 def test_the_numbers_are_those_of_the_analysis(settings):
     config, teacher, dataset = tiny_run(**settings), Dropping(), scenes(5)
     before = torch.get_rng_state()
-    scalars = pseudo_label_scalars(teacher, dataset, config, FABRIC)
+    scalars = teacher_quality(teacher, dataset, config, FABRIC)
     assert torch.equal(torch.get_rng_state(), before) and teacher.training
     teacher.eval()
-    loss = pseudo_labels.loss_settings(config.method)
+    loss = loss_settings(config.method)
     tally, confidence = PositivesTally(5, max_positives=loss.max_positives), []
     for sample in dataset:
         with torch.no_grad():
@@ -92,12 +91,12 @@ def test_the_numbers_are_those_of_the_analysis(settings):
 @pytest.mark.parametrize(("num", "read"), [(3, [0, 1, 2]), (20, [0, 2, 5, 7, 10, 12, 15, 17])])
 def test_few_images_are_read(num, read):
     dataset = scenes(num)
-    pseudo_label_scalars(Dropping(), dataset, tiny_run(), FABRIC)
+    teacher_quality(Dropping(), dataset, tiny_run(), FABRIC)
     assert dataset.read == read
 
 
 def test_without_labels_there_are_no_numbers():
-    scalars = pseudo_label_scalars(Dropping(), scenes(2, ignored=1.0), tiny_run(), FABRIC)
+    scalars = teacher_quality(Dropping(), scenes(2, ignored=1.0), tiny_run(), FABRIC)
     assert list(scalars) == NAMES and all(map(math.isnan, scalars.values()))
 
 

@@ -13,14 +13,14 @@ from fpl_fast.trainer.evaluation.protocol import named_protocol, predict_logits
 from fpl_fast.trainer.models.normalization import normalization
 from fpl_fast.valid_labels import is_labelled
 
-__all__ = ["pseudo_label_scalars"]
+__all__ = ["teacher_quality"]
 
 _IMAGES = 8
 _NAMES = ("teacher_accuracy", "teacher_inclusion", "teacher_positives", "teacher_confidence")
 
 
 @torch.inference_mode()
-def pseudo_label_scalars(
+def teacher_quality(
     teacher: nn.Module, dataset: SegmentationDataset, config: RunConfig, fabric: Fabric
 ) -> dict[str, float]:
     """Compare a teacher with the truth, on eight images spread evenly over a data set, in evaluation mode.
