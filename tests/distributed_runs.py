@@ -76,7 +76,9 @@ SCALED = {
 
 def config(batch=8, accumulate=1, **method):
     run = tiny_run(**method)
-    changed = dataclasses.replace(run.train, batch_labelled=batch, batch_unlabelled=batch, accumulate=accumulate)
+    changed = dataclasses.replace(
+        run.train, batch_labelled=batch, batch_unlabelled=batch, accumulate=accumulate, loggers=("csv",)
+    )
     return dataclasses.replace(run, train=changed)
 
 

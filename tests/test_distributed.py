@@ -69,6 +69,8 @@ def test_one_process_speaks_and_writes(runs, name):
     assert [record["step"] for record in metrics(RunFolder(runs / name))] == [2, 4, 4, 6, 6]
     assert (runs / f"{name}.1").read_text() == ""
     assert len(list((runs / name / "tensorboard").iterdir())) == 1
+    header, *rows = (runs / name / "csv" / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[header.split(",").index("step")] for row in rows] == ["2", "4", "4", "6", "6"]
 
 
 def test_what_the_first_process_refuses_stops_all(runs):

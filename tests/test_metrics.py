@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fpl_fast.trainer.data.sample import outside_color
+from fpl_fast.trainer.evaluation.validation import logged_pictures
 from fpl_fast.trainer.run.events import Events
 from fpl_fast.trainer.run.metrics import Meter, MetricsLog
 
@@ -49,7 +50,7 @@ def test_log_writes_lines_and_events(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("val/miou")] == [(5, 0.25)]
 
 
-def test_events_hold_configuration_classes_and_pictures(tmp_path):
+def test_events_hold_configuration_and_pictures(tmp_path):
     rng = fresh.rng()
     samples = {"palette": rng.integers(0, 256, (2, 3), dtype=np.uint8)}
     for place in range(4):
@@ -60,7 +61,7 @@ def test_events_hold_configuration_classes_and_pictures(tmp_path):
         }
     events = Events(tmp_path)
     events.configuration({"optim.lr": 0.5, "model.weights_file": None, "augment.crop": [3, 4], "train.compile": True})
-    events.evaluation(7, ["road", "sky"], [0.25, float("nan")], samples)
+    events.pictures(7, logged_pictures(samples))
     events.close()
     read = EventAccumulator(str(tmp_path)).Reload()
     (text,) = read.Tensors("config/text_summary")
@@ -68,7 +69,6 @@ def test_events_hold_configuration_classes_and_pictures(tmp_path):
     plugin = read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     for words in (b"optim.lr", b"[3, 4]", b"None"):
         assert words in plugin
-    assert [(e.step, e.value) for e in read.Scalars("iou/road")] == [(7, 0.25)]
     assert read.Tags()["images"] == ["samples/0", "samples/1", "samples/2"]
     (picture,) = read.Images("samples/1")
     assert (picture.step, picture.height, picture.width) == (7, 250, 60)

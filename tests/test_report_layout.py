@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from test_report import write_run
+from test_report_progress import add_evaluations, growing
 
 from fpl_fast.trainer.report import write_report
 
@@ -41,7 +42,7 @@ def browse(*options):
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report with everything: long names, compared runs with the same pictures, many settings."""
+    """A report with everything: long names, compared runs with the same pictures, many settings, 150 classes."""
     parent = tmp_path_factory.mktemp("runs")
     names = ("fpl_cps_cutmix-of-a-study-with-a-long-name-without-spaces-seed0", "supervised", "u2pl")
     runs = [write_run(parent / name, seed=1, sizes=((60, 120), (90, 40))) for name in names]
@@ -50,6 +51,8 @@ def report(tmp_path_factory):
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         with np.load(run / "samples.npz") as stored:
             np.savez_compressed(run / "samples.npz", **stored, names=["aachen_000000_000019_leftImg8bit" * 2, "b"])
+    classes = [f"{'traffic light ' * (1 + index % 2)}{index}" for index in range(150)]
+    add_evaluations(runs[0], classes, growing(60, 150))
     return write_report(runs[0], compare=runs[1:])
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config.io import load_config
 from fpl_fast.trainer.data.cityscapes import CITYSCAPES_LABEL_IDS
+from fpl_fast.trainer.data.datasets import class_table
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES, make_recipe
 from fpl_fast.trainer.recipes.published import PARTITIONS
 from fpl_fast.trainer.report import summary
@@ -53,8 +54,12 @@ def test_a_cell_trains(tmp_path, data, method):
     assert [record["split"] for record in records] == ["train", "val"]
     assert ("loss_unsup" in records[0]) == (method != "supervised")
     assert records[0].get("loss_unsup") != 0
+    assert ("teacher_accuracy" in records[1]) == (method != "supervised")
     logged = {key for record in records for key in record}
-    assert logged <= {"split", *summary._SCALARS, *summary._NOT_DRAWN}  # whatever a method logs has a title
+    classes = {f"iou/{name}" for name in class_table(load_config(run / "config.yaml").data).names}
+    assert logged >= classes
+    # Whatever a method logs has a title.
+    assert logged - classes <= {"split", *summary._SCALARS, *summary._NOT_DRAWN}
     config = load_config(run / "config.yaml")
     assert (config.recipe, config.data.partition) == (f"{data}/{method}", "1/4")
     assert config.model.backbone == tiny_backbone(method)

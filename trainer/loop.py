@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from fpl_fast.trainer.build import (
@@ -24,7 +25,14 @@ from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_datas
 from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.evaluation.norm_statistics import renew_statistics
-from fpl_fast.trainer.evaluation.validation import save_evaluation, save_samples, validate
+from fpl_fast.trainer.evaluation.teacher_quality import teacher_quality
+from fpl_fast.trainer.evaluation.validation import (
+    class_scalars,
+    logged_pictures,
+    save_evaluation,
+    save_samples,
+    validate,
+)
 from fpl_fast.trainer.methods import Batch, TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
@@ -33,6 +41,7 @@ from fpl_fast.trainer.run.clock import Clock, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.run.interrupt import StopRequest
 from fpl_fast.trainer.run.lock import RunLock
+from fpl_fast.trainer.run.loggers import open_loggers, require_installed
 from fpl_fast.trainer.run.metrics import MetricsLog
 from fpl_fast.trainer.run.monitor import Monitor
 from fpl_fast.trainer.run.state import TrainState
@@ -97,6 +106,7 @@ class _Trainer:
 
         reset_peak_memory(fabric.device)
 
+        first_decides(fabric, lambda: require_installed(config.train.loggers))
         if resume:
             first_decides(fabric, lambda: self._lock(at_exit))
         checkpoint: Path | None = fabric.broadcast(folder.newest_checkpoint() if resume else None)
@@ -127,9 +137,8 @@ class _Trainer:
             _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
         else:
             _LOGGER.info(describe_start(config, len(self.method.networks)))
-        self.log = MetricsLog(folder.metrics, folder.tensorboard, step=self.state.step) if self.first else None
-        if self.log and self.state.step == 0:
-            self.log.events.configuration(flatten(config_to_dict(config)))
+        self.log: MetricsLog | None = None
+        first_decides(fabric, lambda: self._open_log(at_exit))
         self.clock = Clock(self.state.elapsed_s)
         self.read_step = self.state.step  # of the last reading of the clock
         self.unsaved = False  # whether a whole step is done that no checkpoint holds
@@ -153,6 +162,12 @@ class _Trainer:
         if isinstance(self.config.data, FileData):
             self.folder.write_splits(splits, self.config.data.root)
 
+    def _open_log(self, at_exit: ExitStack) -> None:
+        folder, step, loggers = self.folder, self.state.step, open_loggers(self.folder, self.config)
+        self.log = at_exit.enter_context(MetricsLog(folder.metrics, folder.tensorboard, step=step, loggers=loggers))
+        if step == 0:
+            self.log.configuration(flatten(config_to_dict(self.config)))
+
     def run(self, stop: StopRequest) -> Outcome:
         """Train until the last step or until asked to stop."""
         state, fabric = self.state, self.fabric
@@ -169,8 +184,6 @@ class _Trainer:
         )
         with closing(batches):
             self._take_steps(batches, stop)
-        if self.log:
-            self.log.close()
         stopped_by = (stop.signal or signal.SIGTERM) if state.step < self.config.train.steps else None
         return Outcome(state.step, state.miou, stopped_by, self.first)
 
@@ -280,15 +293,16 @@ class _Trainer:
         if self.first:
             save_evaluation(self.folder.evaluation, result, self.val.class_names, self.config.eval, step=state.step)
             samples = save_samples(self.folder, network, self.val, self.config, self.fabric)
-            assert self.log is not None
-            self.log.events.evaluation(state.step, self.val.class_names, result.per_class_iou, samples)
             scores = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
-            self._record("val", scores | {"elapsed_s": self.clock.elapsed_s})
+            scores |= class_scalars(self.val.class_names, result.per_class_iou)
+            if self.num_views:
+                scores |= teacher_quality(self.method.teacher, self.val, self.config, self.fabric)
+            self._record("val", scores | {"elapsed_s": self.clock.elapsed_s}, logged_pictures(samples))
         return best
 
-    def _record(self, split: str, scalars: dict[str, float]) -> None:
+    def _record(self, split: str, scalars: dict[str, float], pictures: Mapping[str, np.ndarray] | None = None) -> None:
         assert self.log is not None
-        self.log.write(self.state.step, split, scalars)
+        self.log.write(self.state.step, split, scalars, pictures)
         self.monitor.logged(self.state.step, split, scalars)
 
     def _save(self, *, best: bool) -> None:

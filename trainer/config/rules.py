@@ -1,9 +1,12 @@
 """Decorator and checks of all configurations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar, dataclass_transform
 
-__all__ = ["check_jitter", "check_scale_range", "config_class", "require"]
+from fpl_fast.trainer.config.nearest import nearest
+
+__all__ = ["check_jitter", "check_names", "check_scale_range", "config_class", "require"]
 
 _Class = TypeVar("_Class")
 _LARGEST_SCALE = 16
@@ -29,6 +32,19 @@ def require(rule: bool, name: str, text: str, value: object) -> None:
     """
     if not rule:
         raise ValueError(f"{name} must be {text}, got {value!r}")
+
+
+def check_names(names: Sequence[str], known: Sequence[str], name: str) -> None:
+    """Check a list of names.
+
+    Raises:
+        ValueError: A name is unknown (the nearest one is named), or stands twice.
+    """
+    rule = f"a list of {' and '.join(known)}, each at most once"
+    for one in names:
+        if one not in known:
+            raise ValueError(f"{name} must be {rule}, got {one!r}{nearest(one, known)}")
+    require(len(set(names)) == len(names), name, rule, list(names))
 
 
 def check_scale_range(scales: tuple[float, float], name: str) -> None:

@@ -2,12 +2,15 @@
 
 from typing import Literal
 
-from fpl_fast.trainer.config.rules import check_jitter, check_scale_range, config_class, require
+from fpl_fast.trainer.config.rules import check_jitter, check_names, check_scale_range, config_class, require
 
-__all__ = ["BATCHES_AHEAD", "AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
+__all__ = ["BATCHES_AHEAD", "LOGGERS", "AugmentConfig", "EvalConfig", "ModelConfig", "OptimConfig", "TrainConfig"]
 
 BATCHES_AHEAD = 2
 """Batches that each loader process reads ahead."""
+
+LOGGERS = ("csv", "wandb")
+"""Names in ``train.loggers``."""
 
 
 @config_class
@@ -153,6 +156,9 @@ class TrainConfig:
     other threads costs more than they save, many times more on a machine that has other work."""
     log_every: int = 20
     """Steps between log lines; the device is not read in between."""
+    loggers: tuple[str, ...] = ()
+    """Where the scalars go beside metrics.jsonl and TensorBoard: csv, wandb (Weights & Biases, which also takes the
+    pictures), or both, as in '[csv, wandb]'."""
     checkpoint_every: int = 500
     """Steps between checkpoints, the most that a crash can lose; evaluations write a checkpoint as well."""
 
@@ -162,6 +168,7 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"train.{name}", ">= 1", getattr(self, name))
         for name in ("seed", "workers", "threads"):
             require(getattr(self, name) >= 0, f"train.{name}", ">= 0", getattr(self, name))
+        check_names(self.loggers, LOGGERS, "train.loggers")
 
 
 @config_class

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fpl_fast import fuzzy_positive_assignment
 from fpl_fast.trainer.config import EvalConfig, RunConfig
-from fpl_fast.trainer.data.sample import SegmentationDataset
+from fpl_fast.trainer.data.sample import SegmentationDataset, color_table
 from fpl_fast.trainer.data.transforms import normalize
 from fpl_fast.trainer.evaluation.evaluate import EvaluationResult, evaluate
 from fpl_fast.trainer.evaluation.loss_settings import loss_settings, loss_threshold, spread
@@ -22,7 +22,10 @@ from fpl_fast.trainer.models.normalization import normalization
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.writing.replacing import replacing
 
-__all__ = ["save_evaluation", "save_samples", "validate"]
+__all__ = ["class_scalars", "logged_pictures", "save_evaluation", "save_samples", "validate"]
+
+_LOGGED_PICTURES = 3
+_LOGGED_PIXELS = 384  # of the longer side: pictures are shown small, and every evaluation adds some
 
 
 def validate(
@@ -104,6 +107,36 @@ def save_evaluation(
     csv.writer(table).writerows([["", *class_names], *([name, *counts] for name, counts in rows)])
     with replacing(path.with_name("confusion.csv")) as file:
         file.write(table.getvalue().encode())
+
+
+def class_scalars(class_names: Sequence[str], iou: Sequence[float]) -> dict[str, float]:
+    """Name the IoU of each class for the log: ``iou/CLASS``, with the index where several classes have one name.
+
+    Example:
+        >>> class_scalars(["road", "sky"], [0.5, 0.25])
+        {'iou/road': 0.5, 'iou/sky': 0.25}
+    """
+    return {
+        f"iou/{name}" if class_names.count(name) == 1 else f"iou/{name} {index}": value
+        for index, (name, value) in enumerate(zip(class_names, iou, strict=True))
+    }
+
+
+def logged_pictures(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Draw the first pictures for the log: image, truth and prediction side by side, (H, W, 3) uint8.
+
+    Args:
+        samples: The arrays of ``samples.npz``.
+    """
+    palette, pictures = color_table(samples["palette"]), {}
+    for place in range(_LOGGED_PICTURES):
+        if f"image_{place}" not in samples:
+            break
+        image, label, prediction = (samples[f"{name}_{place}"] for name in ("image", "label", "prediction"))
+        stride = -(-max(label.shape) // _LOGGED_PIXELS)
+        views = np.concatenate([image, palette[label], palette[prediction]], axis=1)
+        pictures[f"samples/{place}"] = views[::stride, ::stride]
+    return pictures
 
 
 @torch.inference_mode()

@@ -164,6 +164,11 @@ class Method(nn.Module, ABC):
         """The network that is evaluated and used."""
         return self.networks[0]
 
+    @property
+    def teacher(self) -> nn.Module:
+        """The network that makes pseudo-labels; of networks that teach each other, the evaluated one."""
+        return self.eval_network
+
     @abstractmethod
     def losses(self, batch: Batch, progress: float) -> Losses:
         """The losses of one step, in train mode.

@@ -14,6 +14,7 @@ from fpl_fast.trainer.report.comparison import comparison, differences
 from fpl_fast.trainer.report.document import document
 from fpl_fast.trainer.report.evaluations import other_evaluations
 from fpl_fast.trainer.report.pictures import pictures
+from fpl_fast.trainer.report.progress import class_progress
 from fpl_fast.trainer.report.run import Run, read_run
 from fpl_fast.trainer.report.summary import curves, header
 from fpl_fast.trainer.report.text import missing
@@ -49,6 +50,7 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
             differences(run, others),
             curves(run, others),
             classes(run, others),
+            class_progress(run),
             confusion(run),
             other_evaluations(run),
             pictures(run, others),

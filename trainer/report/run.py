@@ -11,7 +11,10 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
-__all__ = ["ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "read_run"]
+__all__ = ["CLASS_PREFIX", "ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "read_run"]
+
+CLASS_PREFIX = "iou/"
+"""Beginning of the names under which the IoU of the classes is logged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

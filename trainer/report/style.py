@@ -59,6 +59,10 @@ tfoot > tr > * { font-weight: 600; color: var(--ink); border-top: 2px solid var(
 .bar { height: .7rem; border-radius: .2rem; background: rgb(var(--accent)); }
 .track { position: relative; background: var(--line); border-radius: .2rem; }
 .track u { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px; background: var(--series-1); }
+th.cells { display: flex; justify-content: space-between; gap: .5rem; }
+td.cells { width: 65%; min-width: 8rem; }
+.cells svg { display: block; width: 100%; height: 1rem; }
+.progress th, .progress td { padding-top: .12rem; padding-bottom: .12rem; }
 ul.plain { margin: 0; padding: 0; list-style: none; font-size: .875rem; overflow-wrap: anywhere; }
 .settings td { white-space: normal; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fpl_fast.trainer.report.figures import Curve, curves_svg
-from fpl_fast.trainer.report.run import Run
+from fpl_fast.trainer.report.run import CLASS_PREFIX, Run
 from fpl_fast.trainer.report.text import duration, legend, missing, percent
 
 __all__ = ["curves", "header", "num_networks"]
@@ -15,6 +15,10 @@ __all__ = ["curves", "header", "num_networks"]
 _SCALARS = {
     "miou": ("mIoU on validation", "%", 100),
     "pixel_accuracy": ("Pixel accuracy on validation", "%", 100),
+    "teacher_accuracy": ("Right pseudo-labels on validation", "%", 100),
+    "teacher_inclusion": ("Truth among the fuzzy positives on validation", "%", 100),
+    "teacher_positives": ("Mean K on validation", "", 1),
+    "teacher_confidence": ("Confidence of the teacher on validation", "%", 100),
     "loss": ("Loss", "", 1),
     "loss_sup": ("Supervised loss", "", 1),
     "loss_unsup": ("Unsupervised loss", "", 1),
@@ -56,6 +60,11 @@ _NOT_DRAWN = {"step", "epoch", "elapsed_s", "startup_s"}
 # Losses that are sums over the networks of a method; drawn per network, so that methods can be compared.
 _SUMMED = {"loss", "loss_sup", "loss_unsup", "loss_flaw"}
 _NUM_NETWORKS = {"cps": 2, "gct": 2}
+
+
+def _is_drawn(key: str) -> bool:
+    """Whether a scalar has a plot of its own."""
+    return key not in _NOT_DRAWN and not key.startswith(CLASS_PREFIX)
 
 
 def header(run: Run) -> str:
@@ -119,7 +128,7 @@ def num_networks(run: Run) -> int:
 def curves(run: Run, others: Sequence[Run]) -> str:
     """Render one small plot for each scalar, with all runs in it."""
     runs = [run, *others]
-    logged = dict.fromkeys(key for one in runs for key in one.scalar_names() if key not in _NOT_DRAWN)
+    logged = dict.fromkeys(key for one in runs for key in one.scalar_names() if _is_drawn(key))
     plots = []
     for key in [*(key for key in _SCALARS if key in logged), *(key for key in logged if key not in _SCALARS)]:
         title, unit, factor = _SCALARS.get(key, (key.replace("_", " "), "", 1))

@@ -1,7 +1,7 @@
-"""TensorBoard: the scalars of a run, its configuration, IoU by class, and pictures."""
+"""TensorBoard: the scalars of a run, its configuration, and pictures."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,8 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from fpl_fast.trainer.data.sample import color_table
-
 __all__ = ["Events"]
 
-_PICTURES = 3
-_PIXELS = 384  # of the longer side: pictures are shown small, and every evaluation adds some
 _PREFIX = "events.out.tfevents."  # TensorBoard's; the seconds, host, process and number of the writer follow
 
 
@@ -31,10 +27,10 @@ class Events:
         _put_before_now(folder)
         self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
-    def scalars(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Write each value as ``SPLIT/NAME``."""
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write values by name."""
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", value, step)
+            self._writer.add_scalar(name, value, step)
 
     def configuration(self, settings: Mapping[str, Any]) -> None:
         """Write all settings, by dotted key, as text and as hyperparameters, with mIoU as their score."""
@@ -46,27 +42,10 @@ class Events:
             assert writer is not None
             writer.add_summary(summary)
 
-    def evaluation(
-        self, step: int, class_names: Sequence[str], iou: Sequence[float], samples: Mapping[str, np.ndarray]
-    ) -> None:
-        """Write ``iou/CLASS``, and pictures: image, truth and prediction side by side.
-
-        Args:
-            step: Step of the weights.
-            class_names: C names.
-            iou: C values in [0, 1].
-            samples: The arrays of ``samples.npz``.
-        """
-        for name, value in zip(class_names, iou, strict=True):
-            self._writer.add_scalar(f"iou/{name}", value, step)
-        palette = color_table(samples["palette"])
-        for place in range(_PICTURES):
-            if f"image_{place}" not in samples:
-                break
-            image, label, prediction = (samples[f"{name}_{place}"] for name in ("image", "label", "prediction"))
-            stride = -(-max(label.shape) // _PIXELS)
-            picture = np.concatenate([image, palette[label], palette[prediction]], axis=1)[::stride, ::stride]
-            self._writer.add_image(f"samples/{place}", picture, step, dataformats="HWC")
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """Write pictures (H, W, 3) uint8 by name."""
+        for name, picture in pictures.items():
+            self._writer.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close."""

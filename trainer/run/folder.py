@@ -28,9 +28,10 @@ class RunFolder:
 
     ``config.yaml`` (everything the run depends on), ``environment.json`` (device, versions, commit),
     ``.fpl-fast.lock`` (lock.py), ``metrics.jsonl``, ``evaluation.json`` with ``confusion.csv``, ``samples.npz``,
-    ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``evaluations`` (of other images or weights, by
-    other protocols: evaluation/own_result.py) and, for data sets in files, ``lists``: the images of each part and, in
-    ``lists.json``, the list that names them, the folder that they are in, and the SHA-256 of their list.
+    ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``csv`` and ``wandb`` (loggers.py),
+    ``evaluations`` (of other images or weights, by other protocols: evaluation/own_result.py) and, for data sets in
+    files, ``lists``: the images of each part and, in ``lists.json``, the list that names them, the folder that they are
+    in, and the SHA-256 of their list.
     """
 
     def __init__(self, path: "RunFolder | Path | str") -> None:
@@ -41,6 +42,8 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.samples = self.path / "samples.npz"
         self.tensorboard = self.path / "tensorboard"
+        self.csv = self.path / "csv"
+        self.wandb = self.path / "wandb"
         self.lists = self.path / "lists"
         self.splits = self.lists / "lists.json"
         self.last = self.path / "checkpoints" / "last.ckpt"

@@ -1,13 +1,17 @@
-"""Scalars of a run: summed on the device, read on log steps, written as JSON lines and TensorBoard events."""
+"""Scalars of a run: summed on the device, read on log steps, written as JSON lines, as events, and by loggers."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fpl_fast.trainer.run.events import Events
+from fpl_fast.trainer.run.loggers import RunLogger
 from fpl_fast.trainer.writing.json_text import json_text, read_records
 from fpl_fast.trainer.writing.replacing import replacing
 
@@ -54,27 +58,70 @@ class Meter:
 
 
 class MetricsLog:
-    """Appends records to ``metrics.jsonl`` and to TensorBoard; its ``events`` also take configuration and pictures.
+    """Appends records to ``metrics.jsonl``, to TensorBoard and to further loggers.
+
+    A scalar is ``SPLIT/NAME`` everywhere; a line of ``metrics.jsonl`` holds the split and the names. As a context, it
+    tells loggers whether an error ended the run.
 
     Args:
         path: The JSON lines.
         tensorboard: Folder of the events.
         step: Step that the run continues from; later records, of steps that will be repeated, are dropped.
+        loggers: Further loggers, which are given the records that stay.
     """
 
-    def __init__(self, path: Path, tensorboard: Path, *, step: int = 0) -> None:
+    def __init__(self, path: Path, tensorboard: Path, *, step: int = 0, loggers: Sequence[RunLogger] = ()) -> None:
         kept = [record for record in read_records(path) if record["step"] <= step]
         with replacing(path) as file:
             file.write("".join(f"{json_text(record)}\n" for record in kept).encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self.events = Events(tensorboard, step=step)
+        self._events, self._loggers = Events(tensorboard, step=step), loggers
+        self._written = {(record["step"], record["split"]) for record in kept}
+        for record in kept:
+            step, split, scalars = record.pop("step"), record.pop("split"), record
+            self._pass_on(step, split, {name: math.nan if x is None else x for name, x in scalars.items()}, {})
 
-    def write(self, step: int, split: str, scalars: dict[str, float]) -> None:
-        """Write one record; numbers that are not finite become null, as JSON has none."""
+    def configuration(self, settings: Mapping[str, Any]) -> None:
+        """Write all settings, by dotted key, to TensorBoard; the other loggers have them since they were opened."""
+        self._events.configuration(settings)
+
+    def write(
+        self, step: int, split: str, scalars: dict[str, float], pictures: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Write one record, unless an earlier part of the run has written it before it ended within the step.
+
+        Args:
+            step: Steps done.
+            split: "train" or "val".
+            scalars: Values by name; numbers that are not finite become null in JSON, which has none.
+            pictures: Pictures (H, W, 3) uint8 by name, for loggers that take them.
+        """
+        if (step, split) in self._written:
+            return
         self._file.write(json_text({"step": step, "split": split, **scalars}) + "\n")
-        self.events.scalars(step, split, scalars)
+        self._events.scalars(step, _named(split, scalars))
+        self._events.pictures(step, pictures or {})
+        self._pass_on(step, split, scalars, pictures or {})
 
-    def close(self) -> None:
+    def _pass_on(self, step: int, split: str, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
+        for logger in self._loggers:
+            logger.log(step, split, _named(split, scalars), pictures)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool = False) -> None:
         """Flush and close."""
         self._file.close()
-        self.events.close()
+        self._events.close()
+        for logger in self._loggers:
+            logger.close(failed=failed)
+
+
+def _named(split: str, scalars: Mapping[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in scalars.items()}
