@@ -3,8 +3,9 @@
 Names are imported when they are first used, so that the help of the command line does without torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from fpl_fast.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from fpl_fast.adaptive import adaptive_threshold
@@ -59,13 +60,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
-
-    def __getattr__(name: str) -> object:
-        for module, names in _HOMES.items():
-            if name in names:
-                globals()[name] = found = getattr(importlib.import_module(f"fpl_fast.{module}"), name)
-                return found
-        raise AttributeError(f"module 'fpl_fast' has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = names_on_demand(globals(), _HOMES)

@@ -118,6 +118,6 @@ def test_the_site_builds(tmp_path):
 
 
 def scripts(page):
-    """What a page loads: nothing from elsewhere."""
+    """Sources that a page loads."""
     text = page.read_text(encoding="utf-8")
     return re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="([^"]+)"', text)

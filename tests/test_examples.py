@@ -86,7 +86,7 @@ def segformer_logits(images):
 )
 @torch.no_grad()
 def test_how_a_library_interpolates(logits, align_corners):
-    """What the page says to pass gives the full logits that the library itself compares with labels."""
+    """The arguments on the page give the full logits that the library itself compares with labels."""
     images = torch.rand(1, 3, 64, 96)
     small, whole = logits(images)
     assert small.shape[-1] < whole.shape[-1] == images.shape[-1]
@@ -134,7 +134,7 @@ def test_the_page_shows_the_difference():
 
 
 def test_versions_are_pinned():
-    """What an example imports beside the loss has its version in requirements.txt."""
+    """All that examples import beside the loss has its version in requirements.txt."""
     pins = (DOCS / "examples" / "requirements.txt").read_text(encoding="utf-8")
     pinned = {name.replace("-", "_") for name in re.findall(r"^([\w-]+)==[\d.]+$", pins, flags=re.M)}
     used = {name for path in EXAMPLES for name in imported(path)} - sys.stdlib_module_names - {SHARED, "fpl_fast"}

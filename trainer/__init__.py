@@ -8,8 +8,9 @@ Example:
     >>> classes = predict_image(load_trained("runs/mine"), read_image("photo.jpg"))
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from fpl_fast.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from fpl_fast.trainer.config.io import load_config, override_config, save_config
@@ -43,13 +44,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists
-
-    def __getattr__(name: str) -> object:
-        for module, names in _HOMES.items():
-            if name in names:
-                globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-                return found
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = names_on_demand(globals(), _HOMES)

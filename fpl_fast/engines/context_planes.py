@@ -94,7 +94,7 @@ class Assignment(NamedTuple):
 
     @property
     def purpose(self) -> str:
-        """What the graph computes, for the user's eyes."""
+        """Name of the computation in messages."""
         return "the choice of thresholds, first of two graphs"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -139,7 +139,7 @@ class Terms(NamedTuple):
 
     @property
     def purpose(self) -> str:
-        """What the graph computes, for the user's eyes."""
+        """Name of the computation in messages."""
         return "the choice of thresholds, second of two graphs"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:

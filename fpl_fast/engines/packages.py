@@ -50,7 +50,7 @@ class Specialisation(Protocol):
 
     @property
     def purpose(self) -> str:
-        """What the graph computes, for the user's eyes."""
+        """Name of the computation in messages."""
         ...
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -86,7 +86,7 @@ class Specialisation(NamedTuple):
 
     @property
     def purpose(self) -> str:
-        """What the graph computes, for the user's eyes."""
+        """Name of the computation in messages."""
         return "the loss"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
