@@ -1,4 +1,4 @@
-"""What the site needs beside the pages: pictures, and the files of the repository that pages link to."""
+"""Additions to the pages of the site: pictures, and the files of the repository that pages link to."""
 
 import json
 import re

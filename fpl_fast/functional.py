@@ -12,6 +12,7 @@ from fpl_fast.ops.finish import balance_factor
 from fpl_fast.ops.fuzzy_positive import loss_and_statistics, pixel_losses
 from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype, assign_positives
+from fpl_fast.teacher import of_one_dtype
 
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
@@ -206,12 +207,8 @@ def fuzzy_positive_loss(
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
     refuse_forward_mode(student_logits)
 
-    dtype = accumulate_dtype(student_logits, teacher_logits)
-    teacher, partner = teacher_logits.detach(), None
-    if partner_logits is not None:  # one dtype that holds both: rounding would make ties
-        both = torch.promote_types(teacher.dtype, partner_logits.dtype)
-        teacher, partner = teacher.to(both), partner_logits.detach().to(both)
-        dtype = accumulate_dtype(student_logits, teacher)
+    teacher, partner = of_one_dtype(teacher_logits, partner_logits)
+    dtype = accumulate_dtype(student_logits, teacher)
     weight, of_pixels = (None if x is None else x.detach().to(dtype) for x in (pixel_weight, of_pixels))
     if of_pixels is not None:
         checked["threshold"] = 1.0  # of no pixel

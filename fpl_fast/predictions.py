@@ -42,7 +42,8 @@ def pseudo_labels(
         engine: "auto", "triton" or "eager".
 
     Returns:
-        :class:`PseudoLabels`, a tuple of ``label``, ``confidence``, ``entropy`` and ``num_positives``.
+        :class:`PseudoLabels`, a tuple of ``label``, ``confidence``, ``entropy`` and ``num_positives``. Labels fit the
+        losses with labels; with more than 255 classes, these need another ``ignore_index`` than 255.
 
     Raises:
         ValueError: If an argument breaks a rule above; the message names the argument, the rule and the value.

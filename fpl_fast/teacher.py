@@ -26,8 +26,12 @@ def teacher_inputs(
     pixels = (n, *(size or native))
     checks.check_pixels("valid_mask", valid_mask, pixels, teacher_logits.device, boolean=True)
     checks.check_partner(partner_logits, mix_mask, teacher_logits, pixels, "teacher_logits")
-    teacher, partner = teacher_logits.detach(), None
-    if partner_logits is not None:  # as in the loss: one dtype that holds both
-        both = torch.promote_types(teacher.dtype, partner_logits.dtype)
-        teacher, partner = teacher.to(both), partner_logits.detach().to(both)
-    return TeacherInputs(teacher, partner, mix_mask, valid_mask, size, align_corners)
+    return TeacherInputs(*of_one_dtype(teacher_logits, partner_logits), mix_mask, valid_mask, size, align_corners)
+
+
+def of_one_dtype(teacher_logits: Tensor, partner_logits: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A teacher and its partner, detached, in one dtype that holds both: rounding would make ties."""
+    if partner_logits is None:
+        return teacher_logits.detach(), None
+    both = torch.promote_types(teacher_logits.dtype, partner_logits.dtype)
+    return teacher_logits.detach().to(both), partner_logits.detach().to(both)

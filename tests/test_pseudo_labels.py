@@ -116,7 +116,8 @@ def test_any_number_of_classes_and_pixels(engine):
     many = draw_logits(1, 300, 1, 3, dtype=torch.float32, device=DEVICE)
     label = pseudo_labels(many, engine=engine).label
     assert label.dtype == torch.int32 and torch.equal(label.long(), many.argmax(1))
-    assert_close(cross_entropy(many, label, engine=engine), F.cross_entropy(many, many.argmax(1)), **LOSS)
+    loss = cross_entropy(many, label, ignore_index=-1, engine=engine)  # class 255 exists, and counts
+    assert_close(loss, F.cross_entropy(many, many.argmax(1)), **LOSS)
     for shape in ((0, 3, 2, 2), (2, 3, 0, 4), (1, 3, 1, 1)):
         found = pseudo_labels(torch.randn(shape), engine=engine, threshold=0.9)
         assert all(x.shape == (shape[0], *shape[2:]) for x in found)

@@ -14,7 +14,7 @@ SIZE = (64, 64)
 
 
 def random_boxes(count: int) -> Tensor:
-    """Where an image shows its neighbour: a box of half the height and width, (N, H, W) bool."""
+    """Mask of the pixels where an image shows its neighbour: a box of half the height and width, (N, H, W) bool."""
     mask = torch.zeros(count, *SIZE, dtype=torch.bool)
     for image in mask:
         top, left = torch.randint(SIZE[0] // 2, (2,)).tolist()

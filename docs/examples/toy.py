@@ -1,4 +1,4 @@
-"""What the examples share: images drawn in place of a data set, a network in place of yours, a check of a gradient."""
+"""Shared parts of the examples: images drawn in place of a data set, a small network, a check of a gradient."""
 
 import torch
 from torch import Tensor, nn

@@ -70,10 +70,7 @@ def _divergences(words: Tensor, counts: Tensor, table: Tensor, options: ContextO
     _, num_sums, num_counts = table_shape(options)
     centre = counts[radius:-radius, radius:-radius]
     k = _bytes(centre, num_thresholds)
-    # Sums of K may exceed a byte: two thresholds a word.
-    sums = [_window_sums(word & _HALVES, options.window) for word in (counts, counts >> 8)]
-    sums = [(sums[m % 2] >> (16 * (m // 2))) & 0xFFFF for m in range(num_thresholds)]
-    off = (torch.stack(sums) - k) * num_counts
+    off = (_window_sums(counts, options.window, num_thresholds) - k) * num_counts
     on = off + k * (num_sums * num_counts)
     add = packages.load(Terms(num_thresholds, options.window))
     divergence = torch.zeros_like(off)
@@ -146,9 +143,9 @@ class Terms(NamedTuple):
         """The divergences, (M, H, W), after those of one class, from inputs as in :meth:`examples`."""
         member, off, on, divergence, table = tensors
         radius = self.window // 2
-        own = member[radius:-radius, radius:-radius]
-        neighbours = _bytes(_window_sums(member, self.window) - own, self.num_thresholds)
-        places = torch.where(_bytes(own, self.num_thresholds) != 0, on, off) + neighbours
+        own = _bytes(member[radius:-radius, radius:-radius], self.num_thresholds)
+        neighbours = _window_sums(member, self.window, self.num_thresholds) - own
+        places = torch.where(own != 0, on, off) + neighbours
         return [divergence + table[places]]
 
     def examples(self) -> list[Tensor]:
@@ -172,9 +169,15 @@ def _bytes(words: Tensor, num: int) -> Tensor:
     return torch.stack([(words >> (8 * m)) & 255 for m in range(num)])
 
 
-def _window_sums(x: Tensor, window: int) -> Tensor:
-    """Sums over windows that lie inside (H', W'), of words whose parts do not overflow."""
-    for dim in (0, 1):
-        size = x.shape[dim] - window + 1
-        x = functools.reduce(torch.add, [x.narrow(dim, shift, size) for shift in range(window)])
-    return x
+def _window_sums(words: Tensor, window: int, num: int) -> Tensor:
+    """Sums of the first bytes over windows that lie inside (H', W'), (num, H, W).
+
+    Two bytes are added at a time, in the halves of a word: all four could pass 2^31, which C++ does not define.
+    """
+    sums = []
+    for x in (words & _HALVES, (words >> 8) & _HALVES):
+        for dim in (0, 1):
+            size = x.shape[dim] - window + 1
+            x = functools.reduce(torch.add, [x.narrow(dim, shift, size) for shift in range(window)])
+        sums.append(x)
+    return torch.stack([(sums[m % 2] >> (16 * (m // 2))) & 0xFFFF for m in range(num)])
