@@ -5,6 +5,7 @@ torchrun gives.
 """
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import signal
@@ -156,6 +157,7 @@ def launch(world_size, run, *, code=0):
 
 if __name__ == "__main__":
     parent = Path(sys.argv[1])
+    gc.freeze()  # a child that collects garbage would go through all modules, and copy their pages
     for name in EXACT:
         for world_size, accumulate in ((1, 1), (2, 1), (2, 2), (4, 1)):
             folder = RunFolder(parent / f"{name}_{world_size}_{accumulate}")

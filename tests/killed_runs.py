@@ -3,6 +3,7 @@
 They are forked from one process, because importing torch takes longer than all of them.
 """
 
+import gc
 import io
 import multiprocessing
 import os
@@ -81,6 +82,7 @@ PHASES = {"name": "gct", "loss": "mse", "engine": "eager", "detector_scale": 2}
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("fork")
+    gc.freeze()  # as in distributed_runs.py
     for name in (
         "killed_between_two_steps",
         "killed_in_a_write",
