@@ -22,7 +22,7 @@ with torch.device("cpu"):  # PyTorch lists the functions that allocate at the fi
 
 
 def pytest_collection_finish():
-    """Modules stay: a run of the trainer collects garbage, and a third of a short one's time went through all of them."""
+    """A run of the trainer collects garbage; going through all modules took a third of a short one's time."""
     gc.freeze()
 
 

@@ -149,23 +149,14 @@ def pixels_on(device: torch.device, num_channels: int, cpu_pixels: int) -> int:
 
 
 def windows_on(device: torch.device, num_classes: int, height: int, width: int, cpu_pixels: int) -> Iterator[Window]:
-    """Windows that cover an image, as large as ``pixels_on`` says; beside a CPU, the whole image if it fits."""
-    chunk_pixels = pixels_on(device, num_classes, cpu_pixels)
-    if device.type != "cpu" and height * width <= chunk_pixels:
-        return iter([Window(slice(0, height), slice(0, width))])
-    return windows(height, width, chunk_pixels)
+    """Windows that cover an image, as large as ``pixels_on`` says."""
+    return windows(height, width, pixels_on(device, num_classes, cpu_pixels))
 
 
 def windows(height: int, width: int, chunk_pixels: int) -> Iterator[Window]:
-    """Yield windows that cover an image: whole rows where a row fits into a chunk, otherwise parts of one row.
-
-    No chunk is a whole image. The strides of a chunk therefore have the same relation to its size for every image, and
-    one compiled graph, guarded by that relation, serves all of them.
-    """
+    """Yield windows that cover an image: whole rows where a row fits into a chunk, otherwise parts of one row."""
     num_columns = max(1, min(width, chunk_pixels))
-    num_rows = max(1, min(chunk_pixels // num_columns, (height + 1) // 2))
-    if height == 1:
-        num_columns = max(1, min(num_columns, (width + 1) // 2))
+    num_rows = max(1, chunk_pixels // num_columns)
     for row in range(0, height, num_rows):
         for column in range(0, width, num_columns):
             yield Window(slice(row, min(row + num_rows, height)), slice(column, min(column + num_columns, width)))
