@@ -153,7 +153,7 @@ def _upsampled(case: Case) -> dict[str, Any]:
     samples = Samples(pointer, "i32:16", "i32:16", "i32", 1)
     return {
         **dict.fromkeys(("student", "teacher"), samples),
-        **dict.fromkeys(("target", "class_weight_ptr")),
+        **dict.fromkeys(("target", "class_weight_ptr", "DISTANCE")),
         **dict.fromkeys(("rows", "columns"), AXIS),
         "partner_ptr": pointer if case.cutmix else None,
         "buffer_ptr": FLOATS,
