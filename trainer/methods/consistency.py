@@ -134,9 +134,13 @@ def consistency_loss(
     size, valid_mask = pixel_size(valid), valid if config.ignore_padding else None
     part = valid.float().mean() if config.ignore_padding and config.divide_by_all else 1.0
     if config.loss == "mse":
-        engine = label_engine(config)
         loss = fpl_fast.consistency_loss(
-            student_logits, **target._asdict(), size=size, valid_mask=valid_mask, engine=engine
+            student_logits,
+            **target._asdict(),
+            kind="mse",
+            size=size,
+            valid_mask=valid_mask,
+            engine=label_engine(config),
         )
         return loss * part, {}
     loss, stats = pseudo_label_loss(config, student_logits, target, size=size, valid_mask=valid_mask)
