@@ -57,9 +57,10 @@ stage machine 30 'driver, clocks, processes' nvidia-smi -q
 stage environment 60 'versions and commit' "$python" -c \
     'import json; from fpl_fast.environment import describe_environment as d; print(json.dumps(d(), indent=1))'
 # One test at a time to each worker, in this order: the most telling first, the kernels that compile longest last.
-tests=(streams paths step kernels_fuzzy_positive functional label_losses ops adaptive_threshold pseudo_labels pixel_thresholds derivatives
-    kernels_student kernels_finish kernels_confidence kernels_ranking kernels_classes kernels_keys measure planes_peer schedules
-    training default_device kernels_upsampled kernels_assignment)
+tests=(streams paths step kernels_fuzzy_positive functional label_losses ops consistency_loss adaptive_threshold
+    pseudo_labels pixel_thresholds derivatives kernels_student kernels_finish kernels_confidence kernels_ranking
+    kernels_classes kernels_keys kernels_distance measure planes_peer schedules training default_device
+    kernels_upsampled kernels_assignment)
 tests=("${tests[@]/#/tests/test_}")
 cores=$(nproc)
 stage test 540 'tests that need a GPU' "$python" -m pytest -v -m gpu -p no:randomly -n "$((cores > 2 ? cores - 1 : 1))" \

@@ -10,6 +10,7 @@ from fpl_fast.on_demand import names_on_demand
 if TYPE_CHECKING:
     from fpl_fast.adaptive import adaptive_threshold
     from fpl_fast.analysis import PositiveGradientScore, positive_gradient_score
+    from fpl_fast.consistency import consistency_loss
     from fpl_fast.functional import (
         LossStats,
         fuzzy_positive_assignment,
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     )
     from fpl_fast.kernels.arguments import PseudoLabels
     from fpl_fast.label_losses import cross_entropy, ohem_cross_entropy
-    from fpl_fast.modules import CrossEntropy, FuzzyPositiveLoss, OhemCrossEntropy, PseudoLabelCrossEntropy
+    from fpl_fast.modules import (
+        ConsistencyLoss,
+        CrossEntropy,
+        FuzzyPositiveLoss,
+        OhemCrossEntropy,
+        PseudoLabelCrossEntropy,
+    )
     from fpl_fast.ops.finish import balance_factor
     from fpl_fast.predictions import pseudo_labels
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConsistencyLoss",
     "CrossEntropy",
     "FuzzyPositiveLoss",
     "LossStats",
@@ -34,6 +42,7 @@ __all__ = [
     "PseudoLabels",
     "adaptive_threshold",
     "balance_factor",
+    "consistency_loss",
     "cross_entropy",
     "fuzzy_positive_assignment",
     "fuzzy_positive_loss",
@@ -46,6 +55,7 @@ __all__ = [
 _HOMES = {
     "adaptive": ("adaptive_threshold",),
     "analysis": ("PositiveGradientScore", "positive_gradient_score"),
+    "consistency": ("consistency_loss",),
     "functional": (
         "LossStats",
         "fuzzy_positive_assignment",
@@ -56,7 +66,13 @@ _HOMES = {
     "label_losses": ("cross_entropy", "ohem_cross_entropy"),
     "ops.finish": ("balance_factor",),
     "predictions": ("pseudo_labels",),
-    "modules": ("CrossEntropy", "FuzzyPositiveLoss", "OhemCrossEntropy", "PseudoLabelCrossEntropy"),
+    "modules": (
+        "ConsistencyLoss",
+        "CrossEntropy",
+        "FuzzyPositiveLoss",
+        "OhemCrossEntropy",
+        "PseudoLabelCrossEntropy",
+    ),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that exists

@@ -10,12 +10,12 @@ import operator
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from fpl_fast.kernels.arguments import NAMES, NUMBERS, Range
+from fpl_fast.kernels.arguments import NAMES, NUMBERS, Distance, Range
 
 
 def shown(value: object) -> str:
@@ -313,6 +313,11 @@ LABEL_RULES: dict[str, Rule] = {
     "group_size": partial(check_count, meaning="1 mines every image alone"),
     "reduction": partial(check_choice, choices=("none", "sum", "mean")),
     "engine": partial(check_choice, choices=("auto", "triton", "eager")),
+}
+CONSISTENCY_RULES: dict[str, Rule] = {
+    **_COMMON,
+    "kind": partial(check_choice, choices=get_args(Distance)),
+    **{name: LABEL_RULES[name] for name in ("reduction", "engine")},
 }
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.kernels.arguments import Form, LossInputs, LossOptions, Weighting
+from fpl_fast.kernels.arguments import Form, LossOptions, Weighting
 from fpl_fast.kernels.statistics import STATISTICS
 from fpl_fast.ops.finish import balance_factor
 from fpl_fast.ops.fuzzy_positive import loss_and_statistics, pixel_losses
 from fpl_fast.ops.gradient import refuse_forward_mode
 from fpl_fast.reference import accumulate_dtype, assign_positives
-from fpl_fast.teacher import of_one_dtype
+from fpl_fast.teacher import loss_inputs
 
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
@@ -198,21 +198,24 @@ def fuzzy_positive_loss(
         balance=balance,
         return_stats=return_stats,
     )
-    size = checks.check_size(size, student_logits)
-    n, num_classes, *native = student_logits.shape
-    pixels = (n, *(size or native))
-    checks.check_pixels("valid_mask", valid_mask, pixels, student_logits.device, boolean=True)
-    checks.check_pixels("pixel_weight", pixel_weight, pixels, student_logits.device, boolean=False)
-    of_pixels = checks.check_pixel_threshold(threshold, pixels, student_logits.device)
-    checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
+    inputs = loss_inputs(
+        student_logits,
+        teacher_logits,
+        partner_logits=partner_logits,
+        mix_mask=mix_mask,
+        pixel_weight=pixel_weight,
+        valid_mask=valid_mask,
+        size=size,
+        align_corners=align_corners,
+    )
+    of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels, student_logits.device)
     refuse_forward_mode(student_logits)
 
-    teacher, partner = of_one_dtype(teacher_logits, partner_logits)
-    dtype = accumulate_dtype(student_logits, teacher)
-    weight, of_pixels = (None if x is None else x.detach().to(dtype) for x in (pixel_weight, of_pixels))
     if of_pixels is not None:
+        of_pixels = of_pixels.detach().to(accumulate_dtype(student_logits, inputs.teacher))
         checked["threshold"] = 1.0  # of no pixel
-    inputs = LossInputs(student_logits, teacher, partner, mix_mask, weight, valid_mask, of_pixels, size, align_corners)
+        inputs = inputs._replace(threshold=of_pixels)
+    num_classes = student_logits.shape[1]
     if num_classes == 2 and checked["max_positives"] != 1 and not torch.compiler.is_compiling():
         checks.warn_of_two_classes()
     cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor, nn
 
 from fpl_fast import checks
+from fpl_fast.consistency import ConsistencyOptions, consistency_loss
 from fpl_fast.functional import (
     FuzzyPositiveOptions,
     LossStats,
@@ -142,6 +143,48 @@ class PseudoLabelCrossEntropy(_Criterion):
     ) -> Tensor | tuple[Tensor, LossStats]:
         """Evaluate the loss; the tensors are as in the function."""
         return pseudo_label_cross_entropy(
+            student_logits,
+            teacher_logits,
+            pixel_weight=pixel_weight,
+            valid_mask=valid_mask,
+            partner_logits=partner_logits,
+            mix_mask=mix_mask,
+            **self._options(),
+        )
+
+
+class ConsistencyLoss(_Criterion):
+    """:func:`fpl_fast.consistency_loss` with its options fixed at construction.
+
+    Args:
+        options: Those of the function, with its defaults: all keywords but the tensors of a call.
+
+    Raises:
+        ValueError: If an option breaks a rule.
+
+    Example:
+        >>> criterion = ConsistencyLoss(kind="kl", size=(128, 128))
+        >>> loss = criterion(torch.randn(2, 19, 32, 32), torch.randn(2, 19, 32, 32))
+    """
+
+    _function = staticmethod(consistency_loss)
+    _rules = checks.CONSISTENCY_RULES
+
+    def __init__(self, **options: Unpack[ConsistencyOptions]) -> None:
+        super().__init__(**options)
+
+    def forward(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        *,
+        pixel_weight: Tensor | None = None,
+        valid_mask: Tensor | None = None,
+        partner_logits: Tensor | None = None,
+        mix_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Evaluate the loss; the tensors are as in the function."""
+        return consistency_loss(
             student_logits,
             teacher_logits,
             pixel_weight=pixel_weight,

@@ -1,8 +1,9 @@
 """The equations of Fuzzy Positive Learning, written to be read: the reference that every engine is tested against.
 
 Source: "Fuzzy Positive Learning for Semi-supervised Semantic Segmentation" (CVPR 2023): fuzzy positive assignment and
-fuzzy positive regularisation. ``dim=1`` is the class axis everywhere, the axes behind it are pixels, and the
-arithmetic runs in float32 or, for float64 logits, in float64.
+fuzzy positive regularisation; and the distances of softmaxes that other methods have in their place. ``dim=1`` is the
+class axis everywhere, the axes behind it are pixels, and the arithmetic runs in float32 or, for float64 logits, in
+float64.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fpl_fast.kernels.arguments import LossOptions
+from fpl_fast.kernels.arguments import Distance, LossOptions
 from fpl_fast.kernels.divergence import EPSILON
 
 _INF = float("inf")
@@ -174,6 +175,35 @@ def loss_gradient(student_logits: Tensor, teacher_logits: Tensor, positives: Ten
         high, j = z.masked_fill(positives, -_INF).max(dim=1, keepdim=True)
         violated = (high > low).to(z.dtype)
         gradient = torch.zeros_like(z).scatter(1, i, -violated).scatter(1, j, violated)
+    return gradient * _one_if_finite(student_logits, teacher_logits).unsqueeze(1)
+
+
+def softmax_distance(student_logits: Tensor, teacher_logits: Tensor, kind: Distance) -> Tensor:
+    """Distance D of every pixel, (N, ...), p = softmax(student), q = softmax(teacher); autograd differentiates it in p.
+
+    mse: D = sum_c (p_c - q_c)^2
+    kl:  D = sum_c q_c (log q_c - log p_c), where q_c = 0 adds 0
+
+    A pixel with a NaN or an infinite logit, of the student or of the teacher, has the distance and the gradient NaN.
+    """
+    dtype = accumulate_dtype(student_logits, teacher_logits)
+    log_p, log_q = (logits.to(dtype).log_softmax(1) for logits in (student_logits, teacher_logits.detach()))
+    q = log_q.exp()
+    of_classes = (log_p.exp() - q).square() if kind == "mse" else (q * (log_q - log_p)).masked_fill(q == 0, 0)
+    return of_classes.sum(1) * _one_if_finite(student_logits, teacher_logits)
+
+
+def softmax_distance_gradient(student_logits: Tensor, teacher_logits: Tensor, kind: Distance) -> Tensor:
+    """The derivative dD/dz in closed form, (N, C, ...).
+
+    mse: dD/dz_c = 2 p_c (p_c - q_c - sum_k p_k (p_k - q_k))
+    kl:  dD/dz_c = p_c - q_c
+    """
+    dtype = accumulate_dtype(student_logits, teacher_logits)
+    p, q = (logits.to(dtype).softmax(1) for logits in (student_logits, teacher_logits))
+    gradient = p - q
+    if kind == "mse":
+        gradient = 2 * p * (gradient - (p * gradient).sum(1, keepdim=True))
     return gradient * _one_if_finite(student_logits, teacher_logits).unsqueeze(1)
 
 

@@ -1,10 +1,11 @@
-"""A teacher's tensors, checked."""
+"""The tensors of functions of a teacher, checked."""
 
 import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.kernels.arguments import TeacherInputs
+from fpl_fast.kernels.arguments import LossInputs, TeacherInputs
+from fpl_fast.reference import accumulate_dtype
 
 
 def teacher_inputs(
@@ -27,6 +28,35 @@ def teacher_inputs(
     checks.check_pixels("valid_mask", valid_mask, pixels, teacher_logits.device, boolean=True)
     checks.check_partner(partner_logits, mix_mask, teacher_logits, pixels, "teacher_logits")
     return TeacherInputs(*of_one_dtype(teacher_logits, partner_logits), mix_mask, valid_mask, size, align_corners)
+
+
+def loss_inputs(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    partner_logits: Tensor | None,
+    mix_mask: Tensor | None,
+    pixel_weight: Tensor | None,
+    valid_mask: Tensor | None,
+    size: object,
+    align_corners: bool,
+) -> LossInputs:
+    """The inputs of a loss under a teacher, without thresholds of pixels; logits and ``align_corners`` were checked.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+    size = checks.check_size(size, student_logits)
+    n, _, *native = student_logits.shape
+    pixels, device = (n, *(size or native)), student_logits.device
+    checks.check_pixels("valid_mask", valid_mask, pixels, device, boolean=True)
+    checks.check_pixels("pixel_weight", pixel_weight, pixels, device, boolean=False)
+    checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
+    teacher, partner = of_one_dtype(teacher_logits, partner_logits)
+    if pixel_weight is not None:
+        pixel_weight = pixel_weight.detach().to(accumulate_dtype(student_logits, teacher))
+    inputs = LossInputs(student_logits, teacher, partner, mix_mask, pixel_weight, valid_mask)
+    return inputs._replace(size=size, align_corners=align_corners)
 
 
 def of_one_dtype(teacher_logits: Tensor, partner_logits: Tensor | None) -> tuple[Tensor, Tensor | None]:

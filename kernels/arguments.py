@@ -138,6 +138,7 @@ class Range(NamedTuple):
 _INF = float("inf")
 Weighting = Literal["none", "linear", "convex", "concave"]
 Form = Literal["smooth", "hinge"]
+Distance = Literal["mse", "kl"]  # between two softmaxes
 
 
 class LossOptions(NamedTuple):

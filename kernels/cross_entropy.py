@@ -39,7 +39,10 @@ def _launch(inputs: LabelInputs, outputs: Outputs) -> Tensor:
         return upsampled.launch(
             inputs,
             {"student": inputs.student, **tensors, **dict.fromkeys(of_a_teacher)},
-            {"ignore_index": inputs.ignore_index, **dict.fromkeys(("loss_options", "CAPPED", "CONFIDENCE"))},
+            {
+                "ignore_index": inputs.ignore_index,
+                **dict.fromkeys(("loss_options", "CAPPED", "CONFIDENCE", "DISTANCE")),
+            },
             None,
             outputs,
         )

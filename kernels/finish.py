@@ -18,8 +18,9 @@ def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
     """Add the sums in float64, in a fixed order, and finish them; without host synchronisation.
 
     Args:
-        partial_sums: (terms, programs) contiguous float32, ``arguments.SUMS`` or ``LABEL_SUMS`` in parts.
-        todo: what is to be made of them. Of ``LABEL_SUMS`` that is the scaled loss alone.
+        partial_sums: (terms, programs) contiguous float32, ``arguments.SUMS`` in parts, or any of which the first one
+            is that of the loss.
+        todo: what is to be made of them. Of other sums than ``SUMS`` that is the scaled loss alone.
         num_pixels: of the loss, valid or not.
     """
     loss = partial_sums.new_empty(())

@@ -25,8 +25,9 @@ def launch(
     """Run over all pixels, fill the outputs and return the partial sums, (terms, programs).
 
     Args:
-        kernel: :mod:`fpl_fast.kernels.device.fuzzy_positive` or ``cross_entropy``. Its first parameters are the inputs,
-            then come those of the outputs, ``num_pixels``, ``blocks_per_image`` and the options.
+        kernel: :mod:`fpl_fast.kernels.device.fuzzy_positive`, ``cross_entropy`` or ``consistency``. Its first
+            parameters are the inputs, then come those of the outputs, ``num_pixels``, ``blocks_per_image`` and the
+            options.
         inputs: of the kernel; the first are the student's logits, (N, C, H, W).
         options: the argument of that place, whose numbers may change from launch to launch.
         specialisation: what it holds beside numbers.

@@ -56,7 +56,8 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
     num_classes = inputs.student.shape[1]
     assert 1 <= options.max_positives < num_classes <= MAX_CLASSES.value
     if inputs.size is not None:
-        return _launch_upsampled(inputs, options, outputs)
+        arguments = {**option_arguments(options), "ignore_index": 0, "DISTANCE": None}
+        return upsampled.launch(inputs, upsampled.teacher_tensors(inputs), arguments, _specialisation(options), outputs)
     with_stats = outputs.num_terms > 1
     return full_resolution.launch(
         fuzzy_positive_kernel,
@@ -75,29 +76,6 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
             "KEY": key_type(inputs.teacher.dtype, num_classes),
             "WITH_STATS": with_stats,
         },
-        outputs,
-    )
-
-
-def _launch_upsampled(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tensor:
-    teacher, partner = inputs.teacher, inputs.partner
-    if partner is not None and partner.stride() != teacher.stride():
-        teacher, partner = teacher.contiguous(), partner.contiguous()
-    return upsampled.launch(
-        inputs,
-        {
-            "student": inputs.student,
-            "teacher": teacher,
-            "partner_ptr": partner,
-            "mix_mask": inputs.mix_mask,
-            "pixel_weight": inputs.pixel_weight,
-            "valid_mask": inputs.valid_mask,
-            "threshold": inputs.threshold,
-            "target": None,
-            "class_weight_ptr": None,
-        },
-        {**option_arguments(options), "ignore_index": 0},
-        _specialisation(options),
         outputs,
     )
 

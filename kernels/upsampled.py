@@ -103,6 +103,24 @@ def launch(
     return sums
 
 
+def teacher_tensors(inputs: LossInputs) -> dict[str, Tensor | None]:
+    """The tensors of a loss under a teacher by the kernel's parameters."""
+    teacher, partner = inputs.teacher, inputs.partner
+    if partner is not None and partner.stride() != teacher.stride():
+        teacher, partner = teacher.contiguous(), partner.contiguous()
+    return {
+        "student": inputs.student,
+        "teacher": teacher,
+        "partner_ptr": partner,
+        "mix_mask": inputs.mix_mask,
+        "pixel_weight": inputs.pixel_weight,
+        "valid_mask": inputs.valid_mask,
+        "threshold": inputs.threshold,
+        "target": None,
+        "class_weight_ptr": None,
+    }
+
+
 def _make_plan(
     inputs: LossInputs | LabelInputs, tensors: dict[str, Tensor | None], arguments: dict[str, Any], outputs: Outputs
 ) -> Plan:

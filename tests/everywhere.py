@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 # What an instruction set or a number of threads reaches: networks and the losses on them.
-NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "context_consistency", "contours",
-           "contrast", "corrmatch", "cross_consistency", "cutmix_seg", "deeplabv3plus", "distances", "dpt", "ema",
-           "flaw_detector", "flaw_maps", "gct", "golden", "info_nce", "label_losses", "loop", "mean_teacher", "methods",
-           "network", "perturbations", "regions", "step", "u2pl", "unimatch", "unimatch_v2")  # fmt: skip
+NUMERIC = ("accumulate", "adaptive_equalization", "ael", "annealed", "consistency", "consistency_loss",
+           "context_consistency", "contours", "contrast", "corrmatch", "cross_consistency", "cutmix_seg",
+           "deeplabv3plus", "distances", "dpt", "ema", "flaw_detector", "flaw_maps", "gct", "golden", "info_nce",
+           "label_losses", "loop", "mean_teacher", "methods", "network", "perturbations", "regions", "step", "u2pl",
+           "unimatch", "unimatch_v2")  # fmt: skip
 
 # Tests of these files whose verdict is no number, or which compile for a minute in each setting.
 NOT_NUMERIC = (

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fpl_fast import consistency_loss
 from fpl_fast.trainer.methods.annealed import annealed_cross_entropy, annealed_threshold
 from fpl_fast.trainer.methods.contours import erase_boxes, find_contours
-from fpl_fast.trainer.methods.distances import softmax_distance
+from fpl_fast.trainer.methods.distances import sum_of_divergences
 from fpl_fast.trainer.methods.perturbations import (
     add_noise,
     adversarial_noise,
@@ -34,7 +35,10 @@ def ramps(case):
 
 
 def distance(case):
-    """Means over classes and pixels that count; "kl" with a threshold is over all pixels, and over no classes."""
+    """Means over classes and pixels that count; "kl" with a threshold is over all pixels, and over no classes.
+
+    The logarithm of probabilities is their logits.
+    """
     logits, target = (torch.from_numpy(case.inputs[name]) for name in ("logits", "target"))
     kind = case.name.split(".")[2].removesuffix("_conf")
     counted = target.amax(1) > case.params["threshold"] if "threshold" in case.params else None
@@ -42,7 +46,10 @@ def distance(case):
     if case.name.startswith("cct.loss.kl_conf"):
         number = target[:, 0].numel()
     logits.requires_grad_()
-    return with_gradient(softmax_distance(kind, logits, target, counted) / number, logits)
+    if kind == "js":
+        return with_gradient(sum_of_divergences(logits, target, counted) / number, logits)
+    loss = consistency_loss(logits, target.log(), kind=kind, valid_mask=counted, reduction="sum", engine="eager")
+    return with_gradient(loss / number, logits)
 
 
 def annealed(case):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from golden_cases import load_module
 
-from fpl_fast.trainer.methods.consistency import Target, softmax_mse
+from fpl_fast import consistency_loss
 from fpl_fast.trainer.methods.flaw_maps import blur_kernel, compare_flaws, flaw_target
 from fpl_fast.trainer.methods.ramps import ramp
 from fpl_fast.trainer.models.flaw_detector import FlawDetector
@@ -39,7 +39,7 @@ def consistency(case):
     """The logarithm of probabilities is their logits; the mean is over classes, too."""
     given, params = tensors(case), case.params
     logits = given["logits"].requires_grad_()
-    loss = softmax_mse(logits, Target(given["target"].log()), size=tuple(logits.shape[2:])) / logits.shape[1]
+    loss = consistency_loss(logits, given["target"].log(), engine="eager") / logits.shape[1]
     loss = params["scale"] * params["ramp"] * loss
     (gradient,) = torch.autograd.grad(loss, logits)
     return {"loss": loss, "grad": gradient}

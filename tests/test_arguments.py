@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import fpl_fast
 from fpl_fast import (
+    consistency,
     cross_entropy,
     functional,
     fuzzy_positive_assignment,
@@ -18,7 +19,7 @@ from fpl_fast import (
     label_losses,
     ohem_cross_entropy,
 )
-from fpl_fast.checks import LABEL_RULES, LOSS_RULES
+from fpl_fast.checks import CONSISTENCY_RULES, LABEL_RULES, LOSS_RULES
 
 STUDENT, TEACHER = torch.randn(2, 1, 5, 2, 2).unbind(0)
 TARGET = torch.randint(0, 5, (1, 2, 2))
@@ -177,6 +178,7 @@ def test_probabilities_become_logits_by_their_logarithm():
 MODULES = [
     (fpl_fast.FuzzyPositiveLoss, fuzzy_positive_loss, {"threshold": 0.8, "weighting": "linear", "balance": True}),
     (fpl_fast.PseudoLabelCrossEntropy, fpl_fast.pseudo_label_cross_entropy, {"confidence_threshold": 0.3}),
+    (fpl_fast.ConsistencyLoss, fpl_fast.consistency_loss, {"kind": "kl", "reduction": "sum"}),
     (fpl_fast.CrossEntropy, cross_entropy, {"weight": torch.rand(5), "ignore_index": 0}),
     (fpl_fast.OhemCrossEntropy, ohem_cross_entropy, {"min_kept": 2, "threshold": 0.2}),
 ]
@@ -202,6 +204,7 @@ def test_modules_are_the_functions(module, function, options):
 TYPES = [
     (fpl_fast.FuzzyPositiveLoss, functional.FuzzyPositiveOptions, LOSS_RULES),
     (fpl_fast.PseudoLabelCrossEntropy, functional.PseudoLabelOptions, LOSS_RULES),
+    (fpl_fast.ConsistencyLoss, consistency.ConsistencyOptions, CONSISTENCY_RULES),
     (fpl_fast.CrossEntropy, label_losses.CrossEntropyOptions, LABEL_RULES),
     (fpl_fast.OhemCrossEntropy, label_losses.OhemOptions, LABEL_RULES),
 ]

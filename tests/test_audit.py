@@ -31,11 +31,12 @@ def test_kernels_compile_without_spills(tmp_path):
         "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', 'upsampled', stats=False)];"
         "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', kernel) for kernel in"
         "    ('upsampled pseudo labels', 'upsampled ranks', 'context')];"
+        "cases += [Case(19, 'bf16', 'nchw', True, 'sm_90', kernel, stats=False) for kernel in ('mse', 'upsampled kl')];"
         "save(audit(cases), pathlib.Path(sys.argv[1]))"
     )
     run_compiled(script, str(tmp_path / "rows.json"))
     rows, version = load(tmp_path / "rows.json")
-    assert len(rows) == 10
+    assert len(rows) == 12
     for row in rows:
         assert row.spill_bytes == 0, row
         assert 0 < row.registers <= 255, row
@@ -88,7 +89,7 @@ def test_losses_with_labels_and_adjoints_compile():
         "dense = common | {'logits': logits(True), 'grad': logits(True), 'C': 19, 'G': 1, 'BLOCK': 128};"
         "tiles = common | {'logits': logits(False), 'grad': logits(False), 'C': 60, 'G': 2, 'BLOCK': 64};"
         "absent = ('teacher', 'partner_ptr', 'mix_mask', 'valid_mask', 'threshold', 'loss_options');"
-        "absent += ('CAPPED', 'CONFIDENCE');"
+        "absent += ('CAPPED', 'CONFIDENCE', 'DISTANCE');"
         "up = dict.fromkeys(absent) | {'student': samples, 'rows': AXIS, 'columns': AXIS, 'NUM_TERMS': 3};"
         "up |= {'KEY': tl.constexpr('float32')};"
         "build = lambda kernel, arguments, target=None: triton.compile("

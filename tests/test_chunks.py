@@ -5,8 +5,8 @@ import torch
 from tolerances import GRADIENT, INVARIANT
 from torch.testing import assert_close
 
-from fpl_fast import adaptive_threshold, cross_entropy, fuzzy_positive_loss
-from fpl_fast.engines import chunked, eager, eager_context, eager_labels
+from fpl_fast import adaptive_threshold, consistency_loss, cross_entropy, fuzzy_positive_loss
+from fpl_fast.engines import chunked, eager, eager_consistency, eager_context, eager_labels
 from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions, TeacherInputs
 
 OPTIONS = LossOptions(0.9, 3, "none", 1.0, "smooth", 0.0, 0.0)
@@ -47,7 +47,8 @@ def test_beside_a_cpu_an_image_is_a_chunk_if_its_temporaries_are_small(chunks, s
     eager.fuzzy_positive_map(inputs, OPTIONS)
     eager_context.adaptive_threshold(teachers, ContextOptions((0.8, 0.9), 3, 3))
     eager_labels.cross_entropy_sums(LabelInputs(student, target, size=size), scale=None, with_grad=True)
-    assert len(chunks) == 4 * number
+    eager_consistency.consistency_sums(inputs, "mse", scale=None, with_grad=True)
+    assert len(chunks) == 5 * number
 
 
 def test_temporaries_of_many_classes_are_no_larger():
@@ -73,8 +74,10 @@ def test_large_chunks_give_the_same(monkeypatch, size):
     def results():
         fuzzy = fuzzy_positive_loss(student, teacher, size=size, balance=True, engine="eager")
         labelled = cross_entropy(student, label, size=size, engine="eager")
+        distance = consistency_loss(student, teacher, kind="kl", size=size, engine="eager")
         chosen = adaptive_threshold(teacher, (0.6, 0.8, 0.9), 3, max_positives=3, size=size, engine="eager")
-        return fuzzy, labelled, *(torch.autograd.grad(loss, student)[0] for loss in (fuzzy, labelled)), chosen
+        losses = fuzzy, labelled, distance
+        return losses, [torch.autograd.grad(loss, student)[0] for loss in losses], chosen
 
     small = results()
     pixels_on, windows_on = chunked.pixels_on, chunked.windows_on
@@ -82,8 +85,8 @@ def test_large_chunks_give_the_same(monkeypatch, size):
         monkeypatch.setattr(module, "windows_on", lambda _, *rest: windows_on(torch.device("meta"), *rest))
     monkeypatch.setattr(eager_context, "pixels_on", lambda _, *rest: pixels_on(torch.device("meta"), *rest))
     large = results()
-    for ours, expected in zip(large[:2], small[:2], strict=True):
+    for ours, expected in zip(large[0], small[0], strict=True):
         assert_close(ours, expected, **INVARIANT)
-    for ours, expected in zip(large[2:4], small[2:4], strict=True):
+    for ours, expected in zip(large[1], small[1], strict=True):
         assert_close(ours, expected, **GRADIENT[torch.float32])
-    assert torch.equal(large[4], small[4])
+    assert torch.equal(large[2], small[2])

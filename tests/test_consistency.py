@@ -7,7 +7,13 @@ from torch.nn import functional as F
 from trainer_runs import method_config
 
 from fpl_fast import adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
-from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss, softmax_mse
+from fpl_fast.trainer.methods.consistency import (
+    Target,
+    balance_factor,
+    consistency_loss,
+    loss_telemetry,
+    pseudo_label_loss,
+)
 
 SIZE = (13, 22)
 
@@ -79,20 +85,38 @@ def test_candidates_choose_the_threshold(logits, mask, masked):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_softmax_mse_equals_the_literal_version(logits, mask, mixed):
+@pytest.mark.parametrize(("ignored", "divided_by_all"), [(False, False), (True, False), (True, True)])
+def test_squared_difference_equals_the_literal_version(logits, mask, mixed, ignored, divided_by_all):
+    """Mean over pixels that count, or divided by all, of sum_c (softmax(z)_c - softmax(t)_c)^2."""
     student, teacher, partner = logits
     student.requires_grad_()
     z, t, p = (F.interpolate(x, SIZE, mode="bilinear", align_corners=True).softmax(1) for x in logits)
     t = torch.where(mask.unsqueeze(1), p, t) if mixed else t
     target = Target(teacher, partner, mask) if mixed else Target(teacher)
-    pixels = sum((z[:, c] - t[:, c]) ** 2 for c in range(5))
-    ours = softmax_mse(student, target, size=SIZE)
-    torch.testing.assert_close(ours, pixels.mean(), **CLOSE)
+    pixels, valid = sum((z[:, c] - t[:, c]) ** 2 for c in range(5)), torch.rand(2, *SIZE) < 0.5
+    config = method_config(name="mean_teacher", loss="mse", ignore_padding=ignored, divide_by_all=divided_by_all)
+    expected = pixels[valid].mean() if ignored else pixels.mean()
+    if divided_by_all:
+        expected = pixels[valid].sum() / pixels.numel()
+    ours, telemetry = consistency_loss(config, student, target, valid)
+    assert telemetry == {}
+    torch.testing.assert_close(ours, expected, **CLOSE)
     (gradient,) = torch.autograd.grad(ours, student)
-    torch.testing.assert_close(gradient, torch.autograd.grad(pixels.mean(), student, retain_graph=True)[0], **CLOSE)
-    valid = torch.rand(2, *SIZE) < 0.5
-    torch.testing.assert_close(softmax_mse(student, target, size=SIZE, valid_mask=valid), pixels[valid].mean(), **CLOSE)
-    assert softmax_mse(student, target, size=SIZE, valid_mask=torch.zeros_like(valid)) == 0
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0], **CLOSE)
+    assert consistency_loss(config, student, target, torch.zeros_like(valid))[0] == 0 or not ignored
+
+
+@pytest.mark.parametrize("loss", ["mse", "ce", "fpl"])
+def test_the_engine_reaches_the_loss(logits, loss):
+    """The kernels refuse float64; "compiled", which the squared difference lacks, is "auto" there."""
+    student, teacher, _ = (x.double() for x in logits)
+    config, valid = method_config(name="mean_teacher", loss=loss, engine="triton"), torch.ones(2, *SIZE).bool()
+    with pytest.raises(ValueError, match="engine='triton' cannot run here"):
+        consistency_loss(config, student, Target(teacher), valid)
+    if loss == "mse":
+        compiled, _ = consistency_loss(dataclasses.replace(config, engine="compiled"), student, Target(teacher), valid)
+        eager, _ = consistency_loss(dataclasses.replace(config, engine="eager"), student, Target(teacher), valid)
+        assert compiled == eager
 
 
 def test_telemetry_of_several_losses():

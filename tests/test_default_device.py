@@ -5,6 +5,7 @@ import torch
 
 from fpl_fast import (
     adaptive_threshold,
+    consistency_loss,
     cross_entropy,
     fuzzy_positive_assignment,
     fuzzy_positive_loss,
@@ -47,6 +48,8 @@ def make_calls(engine, device):
         return
     yield student, lambda: cross_entropy(student, target, **at)
     yield student, lambda: ohem_cross_entropy(student, target, min_kept=20, **at)
+    yield student, lambda: consistency_loss(student, teacher, pixel_weight=weight, valid_mask=weight > 0.3, **at)
+    yield student, lambda: consistency_loss(student, teacher, kind="kl", reduction="none", **at)
     yield None, lambda: pseudo_labels(teacher, threshold=0.9, **at).entropy
     yield None, lambda: fuzzy_positive_assignment(teacher, max_positives=3)[0]
     yield None, lambda: positive_gradient_score(student, teacher, target[:, : LOW[0], : LOW[1]]).fuzzy

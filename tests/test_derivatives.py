@@ -6,7 +6,13 @@ from tolerances import INVARIANT
 from torch.autograd import forward_ad
 from torch.testing import assert_close
 
-from fpl_fast import cross_entropy, fuzzy_positive_loss, ohem_cross_entropy, pseudo_label_cross_entropy
+from fpl_fast import (
+    consistency_loss,
+    cross_entropy,
+    fuzzy_positive_loss,
+    ohem_cross_entropy,
+    pseudo_label_cross_entropy,
+)
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 SHAPE, PIXELS = (2, 5, 4, 6), (2, 4, 6)
@@ -25,6 +31,8 @@ LOSSES = {
     "fpl of pixels": lambda z, t: fuzzy_positive_loss(z, t, reduction="none").sum(),
     "fpl balanced": lambda z, t: fuzzy_positive_loss(z, t, weighting="concave", balance=True),
     "pseudo-label": lambda z, t: pseudo_label_cross_entropy(z, t),
+    "consistency": lambda z, t: consistency_loss(z, t),
+    "consistency of pixels": lambda z, t: consistency_loss(z, t, kind="kl", reduction="none").sum(),
     "labels": lambda z, t: cross_entropy(z, t.argmax(1)),
     "labels of pixels": lambda z, t: cross_entropy(z, t.argmax(1), reduction="none").sum(),
     "ohem": lambda z, t: ohem_cross_entropy(z, t.argmax(1), min_kept=3),
@@ -73,6 +81,7 @@ def test_inputs_made_in_inference_mode(reduction):
         mixed = {"partner_logits": partner, "mix_mask": mask, "valid_mask": mask}
         yield fuzzy_positive_loss(student, teacher, pixel_weight=weight, reduction=reduction, **mixed)
         yield cross_entropy(student, target, weight=class_weight, pixel_weight=weight, reduction=reduction)
+        yield consistency_loss(student, teacher, pixel_weight=weight, reduction=reduction, **mixed)
 
     inference = (teacher, partner, mask, weight, class_weight, target)
     for loss, expected in zip(losses(*inference), losses(*(x.clone() for x in inference)), strict=True):
@@ -80,3 +89,10 @@ def test_inputs_made_in_inference_mode(reduction):
         actual, reference = (torch.autograd.grad((x * upstream).sum(), student)[0] for x in (loss, expected))
         assert_close(actual, reference, **INVARIANT)
         assert actual.abs().sum() > 0
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_double_backward_is_refused(loss):
+    student, teacher = torch.randn(SHAPE, requires_grad=True), torch.randn(SHAPE)
+    with pytest.raises(RuntimeError, match="no double backward"):
+        torch.autograd.grad(loss(student, teacher), student, create_graph=True)

@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
-from fpl_fast.kernels import context, cross_entropy, finish, fuzzy_positive, scale
+from fpl_fast.kernels import consistency, context, cross_entropy, finish, fuzzy_positive, scale
 from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions
 from fpl_fast.kernels.arguments import PseudoLabelOptions, TeacherInputs
 from fpl_fast.kernels.pseudo_labels import pseudo_labels
@@ -42,6 +42,9 @@ fuzzy_positive.fuzzy_positive_map(inputs, options)
 labels = LabelInputs(z, torch.zeros(2, 4, 6, dtype=torch.uint8), torch.rand(3), weight, size=size)
 cross_entropy.cross_entropy_sums(labels, **keywords)
 cross_entropy.cross_entropy_map(labels)
+for kind in ("mse", "kl"):
+    consistency.consistency_sums(masked._replace(threshold=None), kind, **keywords)
+consistency.consistency_map(LossInputs(z, z, size=size), "mse")
 fuzzy_positive.fuzzy_positive_sums(LossInputs(z, z), options, scale=0.5, with_grad=True, with_stats=False)
 for todo in (Finish(0.5), Finish(torch.ones(()), True, True, True, True)):
     finish.finish(torch.ones(12, 5), todo, 48)
@@ -55,9 +58,10 @@ print(*launched)
 """
 TEACHER = ["ranks_kernel", "context_kernel", *["pseudo_labels_kernel"] * 2] * 2
 ENDS = ["fuzzy_positive_kernel", *["finish_kernel"] * 2, *["scale_kernel"] * 2]
-FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + [*ENDS, *TEACHER]
+FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + ["consistency_kernel"] * 3 + [*ENDS, *TEACHER]
 GRADIENT = ["upsampled_kernel", "column_adjoint_kernel"]
-UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *ENDS, *TEACHER]
+UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *GRADIENT, *GRADIENT]
+UPSAMPLED += ["upsampled_kernel", *ENDS, *TEACHER]
 
 
 @pytest.mark.parametrize(("kind", "kernels"), [("full", FULL), ("upsampled", UPSAMPLED)])

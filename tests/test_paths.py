@@ -10,7 +10,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fpl_fast import cross_entropy, fuzzy_positive_loss
+from fpl_fast import consistency_loss, cross_entropy, fuzzy_positive_loss
 from fpl_fast.ops import gradient
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
@@ -71,6 +71,19 @@ def test_both_paths_of_labels_give_the_same_bits(engine, reduction, dtype):
     assert all(torch.equal(one, other) for one, other in zip(direct, traced, strict=True))
 
 
+@pytest.mark.parametrize("engine", ["eager", "triton"])
+@pytest.mark.parametrize("keywords", [{}, {"kind": "kl", "reduction": "sum", "size": (9, 17)}, {"reduction": "none"}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_both_paths_of_consistency_give_the_same_bits(engine, keywords, dtype):
+    student, teacher = (torch.randn(SHAPE, device=DEVICE, dtype=dtype) for _ in range(2))
+    student.requires_grad_()
+    direct = flat(consistency_loss(student, teacher, engine=engine, **keywords), student)
+    with Watched() as watched:
+        traced = flat(consistency_loss(student, teacher, engine=engine, **keywords), student)
+    assert any(name.startswith("consistency_") for name in watched.operators)
+    assert all(torch.equal(one, other) for one, other in zip(direct, traced, strict=True))
+
+
 def test_what_must_find_an_operator():
     x = torch.randn(SHAPE, device=DEVICE)
     assert not gradient.is_traced(x, None, torch.nn.Parameter(x))
@@ -97,6 +110,8 @@ def test_the_negative_bit_is_resolved(engine):
         lambda y: fuzzy_positive_loss(y, other, engine=engine),
         lambda y: fuzzy_positive_loss(other, y, engine=engine),
         lambda y: cross_entropy(y, label, engine=engine),
+        lambda y: consistency_loss(y, other, engine=engine),
+        lambda y: consistency_loss(other, y, engine=engine),
     ):
         torch.testing.assert_close(call(x), call(plain), rtol=0, atol=0)
 
@@ -105,7 +120,9 @@ def test_meta_tensors_have_a_backward():
     """Shapes alone, to count or to plan."""
     student = torch.empty(SHAPE, device="meta", requires_grad=True)
     label = torch.empty(SHAPE[0], *SHAPE[2:], dtype=torch.int64, device="meta")
-    for loss in (fuzzy_positive_loss(student, student.detach(), balance=True), cross_entropy(student, label)):
+    teacher = student.detach()
+    losses = fuzzy_positive_loss(student, teacher, balance=True), consistency_loss(student, teacher)
+    for loss in (*losses, cross_entropy(student, label)):
         (gradient_,) = torch.autograd.grad(loss, student)
         assert gradient_.is_meta and gradient_.shape == student.shape
 
@@ -148,7 +165,7 @@ def compile_nothing(kernel, key, signature, device, *_, **__):
 launches, compiled = [], []
 driver.set_active(Device())
 JITFunction._do_compile = compile_nothing
-from fpl_fast import cross_entropy, fuzzy_positive_loss
+from fpl_fast import consistency_loss, cross_entropy, fuzzy_positive_loss
 from fpl_fast.engines import choice
 from fpl_fast.kernels import scale
 from fpl_fast.ops import gradient
@@ -179,6 +196,7 @@ for call, others in (
     (lambda z, t: fuzzy_positive_loss(z, t, engine="triton"), (t,)),
     (lambda z, t: fuzzy_positive_loss(z, t, engine="triton", balance=True, return_stats=True), (t,)),
     (lambda z, y: cross_entropy(z, y, engine="triton", reduction="sum"), (y,)),
+    (lambda z, t: consistency_loss(z, t, engine="triton"), (t,)),
 ):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         names = [name for name, *_ in run(call, z, *others)]
@@ -209,6 +227,10 @@ calls += [lambda z, t: fuzzy(size=size, partner_logits=t + 1, mix_mask=large > 0
 target = torch.zeros(2, 9, 16, dtype=torch.uint8)
 targets = lambda **k: lambda z, t: cross_entropy(z, target, size=size, engine="triton", **k)
 calls += [targets(), targets(weight=one, pixel_weight=large), targets(ignore_index=3)]
+distance = lambda **k: lambda z, t: consistency_loss(z, t, engine="triton", **k)
+calls += [distance(), distance(kind="kl", pixel_weight=w), distance(valid_mask=w > 0.5, reduction="none")]
+calls += [distance(partner_logits=t, mix_mask=w > 0.5, reduction="sum"), distance(kind="kl", size=size)]
+calls += [distance(size=size, valid_mask=large > 0.5), distance(size=(4, 9), reduction="none")]
 half = lambda x: x.half()
 rows = lambda x: x.contiguous(memory_format=torch.channels_last)
 apart = lambda x: torch.cat([x.flatten(), x.flatten()[:1]])[1:].view_as(x)  # no pointer of 16 bytes
@@ -257,9 +279,10 @@ def test_launches_of_a_call():
         "fuzzy_positive_kernel finish_kernel scale_kernel fill_",
         "fuzzy_positive_kernel finish_kernel scale_kernel fill_",
         "cross_entropy_kernel finish_kernel scale_kernel fill_",
+        "consistency_kernel finish_kernel scale_kernel fill_",
     ]
 
 
 def test_a_repeated_launch_is_the_launch():
     """With every argument that Triton would have been given, for all kinds of tensors in turn."""
-    assert run_stub(REPLAYS).split() == ["186"]
+    assert run_stub(REPLAYS).split() == ["228"]

@@ -1,5 +1,7 @@
 """The reference against published numbers, closed forms and autograd, in float64."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,14 @@ from tolerances import EXACT, PUBLISHED
 from torch.testing import assert_close
 
 from fpl_fast.kernels.arguments import LossOptions
-from fpl_fast.reference import assign_positives, confidence_weight, loss_gradient, pixel_terms
+from fpl_fast.reference import (
+    assign_positives,
+    confidence_weight,
+    loss_gradient,
+    pixel_terms,
+    softmax_distance,
+    softmax_distance_gradient,
+)
 
 STUDENT = torch.tensor([0.2, 1.5, -0.3, 0.9, -1.0], dtype=torch.float64).view(1, 5, 1)
 # q, K, smooth, hinge, linear, convex at scale 1, convex at scale 4, concave; threshold 0.9, cap 3
@@ -129,3 +138,52 @@ def test_published_two_pixel_balance():
     assert_close(weighted.item(), 1.465930, **PUBLISHED)
     assert_close((terms.cross_entropy.mean() / weighted).item(), 1.382695, **PUBLISHED)
     assert_close((terms.cross_entropy.mean() / terms.loss.mean()).item(), 0.994510, **PUBLISHED)
+
+
+# p, q, squared difference with its gradient, divergence with its gradient: by hand
+DISTANCES = [
+    ((0.5, 0.5), (0.75, 0.25), 0.125, (-0.25, 0.25), 0.75 * math.log(1.5) - 0.25 * math.log(2), (-0.25, 0.25)),
+    (
+        (0.5, 0.25, 0.25),
+        (0.25, 0.25, 0.5),
+        0.125,
+        (0.1875, -0.03125, -0.15625),
+        0.25 * math.log(2),
+        (0.25, 0, -0.25),
+    ),
+    ((0.2, 0.3, 0.5), (0.2, 0.3, 0.5), 0.0, (0, 0, 0), 0.0, (0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("p", "q", "mse", "of_mse", "kl", "of_kl"), DISTANCES)
+def test_distances_by_hand(p, q, mse, of_mse, kl, of_kl):
+    """Of logits that are logarithms of the probabilities, up to a shift."""
+    student, teacher = teacher_of(p) + 3, teacher_of(q) - 5
+    for kind, distance, gradient in (("mse", mse, of_mse), ("kl", kl, of_kl)):
+        assert_close(softmax_distance(student, teacher, kind).item(), distance, **EXACT)
+        expected = torch.tensor(gradient, dtype=torch.float64)
+        assert_close(softmax_distance_gradient(student, teacher, kind).flatten(), expected, **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+@pytest.mark.parametrize("num_classes", [2, 3, 19])
+def test_closed_form_gradient_of_distances_is_that_of_autograd(kind, num_classes):
+    student = torch.randn(2, num_classes, 5, 3, dtype=torch.float64, requires_grad=True)
+    teacher = 2 * torch.randn_like(student, requires_grad=True)
+    distance = softmax_distance(student, teacher, kind)
+    (expected,) = torch.autograd.grad(distance.sum(), student)
+    assert_close(softmax_distance_gradient(student.detach(), teacher.detach(), kind), expected, **EXACT)
+    p, q = student.softmax(1), teacher.softmax(1)
+    literal = F.mse_loss(p, q, reduction="none") if kind == "mse" else F.kl_div(p.log(), q, reduction="none")
+    assert_close(distance, literal.sum(1), **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+def test_a_class_without_probability_is_at_no_distance(kind):
+    """Masked out with the lowest number, by both, by the teacher or (of the squared difference) by the student."""
+    student, teacher = torch.randn(2, 1, 5, 4, dtype=torch.float64).unbind(0)
+    teacher[:, 3:] = torch.finfo(torch.float64).min
+    student[:, 4] = torch.finfo(torch.float64).min
+    p, q = student.softmax(1), teacher.softmax(1)
+    expected = (p - q).square().sum(1) if kind == "mse" else (q * (q / p).log())[:, :3].sum(1)
+    assert_close(softmax_distance(student, teacher, kind), expected, **EXACT)

@@ -4,16 +4,17 @@ An argument that is known at run time is given by its type, such as "i32" or "*b
 multiple of 16; any other argument, None included, is known when the kernel is compiled.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, LossOptions
+from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, Distance, LossOptions
 from fpl_fast.kernels.configs import Config, UpsampledConfig, choose_config, choose_upsampled_config
 from fpl_fast.kernels.context import CONTEXT_BLOCK, MAX_POSITIVES, MAX_THRESHOLDS
+from fpl_fast.kernels.device.consistency import consistency_kernel
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.operands import Axis, Classes, Pixels, Samples
@@ -29,15 +30,28 @@ TARGETS = {
 }
 _TORCH_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 FLOATS, INTS = "*fp32:16", "*i32:16"
-# After those of the losses, that of pseudo_labels and the two of adaptive_threshold; from the teacher alone.
-Kernel = Literal["full", "upsampled", "pseudo labels", "upsampled pseudo labels", "ranks", "upsampled ranks", "context"]
+# After those of the fuzzy positive loss and of the consistency loss, that of pseudo_labels and the two of
+# adaptive_threshold; from the teacher alone.
+Kernel = Literal[
+    "full",
+    "upsampled",
+    "mse",
+    "upsampled mse",
+    "kl",
+    "upsampled kl",
+    "pseudo labels",
+    "upsampled pseudo labels",
+    "ranks",
+    "upsampled ranks",
+    "context",
+]
 MASK = Pixels("*i1:16", "i32:16", "i32")
 WEIGHT = Pixels(FLOATS, "i32:16", "i32")
 AXIS = Axis(INTS, FLOATS, INTS)
 
 
 class Case(NamedTuple):
-    """One compilation: concave weighting, smooth form, gradient and sums, sizes divisible by 16."""
+    """One compilation: gradient and sums, sizes divisible by 16; of the fuzzy positive loss concave and smooth."""
 
     num_classes: int
     dtype: str  # "bf16", "fp16" or "fp32", of student and teacher
@@ -49,11 +63,24 @@ class Case(NamedTuple):
     stats: bool = True  # whether the statistics are computed
 
     @property
+    def distance(self) -> str | None:
+        """The distance of a consistency loss."""
+        last = self.kernel.split()[-1]
+        return last if last in get_args(Distance) else None
+
+    @property
+    def launch(self) -> str:
+        """The kernel that is launched in the same way: of a consistency loss, that of the fuzzy positive loss."""
+        if self.distance is None:
+            return self.kernel
+        return "upsampled" if self.kernel.startswith("upsampled") else "full"
+
+    @property
     def config(self) -> Config | UpsampledConfig:
         """Launch configuration."""
         if self.kernel == "context":
             return UpsampledConfig(1, CONTEXT_BLOCK, 4)
-        if self.kernel != "full":
+        if self.launch != "full":
             return choose_upsampled_config(self.num_classes, lanes=64 if self.target.startswith("gfx") else 32)
         return choose_config(self.num_classes, self.element_size, self.layout == "channels_last")
 
@@ -76,9 +103,10 @@ def kernel_source(case: Case, **changes: Any) -> ASTSource:
         case: case to compile.
         changes: arguments of the kernel that replace the case's own, such as ``valid_mask=MASK``.
     """
-    if case.kernel == "full":
-        return specialise(fuzzy_positive_kernel, _common(case) | _full(case) | changes)
-    if case.kernel == "upsampled":
+    if case.launch == "full":
+        kernel = fuzzy_positive_kernel if case.distance is None else consistency_kernel
+        return specialise(kernel, _common(case) | _full(case) | changes)
+    if case.launch == "upsampled":
         return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)
     if case.kernel == "context":
         return specialise(context_kernel, _context(case) | changes)
@@ -115,7 +143,7 @@ def _common(case: Case) -> dict[str, Any]:
     options = LossOptions(0.9, 3 if case.capped else case.num_classes - 1, "concave", 1.0, "smooth")
     derived = option_arguments(options)
     types: dict[str, Any] = dict.fromkeys(NUMBERS, "fp32") | {"max_positives": "i32"}
-    key_dtype = torch.float32 if case.kernel == "upsampled" else _TORCH_DTYPES[case.dtype]
+    key_dtype = torch.float32 if case.launch == "upsampled" else _TORCH_DTYPES[case.dtype]
     return derived | {
         "loss_options": derived["loss_options"]._replace(**types),
         "mix_mask": MASK if case.cutmix else None,
@@ -129,6 +157,7 @@ def _common(case: Case) -> dict[str, Any]:
         "C": case.num_classes,
         "G": case.config.group,
         "BLOCK": case.config.block,
+        "DISTANCE": None if case.distance is None else tl.constexpr(case.distance),
         "KEY": tl.constexpr(key_type(key_dtype, case.num_classes)),
         "FAST": case.target != "gfx942",
     }

@@ -78,10 +78,12 @@ def default_cases() -> list[Case]:
         for cutmix, stats in ((False, False), (True, True))
         for target in TARGETS
     ]
+    of_distances: tuple[Kernel, ...] = ("mse", "upsampled mse", "kl", "upsampled kl")
+    distances = itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, of_distances, (False,), (False,))
     kernels: tuple[Kernel, ...] = ("pseudo labels", "upsampled pseudo labels", "ranks", "upsampled ranks", "context")
     teacher = [Case(*case) for case in itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, kernels)]
     teacher += [case._replace(stats=False) for case in teacher if case.kernel == "upsampled pseudo labels"]
-    return [*(Case(*case) for case in full), *lean, *upsampled, *others, *teacher]
+    return [*(Case(*case) for case in full), *lean, *upsampled, *others, *teacher, *(Case(*case) for case in distances)]
 
 
 def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
@@ -124,7 +126,7 @@ def audit_case(case: Case) -> Row:
     )
     if case.cutmix or case.kernel == "context":  # the path of a pixel depends on the mask, or on the classes around it
         return row
-    spread = UPSAMPLED_ROWS if case.kernel == "upsampled" else None
+    spread = UPSAMPLED_ROWS if case.launch == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
     fast, every = (
         {pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES}
@@ -222,10 +224,10 @@ def _compute_over_memory(case: Case, pipes: dict[str, float]) -> float:
 def _pixel_bytes(case: Case) -> float:
     """Bytes that must move for a pixel."""
     logits = case.num_classes * case.element_size
-    if case.kernel not in ("full", "upsampled"):  # a read of the logits, and a few bytes written
+    if case.launch not in ("full", "upsampled"):  # a read of the logits, and a few bytes written
         written = 8 if case.kernel.endswith("ranks") else 9 + 4 * case.stats
         return logits / (UPSAMPLED_ROWS**2 if case.kernel.startswith("upsampled") else 1) + written
-    if case.kernel == "full":
+    if case.launch == "full":
         return 3 * logits  # two reads and a write
     rows = (STRIP_CELLS + 1) / STRIP_CELLS
     buffer = 2 * 4 * case.num_classes * rows / UPSAMPLED_ROWS  # float32, written and read back

@@ -7,6 +7,6 @@
 | "eager"    | every device and floating dtype  | the reference equations in chunks               |
 
 "triton" lies in :mod:`fpl_fast.kernels`, "compiled" in ``planes``, "eager" in ``eager`` and, for losses with labels, in
-``eager_labels`` and, for predictions, ``eager_pseudo_labels``. The choice among thresholds by context has all three:
-``context_planes`` is "compiled" and ``eager_context`` "eager".
+``eager_labels``, for the consistency loss ``eager_consistency`` and for predictions ``eager_pseudo_labels``. The choice
+among thresholds by context has all three: ``context_planes`` is "compiled" and ``eager_context`` "eager".
 """

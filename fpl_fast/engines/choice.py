@@ -16,6 +16,7 @@ from fpl_fast import checks
 from fpl_fast.engines import (
     context_planes,
     eager,
+    eager_consistency,
     eager_context,
     eager_labels,
     eager_pseudo_labels,
@@ -96,17 +97,17 @@ def module(engine: str) -> ModuleType:
     return {"compiled": planes, "eager": eager}[engine]
 
 
-def resolve_labels(engine: str, logits: Tensor) -> str:
-    """The engine of a loss with labels, or of a prediction: "triton" where it can run, otherwise "eager".
+def resolve_labels(engine: str, *logits: Tensor) -> str:
+    """The engine of a function that has no "compiled" one: "triton" where it can run, otherwise "eager".
 
     Raises:
         ValueError: If the named engine does not exist or cannot run here.
     """
     checks.check_options(checks.LABEL_RULES, engine=engine)
-    reason = _refusal("triton", logits, logits.dtype == torch.float64)
+    reason = _refusal("triton", logits[0], any(x.dtype == torch.float64 for x in logits))
     if engine == "triton" and reason is not None:
         raise ValueError(f"engine='triton' cannot run here: {reason}; engine='eager' can")
-    return "triton" if engine == "triton" or (engine == "auto" and logits.is_cuda and reason is None) else "eager"
+    return "triton" if engine == "triton" or (engine == "auto" and logits[0].is_cuda and reason is None) else "eager"
 
 
 def label_module(engine: str) -> ModuleType:
@@ -116,6 +117,15 @@ def label_module(engine: str) -> ModuleType:
 
         return cross_entropy
     return eager_labels
+
+
+def consistency_module(engine: str) -> ModuleType:
+    """The module that implements a resolved engine: ``consistency_sums`` and ``consistency_map``."""
+    if engine == "triton":
+        from fpl_fast.kernels import consistency
+
+        return consistency
+    return eager_consistency
 
 
 def prediction_module(engine: str) -> ModuleType:

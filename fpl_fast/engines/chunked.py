@@ -63,7 +63,7 @@ def fuzzy_positive_sums(
     sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=inputs.student.device)
     for image in range(len(inputs.student)):
         gradient = None if grad is None else GradientWindows(grad[image], inputs.size, inputs.align_corners)
-        for window, student, teacher in _chunks(inputs, image, chunk_pixels):
+        for window, student, teacher in logit_chunks(inputs, image, chunk_pixels):
             terms, grad_chunk = evaluate(
                 student,
                 teacher,
@@ -87,7 +87,7 @@ def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossI
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
     losses = torch.empty(inputs.pixels, dtype=dtype, device=inputs.student.device)
     for image in range(len(inputs.student)):
-        for window, student, teacher in _chunks(inputs, image, chunk_pixels):
+        for window, student, teacher in logit_chunks(inputs, image, chunk_pixels):
             terms, _ = evaluate(
                 student,
                 teacher,
@@ -118,7 +118,7 @@ class TeacherWindows:
         return own if self.partner is None or mixed is None else torch.where(mixed, self.partner.columns(window), own)
 
 
-def _chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
+def logit_chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
     """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
     upsampling = (inputs.size, inputs.align_corners, accumulate_dtype(inputs.student, inputs.teacher))
     student, teacher = LogitWindows(inputs.student[image], *upsampling), TeacherWindows(inputs, image, upsampling[2])

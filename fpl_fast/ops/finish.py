@@ -1,18 +1,29 @@
-"""The end of every engine but Triton's, whose kernel does the same: the sums, finished."""
+"""The divisor of a mean, and the end of every engine but Triton's, whose kernel does the same: the sums, finished."""
+
+import math
 
 import torch
 from torch import Tensor
 
-from fpl_fast.kernels.arguments import SUMS
+from fpl_fast.kernels.arguments import SUMS, LossInputs
 from fpl_fast.kernels.statistics import MAX_BALANCE, Finish, Finished
+from fpl_fast.reference import accumulate_dtype
+
+
+def mean_scale(inputs: LossInputs) -> float | Tensor:
+    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
+    if inputs.valid_mask is None:
+        return 1 / max(math.prod(inputs.pixels), 1)
+    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+    return inputs.valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype).reciprocal()
 
 
 def finish(sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
     """Finish sums, as :func:`fpl_fast.kernels.finish.finish` does with sums in parts.
 
     Args:
-        sums: (terms,), ``arguments.SUMS`` or ``LABEL_SUMS``.
-        todo: what is to be made of them. Of ``LABEL_SUMS`` that is the scaled loss alone.
+        sums: (terms,), ``arguments.SUMS``, or any of which the first one is that of the loss.
+        todo: what is to be made of them. Of other sums than ``SUMS`` that is the scaled loss alone.
         num_pixels: of the loss, valid or not.
     """
     named = dict(zip(SUMS, sums.unbind(), strict=False))

@@ -70,7 +70,7 @@ def evaluate(
     warn_of_gate(options)
     student = inputs.student
     todo = Finish(
-        scale=_mean_scale(inputs) if reduction == "mean" else None,
+        scale=ops_finish.mean_scale(inputs) if reduction == "mean" else None,
         scale_in_backward=scales_in_backward(student),
         weighted_mean=reduction == "weighted_mean",
         balance=balance,
@@ -88,14 +88,6 @@ def evaluate(
         scale = torch.full((), scale, dtype=accumulate_dtype(student, inputs.teacher), device=student.device)
     sums, grad = choice.evaluate("fuzzy_positive_sums", engine, inputs, options, scale=scale, **keywords)
     return Evaluated(*ops_finish.finish(sums, todo, num_pixels), grad)
-
-
-def _mean_scale(inputs: LossInputs) -> float | Tensor:
-    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
-    if inputs.valid_mask is None:
-        return 1 / max(math.prod(inputs.pixels), 1)
-    dtype = accumulate_dtype(inputs.student, inputs.teacher)
-    return inputs.valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype).reciprocal()
 
 
 def pixel_losses(inputs: LossInputs, options: LossOptions, engine: str) -> Tensor:

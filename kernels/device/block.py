@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.classes import load_classes, store_classes
+from fpl_fast.kernels.device.classes import load_classes, select, store_classes
 
 
 class Block(NamedTuple):
@@ -54,6 +54,22 @@ def load_mask(x, block):
 def load_logits(x, block, chosen, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
     """Load the class groups of the chosen pixels, 0 elsewhere."""
     return load_classes(first_of(x, block), block.pixel * x.stride_p, chosen, x.stride_c, C, G, x.ROWS, BLOCK)
+
+
+@triton.jit
+def load_teacher(teacher, partner, mix_mask, block, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
+    """Load the class groups of the teacher, of the partner where ``mix_mask`` is true; 0 out of bounds.
+
+    Each pixel is read from its own side only: a block wholly on one side moves nothing of the other.
+    """
+    own = block.in_bounds
+    if mix_mask is not None:
+        mixed = load_mask(mix_mask, block)
+        own = block.in_bounds & ~mixed
+    t = load_logits(teacher, block, own, C, G, BLOCK)
+    if mix_mask is not None:
+        t = select(mixed, load_logits(partner, block, mixed, C, G, BLOCK), t)
+    return t
 
 
 @triton.jit

@@ -6,8 +6,16 @@ Shapes: logits (N, C, P), P = H * W pixels of one image; per-pixel tensors (N, P
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.block import load_logits, load_mask, load_pixels, own_block, store_gradient, store_terms
-from fpl_fast.kernels.device.classes import select, widen, zero_times_sum
+from fpl_fast.kernels.device.block import (
+    load_logits,
+    load_mask,
+    load_pixels,
+    load_teacher,
+    own_block,
+    store_gradient,
+    store_terms,
+)
+from fpl_fast.kernels.device.classes import widen, zero_times_sum
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
 
 
@@ -42,14 +50,7 @@ def fuzzy_positive_kernel(
     valid = block.in_bounds
     if valid_mask is not None:
         valid = load_mask(valid_mask, block)
-    own = block.in_bounds
-    if mix_mask is not None:
-        mixed = load_mask(mix_mask, block)
-        own = block.in_bounds & ~mixed
-    t = load_logits(teacher, block, own, C, G, BLOCK)
-    if mix_mask is not None:
-        # Each pixel is read from its own side only: a block wholly on one side moves nothing of the other.
-        t = select(mixed, load_logits(partner, block, mixed, C, G, BLOCK), t)
+    t = load_teacher(teacher, partner, mix_mask, block, C, G, BLOCK)
     z = load_logits(student, block, block.in_bounds, C, G, BLOCK)
     weight = None
     if pixel_weight is not None:

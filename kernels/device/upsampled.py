@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.classes import widen, zero_times_sum
+from fpl_fast.kernels.device.distance import distance_pixels
 from fpl_fast.kernels.device.interpolation import add, add_scaled, interpolate, load_row, own_columns, zeros_like
 from fpl_fast.kernels.device.labels import labelled_pixels, load_labels
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
@@ -67,17 +68,22 @@ def upsampled_kernel(
     row_cells,  # max(h - 1, 1)
     strip_cells,  # cell rows of a strip
     ignore_index,  # of the labels
-    loss_options,  # LossOptions, their names constexpr; None for a loss with labels
+    loss_options,  # LossOptions, their names constexpr; None but for the fuzzy positive loss
     C: tl.constexpr,  # classes
     G: tl.constexpr,  # classes in a group: 1 or a power of two
     BLOCK: tl.constexpr,  # columns of a program
     CAPPED: tl.constexpr,  # max_positives if that is 1, 2 or 3, otherwise 0
     CONFIDENCE: tl.constexpr,  # whether confidence_threshold and confidence_power are looked at
+    DISTANCE: tl.constexpr,  # "mse" or "kl" for the consistency loss, otherwise None
     KEY: tl.constexpr,  # "float32", or "int64" in tiles
     NUM_TERMS: tl.constexpr,  # of the loss: all, or the first only
     FAST: tl.constexpr,  # libdevice approximations
 ):
-    """Fuzzy positive loss or cross entropy with labels of a strip of BLOCK columns of one image, and its gradient."""
+    """One of the losses of a strip of BLOCK columns of one image, and its gradient.
+
+    It is the cross entropy with labels without a teacher, the consistency loss with a distance, or the fuzzy positive
+    loss.
+    """
     strip = tl.program_id(1)
     image = first_image + tl.program_id(2).to(tl.int64)
     at = own_columns(columns, low_width, width, G, BLOCK)
@@ -143,6 +149,18 @@ def upsampled_kernel(
                         label, valid = load_labels(target.ptr, pixel * target.stride_p, at.in_bounds, ignore_index)
                         terms, gradient = labelled_pixels(
                             widen(z, C, G), label, poison, valid, weight, class_weight_ptr, scale, C, G, FAST
+                        )
+                    elif DISTANCE is not None:
+                        t = interpolate(teacher_rows, fraction)
+                        terms, gradient = distance_pixels(
+                            widen(z, C, G),
+                            widen(t, C, G),
+                            poison + zero_times_sum(t),
+                            valid,
+                            weight,
+                            scale,
+                            DISTANCE,
+                            FAST,
                         )
                     else:
                         t = interpolate(teacher_rows, fraction)

@@ -13,8 +13,9 @@ from torch import Tensor
 import fpl_fast
 from fpl_fast import LossStats, adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import ConsistencyConfig, PseudoLabelConfig
+from fpl_fast.trainer.methods.base import label_engine
 from fpl_fast.trainer.processes import mean_over_processes
-from fpl_fast.trainer.upsample import pixel_size, upsample
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = [
     "Target",
@@ -22,7 +23,6 @@ __all__ = [
     "consistency_loss",
     "loss_telemetry",
     "pseudo_label_loss",
-    "softmax_mse",
 ]
 
 
@@ -122,6 +122,8 @@ def consistency_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the loss that ``config.loss`` names, "mse", "ce" or "fpl", a mean over pixels, and its telemetry.
 
+    "mse" is the squared difference of probabilities, summed over classes.
+
     Args:
         config: The method's settings; ``ignore_padding`` decides which pixels count, ``divide_by_all`` whether the sum
             is still divided by all pixels.
@@ -132,7 +134,15 @@ def consistency_loss(
     size, valid_mask = pixel_size(valid), valid if config.ignore_padding else None
     part = valid.float().mean() if config.ignore_padding and config.divide_by_all else 1.0
     if config.loss == "mse":
-        return softmax_mse(student_logits, target, size=size, valid_mask=valid_mask) * part, {}
+        loss = fpl_fast.consistency_loss(
+            student_logits,
+            **target._asdict(),
+            kind="mse",
+            size=size,
+            valid_mask=valid_mask,
+            engine=label_engine(config),
+        )
+        return loss * part, {}
     loss, stats = pseudo_label_loss(config, student_logits, target, size=size, valid_mask=valid_mask)
     return loss * balance_factor(config, stats) * part, loss_telemetry(stats)
 
@@ -146,31 +156,3 @@ def loss_telemetry(*stats: LossStats) -> dict[str, Tensor]:
         "fpl_ce_ratio": cross_entropy / reduce(torch.add, [s.unweighted_loss for s in stats]),
         **({"mean_threshold": reduce(torch.add, chosen) / len(chosen)} if chosen else {}),
     }
-
-
-def softmax_mse(
-    student_logits: Tensor, target: Target, *, size: tuple[int, int], valid_mask: Tensor | None = None
-) -> Tensor:
-    """Mean over pixels of sum_c (softmax(z)_c - softmax(t)_c)^2 at full resolution.
-
-    Args:
-        student_logits: z, (N, C, h, w).
-        target: t, the teacher with its CutMix.
-        size: (H, W) that both are upsampled to, bilinearly with align_corners.
-        valid_mask: (N, H, W) bool, the pixels that count; None for all.
-
-    Returns:
-        0-d float32; 0 when no pixel counts.
-    """
-
-    def probability(logits: Tensor) -> Tensor:
-        return upsample(logits.float(), size).softmax(1)
-
-    with torch.no_grad():
-        teacher = probability(target.teacher_logits)
-        if target.partner_logits is not None and target.mix_mask is not None:
-            teacher = torch.where(target.mix_mask.unsqueeze(1), probability(target.partner_logits), teacher)
-    squared = (probability(student_logits) - teacher).square().sum(1)
-    if valid_mask is None:
-        return squared.mean()
-    return (squared * valid_mask).sum() / valid_mask.sum().clamp(min=1)

@@ -10,20 +10,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fpl_fast import LossStats, cross_entropy
+from fpl_fast import LossStats, consistency_loss, cross_entropy
 from fpl_fast.trainer.config import MethodConfig, PairedWeakStrongConfig
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.base import Losses, WithHigh, label_engine
 from fpl_fast.trainer.methods.batch import Batch, View
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
-from fpl_fast.trainer.methods.distances import softmax_distance
 from fpl_fast.trainer.methods.predictions import Prediction, predict
 from fpl_fast.trainer.methods.regions import moved_threshold, relabelled
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.methods.unimatch import dropped_channels
 from fpl_fast.trainer.methods.weak_strong import WeakStrongMethod, evaluating, mixed_strong_views
 from fpl_fast.trainer.models.correlation import CorrelationHead, region_masks
-from fpl_fast.trainer.upsample import pixel_size, upsample
+from fpl_fast.trainer.upsample import pixel_size
 
 __all__ = ["CorrMatch", "CorrMatchConfig"]
 
@@ -256,8 +255,15 @@ class CorrMatch(WeakStrongMethod):
 
     def _divergence(self, logits: Tensor, weak_logits: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
         """Compute the divergence from the weak prediction over pixels that count, divided by all valid ones."""
-        target = upsample(weak_logits.float(), pixel_size(valid)).softmax(1)
-        return softmax_distance("kl", logits, target, counted) / valid.sum().clamp(min=1)
+        return consistency_loss(
+            logits,
+            weak_logits,
+            kind="kl",
+            size=pixel_size(valid),
+            valid_mask=valid,
+            pixel_weight=counted.float(),
+            engine=label_engine(self.config),
+        )
 
     def _hard_loss(self, logits: Tensor, label: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
         """Compute the cross entropy with labels over pixels that count, divided by all valid ones."""

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fpl_fast import consistency_loss
 from fpl_fast.trainer.config import ConfidencePart, MethodConfig, PseudoLabelConfig
 from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.methods.annealed import annealed_cross_entropy, annealed_threshold
@@ -18,7 +19,7 @@ from fpl_fast.trainer.methods.auxiliary_decoders import AuxiliaryDecoders, Decod
 from fpl_fast.trainer.methods.base import Losses, PseudoLabelMethod, TrainingSet, WithDecoder, label_engine
 from fpl_fast.trainer.methods.batch import Batch
 from fpl_fast.trainer.methods.consistency import Target, balance_factor, loss_telemetry, pseudo_label_loss
-from fpl_fast.trainer.methods.distances import softmax_distance
+from fpl_fast.trainer.methods.distances import sum_of_divergences
 from fpl_fast.trainer.methods.predictions import predict
 from fpl_fast.trainer.methods.step_random import StepRandom
 from fpl_fast.trainer.processes import weight_among_processes
@@ -130,15 +131,24 @@ class CrossConsistencyTraining(PseudoLabelMethod):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute L, a mean over decoders, and its telemetry."""
         config, num = self.config, len(students)
-        if (
-            config.loss == "ce" or config.loss == "fpl"
-        ):  # the decoders' outputs as one batch, so that one factor balances all
-            valid_mask = None if counted is None else counted.repeat(num, 1, 1)
-            target = Target(main_logits.repeat(num, 1, 1, 1))
-            loss, stats = pseudo_label_loss(config, torch.cat(students), target, size=size, valid_mask=valid_mask)
-            return loss * balance_factor(config, stats), loss_telemetry(stats)
-        with torch.no_grad():
-            q = upsample(main_logits.float(), size).softmax(1)
-        distances = [softmax_distance(config.loss, z, q, counted) for z in students]
-        pixels = q[:, 0].numel() if counted is None else counted.sum().clamp(min=1)
-        return reduce(torch.add, distances) / (num * q.shape[1] * pixels), {}
+        if config.loss == "js":
+            with torch.no_grad():
+                q = upsample(main_logits.float(), size).softmax(1)
+            total = reduce(torch.add, [sum_of_divergences(z, q, counted) for z in students])
+            pixels = q[:, 0].numel() if counted is None else counted.sum().clamp(min=1)
+            return total / (num * q.shape[1] * pixels), {}
+        # The decoders' outputs as one batch, so that one factor balances all.
+        logits, target = torch.cat(students), Target(main_logits.repeat(num, 1, 1, 1))
+        valid_mask = None if counted is None else counted.repeat(num, 1, 1)
+        if config.loss == "mse" or config.loss == "kl":
+            loss = consistency_loss(
+                logits,
+                **target._asdict(),
+                kind=config.loss,
+                size=size,
+                valid_mask=valid_mask,
+                engine=label_engine(config),
+            )
+            return loss / logits.shape[1], {}
+        loss, stats = pseudo_label_loss(config, logits, target, size=size, valid_mask=valid_mask)
+        return loss * balance_factor(config, stats), loss_telemetry(stats)

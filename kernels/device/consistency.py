@@ -1,0 +1,60 @@
+"""Consistency of two softmaxes at full resolution: read teacher, read student, write gradient, keep the sum.
+
+Shapes: logits (N, C, P), P = H * W pixels of one image; per-pixel tensors (N, P); all by strides (see ``operands``).
+"""
+
+import triton
+import triton.language as tl
+
+from fpl_fast.kernels.device.block import (
+    load_logits,
+    load_mask,
+    load_pixels,
+    load_teacher,
+    own_block,
+    store_gradient,
+    store_terms,
+)
+from fpl_fast.kernels.device.classes import widen, zero_times_sum
+from fpl_fast.kernels.device.distance import distance_pixels
+
+
+@triton.jit
+def consistency_kernel(
+    student,  # Classes, float16, bfloat16 or float32
+    teacher,  # Classes, float16, bfloat16 or float32
+    partner,  # the teacher where mix_mask is true, of the teacher's type, or None
+    mix_mask,  # Pixels, bool, or None
+    pixel_weight,  # Pixels, float32, or None for 1
+    valid_mask,  # Pixels, bool, or None for all
+    scale_ptr,  # () float32, factor of the gradient; None for the next argument
+    scale,  # a number, or None for 1
+    grad,  # out Classes, or None
+    sums_ptr,  # out (1, programs) float32: the term of ``distance`` summed over the program's pixels, or None
+    map_ptr,  # out (N, P) contiguous float32: the term, or None
+    num_pixels,  # P
+    blocks_per_image,  # cdiv(P, BLOCK)
+    DISTANCE: tl.constexpr,  # "mse" or "kl"
+    C: tl.constexpr,  # classes
+    G: tl.constexpr,  # classes in a group: 1 or a power of two
+    BLOCK: tl.constexpr,  # pixels of a program
+    FAST: tl.constexpr,  # libdevice approximations
+):
+    """Distance and its gradient of BLOCK pixels of one image."""
+    block = own_block(num_pixels, blocks_per_image, G, BLOCK)
+    valid = block.in_bounds
+    if valid_mask is not None:
+        valid = load_mask(valid_mask, block)
+    t = load_teacher(teacher, partner, mix_mask, block, C, G, BLOCK)
+    z = load_logits(student, block, block.in_bounds, C, G, BLOCK)
+    weight = None
+    if pixel_weight is not None:
+        weight = load_pixels(pixel_weight, block)
+    if scale_ptr is not None:
+        scale = tl.load(scale_ptr)
+
+    poison = zero_times_sum(t) + zero_times_sum(z)
+    terms, gradient = distance_pixels(widen(z, C, G), widen(t, C, G), poison, valid, weight, scale, DISTANCE, FAST)
+    if grad is not None:
+        store_gradient(grad, block, gradient, C, G, BLOCK)
+    store_terms(terms, block, num_pixels, sums_ptr, map_ptr)
