@@ -48,7 +48,7 @@ class Campaign:
 
     Attributes:
         seed: Of its cases.
-        table: Digest of the settings that cases are drawn from.
+        table: Digest of its first cases, by which it knows that it is still drawn from the same settings.
         next: Number of the next case.
         seconds: Time spent.
         counts: Inputs by loss and engine.
@@ -71,8 +71,8 @@ class Campaign:
         Raises:
             ValueError: If the file's cases are drawn from other settings than today's.
         """
-        drawn = Path(fuzz_cases.__file__).read_text(encoding="utf-8") + repr(pinned)
-        table = hashlib.sha256(drawn.encode()).hexdigest()[:16]
+        drawn = [str(fuzz_cases.draw(seed, number, pinned)) for number in range(200)]
+        table = hashlib.sha256("\n".join(drawn).encode()).hexdigest()[:16]
         if not file.exists():
             return cls(seed, table)
         kept = json.loads(file.read_text(encoding="utf-8"))

@@ -89,12 +89,14 @@ class Case:
         seed: Of the numbers in its tensors.
         small: Whether it is drawn from ``SMALL`` shapes, for Triton's interpreter.
         settings: Values by name.
+        pinned: Settings that stay as they are.
     """
 
     loss: str
     seed: int
     small: bool
     settings: dict[str, Any]
+    pinned: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         """The settings that are not the simplest ones."""
@@ -105,7 +107,7 @@ class Case:
         """Simpler cases: each setting at every simpler value, the simplest first."""
         for name, value in self.settings.items():
             for simpler in SETTINGS[self.loss][name]:
-                if simpler == value:
+                if simpler == value or name in self.pinned:
                     break
                 yield dataclasses.replace(self, settings=self.settings | {name: simpler})
 
@@ -122,8 +124,8 @@ def draw(seed: int, number: int, pinned: dict[str, Any] | None = None) -> Case:
         settings[name] = chance.choices(allowed, weights)[0]
     if settings.get("w") == 700:
         settings["c"] = min(settings["c"], 7)
-    settings |= {name: value for name, value in (pinned or {}).items() if name in settings}
-    return Case(loss, chance.getrandbits(32), small, settings)
+    pinned = {name: value for name, value in (pinned or {}).items() if name in settings}
+    return Case(loss, chance.getrandbits(32), small, settings | pinned, frozenset(pinned))
 
 
 def pairs(case: Case) -> Iterator[str]:
