@@ -71,11 +71,12 @@ SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
     "opinfo": {"sample": tuple(range(35)), "dtype": DTYPES, "layout": LAYOUTS},
 }
 
-# Values that are drawn less often: without a pixel nothing is computed, and large inputs take long.
-RARE = {("n", 0), ("h", 0), ("w", 0), ("c", 150), ("threads", 2), ("valid", "nothing"), ("labels", "all ignored"),
-        ("upstream", 0.0), ("labels", "no class"), ("window", 15), ("pixel_weight", "zeros"), ("dtype", "float64"),
-        ("teacher_dtype", "float64"), ("partner_dtype", "float64")}  # fmt: skip
-SELDOM = {("w", 700)}
+# Values that are drawn less often than others: without a pixel nothing is computed, and large inputs take long.
+SELDOM = {("n", 0), ("h", 0), ("w", 0), ("c", 150), ("threads", 2), ("valid", "nothing"), ("labels", "all ignored"),
+          ("upstream", 0.0), ("labels", "no class"), ("window", 15), ("pixel_weight", "zeros"), ("dtype", "float64"),
+          ("teacher_dtype", "float64"), ("partner_dtype", "float64")}  # fmt: skip
+# Interpolation leaves out the pixels whose ranks hang on rounding.
+WEIGHTS = {("w", 700): 0.005, ("size", None): 4.0, **dict.fromkeys(SELDOM, 0.2)}
 # In Triton's interpreter a program takes a tenth of a second.
 SMALL = {"n": (1, 2, 0), "c": (2, 3, 4, 5, 7, 19), "h": (1, 2, 3), "w": (1, 2, 3, 5, 0), "window": (3, 5)}
 
@@ -120,7 +121,7 @@ def draw(seed: int, number: int, pinned: dict[str, Any] | None = None) -> Case:
     settings = {}
     for name, values in SETTINGS[loss].items():
         allowed = SMALL.get(name, values) if small else values
-        weights = [0.005 if (name, x) in SELDOM else 0.2 if (name, x) in RARE else 1.0 for x in allowed]
+        weights = [WEIGHTS.get((name, x), 1.0) for x in allowed]
         settings[name] = chance.choices(allowed, weights)[0]
     if settings.get("w") == 700:
         settings["c"] = min(settings["c"], 7)
