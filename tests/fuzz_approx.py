@@ -57,7 +57,7 @@ class Approx(NamedTuple):
         return cls(x, np.broadcast_to(np.asarray(error, dtype=np.float64), x.shape))
 
     def times(self, other: "Approx") -> "Approx":
-        """The product; an exact 0 leaves no error of the other factor."""
+        """The product; 0 times what is not known is not known, it may be NaN."""
         a, b = np.abs(self.value), np.abs(other.value)
         error = _product(a, other.error) + _product(b, self.error) + _product(self.error, other.error)
         return Approx(self.value * other.value, error)
@@ -95,5 +95,5 @@ class Approx(NamedTuple):
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The product, 0 where a factor is 0."""
-    return np.where((a == 0) | (b == 0), 0.0, a * b)
+    """The product of errors or sizes, infinite where one is."""
+    return np.where(np.isposinf(a) | np.isposinf(b), np.inf, a * b)

@@ -48,6 +48,8 @@ def _reduced(call: Call, p: Precision, counts: np.ndarray, factor: Approx, losse
     weighted, scale = factor.times(losses), Approx.of(1.0)
     if call.options["reduction"] == "mean" and (total := factor.total(rtol)).value > 0:
         scale = scale.over(total)
+        if np.isnan(losses.value).any():  # the weight of a label that is no class is not promised, nor what it divides
+            slopes = slopes.times(Approx.of(1.0, np.inf))
     if call.options["reduction"] != "none":
         weighted = weighted.total(rtol)
         if abs(weighted.value) > p.largest:
@@ -62,29 +64,38 @@ def ohem_cross_entropy(call: Call, p: Precision) -> Expected:
     groups = n // o["group_size"]
     if counts.size == 0:
         return {"loss": Approx.of(0.0), "gradient": gradient(call, slopes, Approx.of(1.0))}
+    if np.isnan(losses.value).any():  # all that is promised is that it shows
+        return {"loss": Approx.of(math.nan)}
+    if np.isposinf(losses.error).any():
+        return {}
     weight = np.zeros(counts.shape)
-    probability, lost = np.exp(-losses.value).reshape(groups, -1), np.broadcast_to(losses.error, counts.shape)
-    lost = lost.reshape(groups, -1) + p.margin
-    for i, (q, labelled) in enumerate(zip(probability, counts.reshape(groups, -1), strict=True)):
-        q = np.where(labelled, q, 1.0)
-        if np.isnan(q).any():  # all that is promised is that it shows
-            return {"loss": Approx.of(math.nan)}
-        kth = np.sort(q)[min(o["min_kept"], q.size) - 1]
-        kept = labelled
-        if labelled.sum() >= o["min_kept"]:
-            hard = max(kth, o["threshold"])
-            near = labelled & (np.abs(q - hard) <= lost[i] + lost[i].max())
-            # The k-th smallest itself is kept in any case, if no other pixel could take its place.
-            if (
-                near.sum() > (hard == kth)
-                or not np.isfinite(lost[i]).all()
-                or abs(kth - o["threshold"]) < lost[i].max()
-            ):
-                return {}
-            kept = labelled & (q <= hard)
-        weight.reshape(groups, -1)[i] = kept / max(kept.sum(), 1) / groups
+    of_groups = (x.reshape(groups, -1) for x in (losses.value, losses.error, counts, weight))
+    for loss, error, labelled, kept_share in zip(*of_groups, strict=True):
+        kept = _hard(loss, error, labelled, o["min_kept"], o["threshold"], p)
+        if kept is None:
+            return {}
+        kept_share[:] = kept / max(kept.sum(), 1) / groups
+    if (losses.value * (weight > 0)).sum() > p.largest:  # the engines add before they divide
+        return {}
     call = call.with_options(reduction="sum")
     return _reduced(call, p, counts, Approx.of(weight, 4 * p.rtol * weight), losses, slopes)
+
+
+def _hard(
+    loss: np.ndarray, error: np.ndarray, labelled: np.ndarray, min_kept: int, threshold: float, p: Precision
+) -> np.ndarray | None:
+    """Which pixels of a group are kept, None where that hangs on rounding."""
+    if labelled.sum() < min_kept:
+        return labelled
+    q = np.exp(-loss)  # 1 where ignored
+    lost = p.margin + np.maximum(np.exp(error - loss) - q, q - np.exp(-error - loss))
+    kth = np.sort(q)[min(min_kept, q.size) - 1]
+    hard = max(kth, threshold)
+    near = labelled & (np.abs(q - hard) <= 2 * lost)
+    # The k-th smallest itself is kept in any case, if no other pixel could take its place.
+    if near.sum() > (hard == kth) or abs(kth - threshold) <= 2 * lost.max():
+        return None
+    return labelled & (q <= hard)
 
 
 def pseudo_labels(call: Call, p: Precision) -> Expected:

@@ -56,6 +56,9 @@ def build(case: Case, device: str) -> Call:
     size = upsampled(given.get("size"), native[2], native[3])
     n, c, pixels = native[0], native[1], (native[0], *(size or native[2:]))
     values: dict[str, tuple[Tensor, str]] = {}
+    layout = given.get("pixel_layout", "contiguous")
+    if given.get("pixel_weight") == "nan where excluded" and layout == "expanded":
+        layout = "sliced"  # or other pixels would be excluded than those of NaN
 
     def logits(name: str, prefix: str, dtype: str) -> None:
         drawn = contents(given[f"{prefix}content"], native, getattr(torch, dtype), g)
@@ -68,17 +71,17 @@ def build(case: Case, device: str) -> Call:
     if given.get("partner_dtype"):
         logits("partner_logits", "teacher_", given["partner_dtype"])
         share = {"some": 0.5, "all": 1.0, "nothing": 0.0}[given["mix"]]
-        values["mix_mask"] = torch.rand(pixels, generator=g) < share, given["pixel_layout"]
+        values["mix_mask"] = torch.rand(pixels, generator=g) < share, layout
     if "labels" in given:
-        values["target"] = labels(case, c, pixels, g), given["pixel_layout"]
+        values["target"] = labels(case, c, pixels, g), layout
     if given.get("valid"):
         share = {"all": 1.0, "some": 0.7, "few": 0.2, "nothing": 0.0}[given["valid"]]
-        values["valid_mask"] = torch.rand(pixels, generator=g) < share, given["pixel_layout"]
+        values["valid_mask"] = torch.rand(pixels, generator=g) < share, layout
     if given.get("threshold") == "pixels":
         chosen = torch.tensor([-1.0, 0.0, 0.3, 0.7, 0.9, 1.0, 2.0, math.nan])
-        values["threshold"] = chosen[torch.randint(8, pixels, generator=g)], given["pixel_layout"]
+        values["threshold"] = chosen[torch.randint(8, pixels, generator=g)], layout
     if given.get("pixel_weight"):
-        values["pixel_weight"] = _pixel_weight(given, values, pixels, g), given["pixel_layout"]
+        values["pixel_weight"] = _pixel_weight(given, values, pixels, g), layout
     if given.get("weight"):
         dtype = torch.float64 if given["weight"] == "float64" else torch.float32
         values["weight"] = torch.rand(c, generator=g).to(dtype) * (given["weight"] != "zeros"), "strided"

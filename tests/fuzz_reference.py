@@ -26,7 +26,7 @@ class Sampled(NamedTuple):
         return self._largest(self.size, matters) > p.largest
 
     def _largest(self, x: np.ndarray, matters: np.ndarray | bool) -> np.ndarray:
-        near = self.values + self.error > self.values.max(0) - 200
+        near = self.values + self.error >= self.values.max(0) - 200
         return np.where(near | matters, x, 0).max(0, initial=0)
 
 
