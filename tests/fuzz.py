@@ -86,6 +86,18 @@ class Campaign:
         with replacing(file) as out:
             out.write(json.dumps(vars(self) | {"pairs": sorted(self.pairs)}).encode())
 
+    def step(self, pinned: dict[str, Any]) -> None:
+        """Run the next case."""
+        begin = time.monotonic()
+        case = fuzz_cases.draw(self.seed, self.next, pinned)
+        for report in failures(self.seed, self.next, case, fuzz_checks.check):
+            self.failures.append(report)
+            print(report, flush=True)
+        self.counts.update(f"{case.loss} {engine}" for engine in fuzz_checks.engines(case, DEVICE))
+        self.pairs.update(fuzz_cases.pairs(case))
+        self.next += 1
+        self.seconds += time.monotonic() - begin
+
     def line(self) -> str:
         """The counts in one line."""
         return (
@@ -104,17 +116,14 @@ class Campaign:
         return "\n".join(lines)
 
 
-def failures(seed: int, number: int, case: Case, check: Check, device: str = DEVICE) -> Iterator[tuple[str, str]]:
-    """The engines that a case breaks a promise on, each with a report."""
+def failures(seed: int, number: int, case: Case, check: Check, device: str = DEVICE) -> Iterator[str]:
+    """A report for each engine that breaks a promise on a case."""
     for engine in fuzz_checks.engines(case, device):
         broken = check(case, engine, device)
         if broken is None:
             continue
         smallest, (promise, how) = shrunk(case, engine, broken, check, device)
-        yield (
-            engine,
-            (f"--only {seed}:{number}, engine {engine}, {promise}: {broken[1]}\n    shrunk: {smallest}\n    {how}"),
-        )
+        yield f"--only {seed}:{number}, engine {engine}, {promise}: {broken[1]}\n    shrunk: {smallest}\n    {how}"
 
 
 def shrunk(
@@ -151,42 +160,45 @@ def prepare(compiled: bool) -> None:
         quick_interpreter.prepare_once()
 
 
+def seed_and_number(text: str) -> tuple[int, int]:
+    """SEED:NUMBER, as a failure prints it."""
+    seed, number = map(int, text.split(":"))
+    return seed, number
+
+
 def main() -> int:
     """Run or continue a campaign, or repeat a case; 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description="Random inputs through every loss and engine, against float64.")
     parser.add_argument("--minutes", type=float, default=10, help="time to run (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the campaign, which goes on where it stopped")
-    parser.add_argument("--only", metavar="SEED:NUMBER", help="repeat this case alone")
+    parser.add_argument("--only", metavar="SEED:NUMBER", type=seed_and_number, help="repeat this case alone")
     parser.add_argument("--compiled", action="store_true", help="compile the class planes, for one set of options")
     options = parser.parse_args()
     prepare(options.compiled)
     pinned = PINNED if options.compiled else {}
     if options.only:
-        seed, number = map(int, options.only.split(":"))
+        seed, number = options.only
         case = fuzz_cases.draw(seed, number, pinned)
         print(case)
-        reports = [report for _, report in failures(seed, number, case, fuzz_checks.check)]
+        reports = list(failures(seed, number, case, fuzz_checks.check))
         print("\n".join(reports) or "every promise holds")
         return int(bool(reports))
 
     file = FOLDER / f"{'compiled-' if options.compiled else ''}{DEVICE}-{options.seed}.json"
-    campaign = Campaign.open(file, options.seed, pinned)
+    try:
+        campaign = Campaign.open(file, options.seed, pinned)
+    except ValueError as error:
+        parser.error(str(error))
     begin = told = time.monotonic()
-    while time.monotonic() < begin + 60 * options.minutes:
-        start = time.monotonic()
-        case = fuzz_cases.draw(campaign.seed, campaign.next, pinned)
-        for _, report in failures(campaign.seed, campaign.next, case, fuzz_checks.check):
-            campaign.failures.append(report)
-            print(report, flush=True)
-        campaign.counts.update(f"{case.loss} {engine}" for engine in fuzz_checks.engines(case, DEVICE))
-        campaign.pairs.update(fuzz_cases.pairs(case))
-        campaign.next += 1
-        campaign.seconds += time.monotonic() - start
-        if time.monotonic() > told + 30:
-            told = time.monotonic()
-            campaign.save(file)
-            print(campaign.line(), flush=True)
-    campaign.save(file)
+    try:
+        while time.monotonic() < begin + 60 * options.minutes:
+            campaign.step(pinned)
+            if time.monotonic() > told + 30:
+                told = time.monotonic()
+                campaign.save(file)
+                print(campaign.line(), flush=True)
+    finally:  # also where it is interrupted
+        campaign.save(file)
     print(campaign.table_of_counts())
     print(campaign.line())
     return int(bool(campaign.failures))
