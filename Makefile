@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-everywhere matrix test-gpu lint format types docs bench bench-gpu audit clean
+.PHONY: install quickstart test test-everywhere matrix fuzz chaos test-gpu lint format types docs bench bench-gpu audit clean
 
 install: $(STAMP)
 
@@ -27,6 +27,10 @@ test-everywhere: install  ## the suite as other processors, threads, seeds and o
 CELLS ?= 3.12:2.11.0 3.13:newest
 matrix: install  ## tests with other versions of Python and PyTorch, which are downloaded: CELLS="3.13:2.12.0 …"
 	$(BIN)/python tests/matrix.py $(CELLS)
+
+MINUTES ?= 10
+fuzz: install  ## random inputs of the losses against float64, on from where it stopped; MINUTES=60, ARGS=--seed=3
+	$(BIN)/python tests/fuzz.py --minutes $(MINUTES) $(ARGS)
 
 test-gpu:  ## in the current environment, on a machine with a GPU
 	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels

@@ -10,6 +10,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: kernels run on the CPU
 
+import poison
 import pytest
 
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -62,15 +63,5 @@ def nothing_is_compiled(monkeypatch):
 @pytest.fixture(autouse=True)
 def poison_uninitialised_memory(monkeypatch):
     """A result that depends on memory which nothing wrote becomes NaN."""
-
-    def poisoned(allocate):
-        def allocate_and_fill(*args, **kwargs):
-            x = allocate(*args, **kwargs)
-            if x.is_floating_point():
-                x.detach().fill_(float("nan"))
-            return x
-
-        return allocate_and_fill
-
-    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
-        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+    for owner, name in poison.ALLOCATE:
+        monkeypatch.setattr(owner, name, poison.poisoned(getattr(owner, name)))
