@@ -83,14 +83,16 @@ def config(batch=8, accumulate=1, **method):
     return dataclasses.replace(run, train=changed)
 
 
-def exact(folder, name, accumulate):
-    """Four steps of a network without batch normalisation, then an evaluation."""
+def exact(parent, methods, world_size, accumulate):
+    """Four steps of a network without batch normalisation, then an evaluation, by one method after the other."""
     build.make_network = lambda _, num_classes: DoubleNetwork(num_classes)
     gct.FlawDetector = PlainDetector
     corrmatch.CorrelationHead = PlainCorrelation
     u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
-    run = config(accumulate=accumulate, **(EXACT | SCALED)[name])
-    train(dataclasses.replace(run, train=dataclasses.replace(run.train, steps=4)), folder, Quiet())
+    for name, method in methods.items():
+        run = config(accumulate=accumulate, **method)
+        run = dataclasses.replace(run, train=dataclasses.replace(run.train, steps=4))
+        train(run, RunFolder(parent / f"{name}_{world_size}_{accumulate}"), Quiet())
 
 
 def random(folder, stop_at=None):
@@ -159,13 +161,9 @@ def launch(world_size, run, *, code=0):
 if __name__ == "__main__":
     parent = Path(sys.argv[1])
     gc.freeze()  # a child that collects garbage would go through all modules, and copy their pages
-    for name in EXACT:
-        for world_size, accumulate in ((1, 1), (2, 1), (2, 2), (4, 1)):
-            folder = RunFolder(parent / f"{name}_{world_size}_{accumulate}")
-            launch(world_size, partial(exact, folder, name, accumulate))
     for world_size in (1, 2, 4):
-        for name in SCALED:
-            launch(world_size, partial(exact, RunFolder(parent / f"{name}_{world_size}_1"), name, 1))
+        launch(world_size, partial(exact, parent, EXACT | SCALED, world_size, 1))
+    launch(2, partial(exact, parent, EXACT, 2, 2))
     launch(2, partial(random, RunFolder(parent / "random")))
     launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
     launch(2, partial(random, RunFolder(parent / "stopped")))
