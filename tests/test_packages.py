@@ -206,7 +206,7 @@ def test_two_classes_are_warned_of_once():
     student, teacher = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
     checks.warn_of_two_classes.cache_clear()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         fuzzy_positive_loss(student, teacher, max_positives=1)
         pseudo_label_cross_entropy(student, teacher)
         fuzzy_positive_loss(torch.randn(1, 3, 3, 4), torch.randn(1, 3, 3, 4))
@@ -224,7 +224,7 @@ def test_the_gate_is_warned_of_once():
     student, teacher = torch.randn(1, 5, 3, 4), torch.randn(1, 5, 3, 4)
     quiet = ({}, {"confidence_threshold": 0.89}, {"confidence_threshold": 0.95, "max_positives": 1})
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         ops._warn_of_gate.cache_clear()
         for options in quiet:
             fuzzy_positive_loss(student, teacher, **options)

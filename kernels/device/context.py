@@ -86,9 +86,10 @@ def context_kernel(
 @triton.jit
 def neighbour(step, y, column, height, width, WINDOW: tl.constexpr):
     """Offset of a pixel of the window, int64, and whether it is a neighbour: in the image and not the centre."""
-    row = y + step // WINDOW - WINDOW // 2
+    # A row for each column: of a condition on a scalar and one on a block, the interpreter makes 32-bit integers.
+    row = y + step // WINDOW - WINDOW // 2 + tl.zeros_like(column)
     beside = column + (step % WINDOW - WINDOW // 2)
-    exists = (beside >= 0) & (beside < width) & (row >= 0) & (row < height) & (step != WINDOW * WINDOW // 2)
+    exists = (beside >= 0) & (beside < width) & (row >= 0) & (row < height) & ((row != y) | (beside != column))
     return widened(row) * width + beside, exists
 
 
