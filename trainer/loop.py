@@ -237,6 +237,10 @@ class _Trainer:
         if log_due and state.meter.sum("loss") is not None:
             self._log_means(poly_lr(config.optim, state.step - 1, steps))
         best = False
+        if evaluation_due and math.isnan(state.miou):
+            # A first evaluation without a checkpoint would look like a run that has lost its checkpoints.
+            with self.clock.paused():
+                self._save(best=False)
         if evaluation_due:
             # Images of many sizes would each be compiled for.
             with self.clock.paused(), torch.compiler.set_stance("force_eager"):
