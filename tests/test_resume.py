@@ -45,6 +45,18 @@ def failing_evaluation(monkeypatch):
     monkeypatch.setattr(loop, "validate", validate)
 
 
+def failing_samples(monkeypatch):
+    """Fail in the second evaluation, once the network was evaluated."""
+    save = loop.save_samples
+
+    def save_samples(folder, *rest):
+        if folder.best.is_file():
+            raise OSError("no room")
+        return save(folder, *rest)
+
+    monkeypatch.setattr(loop, "save_samples", save_samples)
+
+
 def failing_monitor(at):
     def fail(step):
         if step == at:
@@ -54,7 +66,8 @@ def failing_monitor(at):
 
 
 @pytest.mark.parametrize(
-    ("what", "step"), [("loader", 3), ("loader", 4), ("evaluation", 4), ("monitor", 3), ("monitor", 4)]
+    ("what", "step"),
+    [("loader", 3), ("loader", 4), ("evaluation", 4), ("samples", 6), ("monitor", 3), ("monitor", 4)],
 )
 def test_an_error_between_two_steps_loses_nothing(tmp_path, straight, monkeypatch, caplog, what, step):
     """Whether the log and the evaluation of the step are done by then or still to come."""
@@ -63,6 +76,8 @@ def test_an_error_between_two_steps_loses_nothing(tmp_path, straight, monkeypatc
         failing_loader(monkeypatch, step)
     elif what == "evaluation":
         failing_evaluation(monkeypatch)
+    elif what == "samples":
+        failing_samples(monkeypatch)
     else:
         monitor = failing_monitor(step)
     with pytest.raises((ValueError, RuntimeError, OSError)), caplog.at_level(logging.INFO):

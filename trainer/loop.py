@@ -242,8 +242,13 @@ class _Trainer:
             with self.clock.paused():
                 self._save(best=False)
         if evaluation_due:
-            # Images of many sizes would each be compiled for.
-            with self.clock.paused(), torch.compiler.set_stance("force_eager"):
+            # Images of many sizes would each be compiled for. Loaders draw seeds: a step that is saved because its
+            # evaluation failed must not notice.
+            with (
+                self.clock.paused(),
+                torch.compiler.set_stance("force_eager"),
+                torch.random.fork_rng(devices=[]),
+            ):
                 best = self._evaluate()
         state.pending = False
         if save_due:
