@@ -23,10 +23,12 @@ from typing import TypeVar
 # Before torch is imported: forked processes have one thread, as their parent has.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import chaos_images
 import chaos_kinds
 import chaos_surroundings
 import numpy as np
 from chaos_files import Point, Recorder, recorded
+from chaos_images import ImageRuns
 from chaos_run import TinyRun, chaos_config
 
 from fpl_fast.trainer.run.folder import RunFolder
@@ -45,6 +47,8 @@ KINDS = {
         chaos_kinds.full_disk,
         chaos_kinds.file_size_limit,
         chaos_kinds.address_space,
+        chaos_images.damaged_images_stop,
+        chaos_images.damaged_images_skipped,
         chaos_surroundings.read_only_folder,
         chaos_surroundings.damaged_checkpoint,
         chaos_surroundings.dead_loader,
@@ -57,8 +61,8 @@ KINDS = {
 PLAN = (
     *("killed_at_an_operation", "full_disk", "killed_at_a_moment", "stopped", "killed_while_continuing"),
     *("damaged_checkpoint", "interrupted_twice", "killed_at_an_operation", "file_size_limit", "dead_loader"),
-    *("full_disk", "two_runs", "interrupted_in_set_up", "killed_while_continuing", "address_space"),
-    *("damaged_checkpoint", "killed_at_an_operation", "read_only_folder", "clock_set_back", "killed_rank"),
+    *("full_disk", "two_runs", "interrupted_in_set_up", "damaged_images_stop", "address_space"),
+    *("damaged_images_skipped", "killed_at_an_operation", "read_only_folder", "clock_set_back", "killed_rank"),
 )
 """Kinds of the rounds in turn: more of those that differ from point to point."""
 
@@ -90,12 +94,13 @@ class Campaign:
     """
 
     def __init__(self, parent: Path, defect: Callable[[], object] = lambda: None) -> None:
-        self.parent, self._defect = parent, defect
+        self.parent, self.defect = parent, defect
+        self.images = ImageRuns(self)
 
     @cached_property
     def tiny(self) -> TinyRun:
         """The tiny run on synthetic images, with its straight run, whose operations are recorded."""
-        tiny = TinyRun(self.parent / "tiny", chaos_config(), self._defect)
+        tiny = TinyRun(self.parent / "tiny", chaos_config(), self.defect)
         tiny.train_straight(Recorder(tiny.straight.path, self.parent / "operations").install)
         return tiny
 
