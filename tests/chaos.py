@@ -20,13 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-# Before torch is imported: forked processes have one thread, as their parent has.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import chaos_images
 import chaos_kinds
 import chaos_surroundings
 import numpy as np
+import torch
 from chaos_files import Point, Recorder, recorded
 from chaos_images import ImageRuns
 from chaos_run import TinyRun, chaos_config
@@ -184,6 +182,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first round of each kind")
     parser.add_argument("--only", choices=KINDS, metavar="KIND", help=f"one kind: {', '.join(KINDS)}")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # of the forked processes as well
     parent = Path(tempfile.mkdtemp(prefix="fpl_fast-chaos-"))
     parent.chmod(0o755)  # a round without privileges reads its configuration here
     campaign = Campaign(parent)

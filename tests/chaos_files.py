@@ -145,15 +145,19 @@ class Recorder(Disturbance):
         os.write(self._record, "\t".join(map(str, point)).encode() + b"\n")
 
 
+def every_operation(record: Path) -> list[Point]:
+    """Read all operations that a Recorder wrote down."""
+    lines = (line.split("\t") for line in record.read_text().splitlines())
+    return [Point(operation, place, int(number)) for operation, place, number in lines]
+
+
 def recorded(record: Path) -> list[Point]:
     """Read the operations that a Recorder wrote down; of writes that follow each other, the first two, one, the last.
 
     A checkpoint is written in a hundred and more.
     """
-    lines = (line.split("\t") for line in record.read_text().splitlines())
-    points = [Point(operation, place, int(number)) for operation, place, number in lines]
     kept = []
-    for (operation, _), run in itertools.groupby(points, lambda point: point[:2]):
+    for (operation, _), run in itertools.groupby(every_operation(record), lambda point: point[:2]):
         alike = list(run)
         places = {0, 1, len(alike) // 2, len(alike) - 1} if operation == "write" else range(len(alike))
         kept += [point for place, point in enumerate(alike) if place in places]

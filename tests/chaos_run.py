@@ -44,6 +44,7 @@ def chaos_config(**changes) -> RunConfig:
     config = tiny_run()
     config = dataclasses.replace(
         config,
+        model=dataclasses.replace(config.model, head="ael"),  # which has dropout: the generators move
         train=dataclasses.replace(config.train, steps=STEPS, checkpoint_every=INTERVAL, loggers=("csv",)),
         eval=dataclasses.replace(config.eval, every=EVALUATIONS),
     )
@@ -172,7 +173,7 @@ class TinyRun:
 
     def __init__(self, parent: Path, config: RunConfig, defect: Callable[[], object] = lambda: None) -> None:
         parent.mkdir(parents=True)
-        self.parent, self._config, self._defect = parent, parent / "config.yaml", defect
+        self.parent, self._config, self.defect = parent, parent / "config.yaml", defect
         save_config(config, self._config)
         self.straight = RunFolder(parent / "straight")
 
@@ -195,7 +196,7 @@ class TinyRun:
         """Start a process that begins or continues the run in ``folder``, with further options."""
 
         def prepare_all() -> None:
-            self._defect()
+            self.defect()
             prepare()
 
         number = len(list(self.parent.glob(f"{folder.path.name}.*.txt")))
