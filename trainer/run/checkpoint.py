@@ -36,7 +36,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             writer = _Digesting(file)
             try:
                 torch.save({"format": _FORMAT, "version": _VERSION, **state}, cast("BinaryIO", writer))
-            except RuntimeError as error:  # torch hides the error of the file system
+            except RuntimeError as error:
+                # Torch hides what ended a write, a full disk, Ctrl-C or a dead loader, behind an error of its own: that
+                # the file is not complete.
                 raise writer.error or error from None
             file.write(_MARK + writer.digest.digest())
     except OSError as error:
@@ -45,18 +47,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Digesting:
-    """File to write to that keeps a digest of its content, and the error of a failed write."""
+    """File to write to that keeps a digest of its content, and the error that ended a write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, content: bytes) -> int:
         self.digest.update(content)
         try:
             return self._file.write(content)
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             raise
 
