@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-everywhere test-gpu lint format types docs bench bench-gpu audit clean
+.PHONY: install quickstart test test-everywhere chaos test-gpu lint format types docs bench bench-gpu audit clean
 
 install: $(STAMP)
 
@@ -23,6 +23,10 @@ test: install lint types
 
 test-everywhere: install  ## the suite as other processors, threads, seeds and orders see it: hours; ARGS=--short, minutes
 	$(BIN)/python tests/everywhere.py $(ARGS)
+
+ROUNDS ?= 100
+chaos: install  ## tiny runs, killed, stopped, starved and damaged: minutes; ARGS='--only KIND --seed S' repeats a round
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --rounds $(ROUNDS) $(ARGS)
 
 test-gpu:  ## in the current environment, on a machine with a GPU
 	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels
