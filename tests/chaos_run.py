@@ -91,6 +91,7 @@ class Process:
         self._output, self._reached = output, mmap.mmap(-1, 1)
         self._code: int | None = None
         sys.stdout.flush(), sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])  # until it runs the command
         self.number = os.fork()
         if self.number == 0:
             code = 1
@@ -101,16 +102,17 @@ class Process:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 self._count(on_step)
                 prepare()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 code = main(arguments)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt:  # before the command
                 code = 130
-                traceback.print_exc()
             except BaseException:
                 traceback.print_exc()
             finally:
                 atexit._run_exitfuncs()
                 sys.stdout.flush(), sys.stderr.flush()
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with suppress(OSError):  # it may have ended
             os.setpgid(self.number, self.number)  # whichever of the two comes first
 

@@ -17,7 +17,10 @@ from fpl_fast.trainer.config import VocData
 from fpl_fast.trainer.data.damaged import SkipDamaged
 from fpl_fast.trainer.data.datasets import build_train_datasets
 from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.one_line import in_one_line
 from fpl_fast.trainer.data.pack_writer import write_pack
+from fpl_fast.trainer.data.stream import SampleStream, make_loader
+from fpl_fast.trainer.data.transforms import Augmentation
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.folder import RunFolder
 
@@ -103,6 +106,15 @@ def test_a_damaged_picture_of_a_pack_is_skipped(data, tmp_path):
     packed = dataclasses.replace(data, packed=str(pack))
     skipping = SkipDamaged(build_train_datasets(packed, unlabelled=False).labelled)
     assert [skipping[index].replaced for index in range(3)] == [True, False, False]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_error_of_a_loader_names_the_file_alone(data, workers):
+    for image, _ in files(data, "unlabelled"):
+        damage(image)
+    stream = SampleStream(build_train_datasets(data, unlabelled=True).unlabelled, Augmentation((32, 32)))
+    with pytest.raises(ValueError, match=rf"^{data.root}/train_aug/image/\S+: the image must be readable, got"):
+        next(in_one_line(make_loader(stream, 1, num_steps=1, num_workers=workers)))
 
 
 @pytest.mark.parametrize("check", [True, False])
