@@ -179,6 +179,9 @@ def main() -> int:
     """Play the rounds; print a line for each, and the tally."""
     parser = argparse.ArgumentParser(description="Tiny runs, disturbed in every way we know.")
     parser.add_argument("--rounds", type=int, default=100, help="rounds to play (default: 100)")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="rounds of these to leave out, because they were made before"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first round of each kind")
     parser.add_argument("--only", choices=KINDS, metavar="KIND", help=f"one kind: {', '.join(KINDS)}")
     options = parser.parse_args()
@@ -187,7 +190,8 @@ def main() -> int:
     parent.chmod(0o755)  # a round without privileges reads its configuration here
     campaign = Campaign(parent)
     tally: dict[str, Counter[str]] = {}
-    for number, (name, seed) in enumerate(plan(options.rounds, options.seed, options.only), start=1):
+    rounds = list(enumerate(plan(options.rounds, options.seed, options.only), start=1))[options.skip :]
+    for number, (name, seed) in rounds:
         begin, folder = time.monotonic(), RunFolder(campaign.tiny.parent / f"round_{number}")
         where, wrong = campaign.play(name, seed, folder)
         verdict = "FAILED" if wrong else "skipped" if where.startswith("skipped") else "passed"
@@ -201,7 +205,7 @@ def main() -> int:
     for name, verdicts in tally.items():
         print(f"{name:<26}{', '.join(f'{count} {verdict}' for verdict, count in sorted(verdicts.items()))}")
     failed = sum(verdicts["FAILED"] for verdicts in tally.values())
-    print(f"{failed} of {options.rounds} rounds failed" + (f"; their runs are in {parent}" if failed else ""))
+    print(f"{failed} of {len(rounds)} rounds failed" + (f"; their runs are in {parent}" if failed else ""))
     if not failed:
         shutil.rmtree(parent)
     return int(failed > 0)
