@@ -32,6 +32,10 @@ MINUTES ?= 10
 fuzz: install  ## random inputs of the losses against float64, on from where it stopped; MINUTES=60, ARGS=--seed=3
 	$(BIN)/python tests/fuzz.py --minutes $(MINUTES) $(ARGS)
 
+ROUNDS ?= 100
+chaos: install  ## tiny runs, killed, stopped, starved and damaged: minutes; ARGS='--only KIND --seed S' repeats a round
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --rounds $(ROUNDS) $(ARGS)
+
 test-gpu:  ## in the current environment, on a machine with a GPU
 	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels
 

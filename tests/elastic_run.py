@@ -1,4 +1,4 @@
-"""``fpl-fast train`` under torchrun, where the second process is killed in step 5 of the first attempt."""
+"""``fpl-fast train`` under torchrun, where one process is killed in the first attempt: the second, in step 5."""
 
 import os
 import signal
@@ -9,12 +9,13 @@ from fpl_fast.trainer.cli import main
 
 take_step = loop.train_step
 steps = 0
+STEP, RANK = (os.environ.get(name, default) for name, default in (("KILLED_STEP", "5"), ("KILLED_RANK", "1")))
 
 
 def train_step(*args, **options):
     global steps
     steps += 1
-    if (steps, os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (5, "1", "0"):
+    if (str(steps), os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (STEP, RANK, "0"):
         os.kill(os.getpid(), signal.SIGKILL)
     return take_step(*args, **options)
 

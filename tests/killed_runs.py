@@ -47,11 +47,11 @@ def killed_in_a_write(folder):
 
 
 def killed_between_two_writes(folder):
-    """Train until a kill between the writes of the best and the last checkpoint of step 4."""
+    """Train until a kill between the writes of the best and the last checkpoint after the evaluation of step 4."""
     saved, done = torch.save, []
 
     def save(state, file):
-        if done:
+        if len(done) == 2:  # one before the first evaluation
             kill()
         done.append(saved(state, file))
 

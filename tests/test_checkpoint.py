@@ -1,12 +1,14 @@
 import os
 import random
 import resource
+from contextlib import contextmanager
 
 import fresh
 import numpy as np
 import pytest
 import torch
 
+from fpl_fast.trainer.run import checkpoint
 from fpl_fast.trainer.run.checkpoint import load_checkpoint, load_random_state, random_state, save_checkpoint
 
 
@@ -46,6 +48,48 @@ def test_failure_keeps_the_previous_file(tmp_path, monkeypatch, where):
         monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(path, {"step": 2})
+    assert load_checkpoint(path)["step"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("DataLoader worker (pid 7) is killed")])
+@pytest.mark.parametrize("where", ["write", "state", "torch"])
+@pytest.mark.parametrize("handling", [False, True])
+def test_what_ends_a_save_is_not_hidden(tmp_path, monkeypatch, error, where, handling):
+    """Signals raise wherever Python happens to be, perhaps while the run is saved because of another error."""
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"step": 1})
+
+    def met(*_):
+        raise error
+
+    class Met:
+        __reduce__ = met
+
+    class File:
+        def write(self, content):
+            self.count = getattr(self, "count", 0) + 1
+            return met() if self.count == 3 else len(content)
+
+        def flush(self):
+            pass
+
+    @contextmanager
+    def replacing(_):
+        yield File()
+
+    if where == "write":
+        monkeypatch.setattr(checkpoint, "replacing", replacing)
+    if where == "torch":
+        monkeypatch.setattr(torch, "save", met)
+    with pytest.raises(type(error)) as raised:
+        try:
+            if handling:
+                raise LookupError
+            save_checkpoint(path, {"step": 2, "state": Met() if where == "state" else torch.randn(5_000)})
+        except LookupError:
+            save_checkpoint(path, {"step": 2, "state": Met() if where == "state" else torch.randn(5_000)})
+    assert raised.value is error
     assert load_checkpoint(path)["step"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]
 

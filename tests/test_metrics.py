@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import resource
 import time
 
 import fresh
@@ -114,3 +115,19 @@ def test_a_kill_while_the_log_is_shortened_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         MetricsLog(path, tmp_path / "tensorboard", step=2)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(("limit", "name"), [(8, r"metrics\.jsonl"), (64, r"events\.out\.tfevents\.[\w.-]+")])
+def test_a_full_disk_is_one_error_that_names_the_file(tmp_path, capfd, limit, name):
+    """At once, in the thread that writes the record; nor does closing hide it, which cannot write either."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (
+            pytest.raises(OSError, match=rf"File too large: '.*{name}'$"),
+            MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard") as log,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+            log.write(2, "train", {"loss": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert capfd.readouterr().err == ""

@@ -18,6 +18,8 @@ MEMORY = "memory is used up{}: lower --train.batch_labelled"
         ),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), ""),
         (OSError(12, "Cannot allocate memory"), ""),
+        (RuntimeError("could not create a primitive"), ""),
+        (RuntimeError("can't start new thread"), ""),
     ],
 )
 def test_no_memory_is_one_line(monkeypatch, capsys, error, size):

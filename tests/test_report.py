@@ -272,3 +272,18 @@ def test_start_up_is_told_apart(run: Path) -> None:
         metrics.write(json.dumps({"step": 600, "split": "train", "startup_s": 61.0}) + "\n")
         metrics.write(json.dumps({"step": 600, "split": "train", "startup_s": 9.0}) + "\n")
     assert "<b>1&nbsp;min 10&nbsp;s</b><span>start-up, compiling</span>" in write_report(run).read_text()
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_page_that_cannot_be_written_leaves_the_previous_one_alone(tmp_path, monkeypatch, name):
+    run = write_run(tmp_path / "run")
+    write_report(run)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"os.{name}", full)
+    with pytest.raises(OSError, match=r"report\.html"):
+        write_report(run)
+    assert {path: path.read_bytes() for path in run.iterdir()} == before

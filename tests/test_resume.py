@@ -45,6 +45,18 @@ def failing_evaluation(monkeypatch):
     monkeypatch.setattr(loop, "validate", validate)
 
 
+def failing_samples(monkeypatch):
+    """Fail in the second evaluation, once the network was evaluated."""
+    save = loop.save_samples
+
+    def save_samples(folder, *rest):
+        if folder.best.is_file():
+            raise OSError("no room")
+        return save(folder, *rest)
+
+    monkeypatch.setattr(loop, "save_samples", save_samples)
+
+
 def failing_monitor(at):
     def fail(step):
         if step == at:
@@ -54,7 +66,8 @@ def failing_monitor(at):
 
 
 @pytest.mark.parametrize(
-    ("what", "step"), [("loader", 3), ("loader", 4), ("evaluation", 4), ("monitor", 3), ("monitor", 4)]
+    ("what", "step"),
+    [("loader", 3), ("loader", 4), ("evaluation", 4), ("samples", 6), ("monitor", 3), ("monitor", 4)],
 )
 def test_an_error_between_two_steps_loses_nothing(tmp_path, straight, monkeypatch, caplog, what, step):
     """Whether the log and the evaluation of the step are done by then or still to come."""
@@ -63,18 +76,38 @@ def test_an_error_between_two_steps_loses_nothing(tmp_path, straight, monkeypatc
         failing_loader(monkeypatch, step)
     elif what == "evaluation":
         failing_evaluation(monkeypatch)
+    elif what == "samples":
+        failing_samples(monkeypatch)
     else:
         monitor = failing_monitor(step)
     with pytest.raises((ValueError, RuntimeError, OSError)), caplog.at_level(logging.INFO):
         train(tiny_run(), folder, monitor)
     monkeypatch.undo()
     assert load_checkpoint(folder.last)["step"] == step
-    if (what, step) != ("loader", 4):  # which the evaluation had saved
+    if (what, step) not in (("loader", 4), ("evaluation", 4)):  # which was saved for the evaluation
         assert f"saved after step {step}" in caplog.text
     train(folder.load_config(), folder, Quiet(), resume=True)
     assert_same_state(folder.last, straight.last)
     assert metrics(folder) == metrics(straight)
     assert json.loads(folder.evaluation.read_text()) == json.loads(straight.evaluation.read_text())
+
+
+def test_a_run_that_ends_in_its_first_evaluation_goes_on(tmp_path, straight, monkeypatch):
+    """Though it has an evaluation and no checkpoint of it."""
+
+    def end(*_):
+        raise KeyboardInterrupt  # at once: nothing is saved on the way out
+
+    monkeypatch.setattr(loop, "save_samples", end)
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_run(), folder, Quiet())
+    monkeypatch.undo()
+    assert json.loads(folder.evaluation.read_text())["step"] == load_checkpoint(folder.last)["step"] == 4
+    train(folder.load_config(), folder, Quiet(), resume=True)
+    assert_same_state(folder.last, straight.last)
+    assert_same_state(folder.best, straight.best)
+    assert metrics(folder) == metrics(straight)
 
 
 def test_half_a_step_is_not_saved(tmp_path, straight, monkeypatch):

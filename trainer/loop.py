@@ -21,6 +21,7 @@ from fpl_fast.trainer.build import (
 from fpl_fast.trainer.config import FileData, RunConfig
 from fpl_fast.trainer.config.io import config_to_dict, flatten
 from fpl_fast.trainer.data.check import require_no_leaks
+from fpl_fast.trainer.data.damaged import skip_damaged
 from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
 from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
@@ -137,6 +138,8 @@ class _Trainer:
             _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
         else:
             _LOGGER.info(describe_start(config, len(self.method.networks)))
+        if isinstance(config.data, FileData) and config.data.skip_damaged:
+            self.datasets = skip_damaged(self.datasets)
         self.log: MetricsLog | None = None
         first_decides(fabric, lambda: self._open_log(at_exit))
         self.clock = Clock(self.state.elapsed_s)
@@ -209,6 +212,9 @@ class _Trainer:
                 num_micro_batches=config.train.accumulate,
                 phases=self.phases,
             )
+            if batch.replaced is not None:
+                total = float(batch.replaced * fabric.world_size)  # the mean over processes is logged
+                values["replaced_images"] = torch.full((), total, device=fabric.device)
             self.method.after_step(state.step)
             state.meter.update(values)
             state.step += 1
@@ -237,9 +243,18 @@ class _Trainer:
         if log_due and state.meter.sum("loss") is not None:
             self._log_means(poly_lr(config.optim, state.step - 1, steps))
         best = False
+        if evaluation_due and math.isnan(state.miou):
+            # A first evaluation without a checkpoint would look like a run that has lost its checkpoints.
+            with self.clock.paused():
+                self._save(best=False)
         if evaluation_due:
-            # Images of many sizes would each be compiled for.
-            with self.clock.paused(), torch.compiler.set_stance("force_eager"):
+            # Images of many sizes would each be compiled for. Loaders draw seeds: a step that is saved because its
+            # evaluation failed must not notice.
+            with (
+                self.clock.paused(),
+                torch.compiler.set_stance("force_eager"),
+                torch.random.fork_rng(devices=[]),
+            ):
                 best = self._evaluate()
         state.pending = False
         if save_due:

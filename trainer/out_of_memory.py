@@ -10,6 +10,9 @@ _WORDS = (
     "can't allocate memory",  # torch's allocator on a CPU
     "ALLOC_FAILED",  # cuBLAS, cuDNN
     "std::bad_alloc",
+    "could not create a primitive",  # oneDNN
+    "could not execute a primitive",
+    "can't start new thread",  # whose stack finds no room
 )
 
 

@@ -164,6 +164,8 @@ def describe_record(split: str, scalars: dict[str, float]) -> str:
     )
     if "mean_positives" in scalars:
         text += f"  K {scalars['mean_positives']:.2f}"
+    if scalars.get("replaced_images"):
+        text += f"  damaged images {scalars['replaced_images']:.2f}/step"
     if math.isfinite(scalars["images_per_second"]):  # not of the first step alone
         text += f"  {scalars['images_per_second']:.1f} images/s  waiting {100 * scalars['loader_wait']:.0f} %"
     if "startup_s" in scalars:

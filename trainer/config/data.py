@@ -68,6 +68,9 @@ class FileData(DataConfig):
     """Folder of decoded pictures, written by fpl-fast data pack and read by training; null decodes the files."""
     check: bool = True
     """Whether every picture is read before a run begins, so that a bad one is known at once."""
+    skip_damaged: bool = False
+    """Whether the next readable image of its list takes the place of a training image whose file, or whose label's, is
+    damaged: each is logged once, and counted in replaced_images. Otherwise it stops the run."""
     ignore_index: int = 255
     """Label value of pixels that no loss and no metric counts."""
     label_map: LabelMap | None = None

@@ -2,17 +2,31 @@
 
 from fpl_fast.trainer.data.folder import FolderDataset, Inspection
 from fpl_fast.trainer.data.sample import value_ranges
+from fpl_fast.trainer.data.store import DamagedPictureError
 
 __all__ = ["absent_classes", "has_labelled_pixel", "nothing_labelled"]
 
 
-def has_labelled_pixel(dataset: FolderDataset) -> bool:
+def has_labelled_pixel(dataset: FolderDataset, *, skip_damaged: bool = False) -> bool:
     """Whether any pixel has a class; reads labels only until one is found.
+
+    Args:
+        dataset: The part.
+        skip_damaged: Whether labels that cannot be decoded are let pass.
 
     Raises:
         ValueError: A label that was read is bad.
     """
-    return any(bool((dataset.label(index) != dataset.ignore_index).any()) for index in range(len(dataset)))
+
+    def has_one(index: int) -> bool:
+        try:
+            return bool((dataset.label(index) != dataset.ignore_index).any())
+        except DamagedPictureError:
+            if skip_damaged:
+                return False
+            raise
+
+    return any(map(has_one, range(len(dataset))))
 
 
 def nothing_labelled(part: str, dataset: FolderDataset, found: Inspection) -> str | None:

@@ -149,9 +149,13 @@ def check_files(
         if not isinstance(dataset, FolderDataset):
             continue
         assert isinstance(data, FileData)
+        skip = data.skip_damaged and part != "val"
         if data.check:
-            found = dataset.check(progress=progress)
-        elif dataset.labelled and not has_labelled_pixel(dataset):
+            found = dataset.check(progress=progress, skip_damaged=skip)
+            if found.damaged:
+                count = f"{len(found.damaged)} files of data.{part}, which data.skip_damaged skips, are damaged"
+                _LOGGER.warning("warning: %s: %s", count, found.damaged[0])
+        elif dataset.labelled and not has_labelled_pixel(dataset, skip_damaged=skip):
             found = dataset.inspect()
         else:
             continue

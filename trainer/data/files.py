@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 
-from fpl_fast.trainer.data.store import Kind, Picture, Store
+from fpl_fast.trainer.data.store import DamagedPictureError, Kind, Picture, Store
 
 __all__ = ["FileStore", "picture_size"]
 
@@ -49,8 +49,9 @@ class FileStore(Store):
         """Decode a file.
 
         Raises:
-            ValueError: The file is missing or unreadable, an image has more than 8 bits a channel, or a label is not an
-                8-bit index PNG.
+            DamagedPictureError: The file cannot be decoded.
+            ValueError: The file is missing, the system does not let it be read, an image has more than 8 bits a
+                channel, or a label is not an 8-bit index PNG.
         """
         path = self.root / name
         try:
@@ -66,7 +67,10 @@ class FileStore(Store):
             raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors for broken files
             got = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-            raise ValueError(f"{path}: the image must be readable, got {got}: replace the file") from None
+            # An error of the system may pass, and a bomb is whole.
+            damaged = not (getattr(error, "errno", None) or isinstance(error, Image.DecompressionBombError))
+            unreadable = DamagedPictureError if damaged else ValueError
+            raise unreadable(f"{path}: the image must be readable, got {got}: replace the file") from None
         except MemoryError:
             raise ValueError(
                 f"{path}: the image must fit in memory, got no room: lower train.workers, or make the image smaller"

@@ -13,7 +13,7 @@ from torch import Tensor
 from fpl_fast.trainer.data.lists import Pair
 from fpl_fast.trainer.data.public import image_id
 from fpl_fast.trainer.data.sample import Palette, Sample, index_palette, value_ranges
-from fpl_fast.trainer.data.store import Store
+from fpl_fast.trainer.data.store import DamagedPictureError, Store
 
 __all__ = ["FolderDataset", "Inspection"]
 
@@ -28,6 +28,8 @@ class Inspection:
         stored_pixels: (256,) int64, label pixels of each value as it is stored; zero without labels.
         label_pixels: (256,) int64, label pixels of each class, and of ``ignore_index``.
         problems: A line for each bad file, in the order of the list.
+        damaged: Those of files that cannot be decoded.
+        num_readable: Images that can be decoded, with their labels.
     """
 
     sizes: Counter[tuple[int, int]]
@@ -35,6 +37,8 @@ class Inspection:
     stored_pixels: Tensor
     label_pixels: Tensor
     problems: tuple[str, ...]
+    damaged: tuple[str, ...]
+    num_readable: int
 
 
 class FolderDataset:
@@ -171,6 +175,8 @@ class FolderDataset:
         sizes: Counter[tuple[int, int]] = Counter()
         turned, stored_pixels = 0, torch.zeros(256, dtype=torch.int64)
         problems: list[str] = []
+        damaged: list[str] = []
+        num_readable = 0
         with ThreadPoolExecutor(num_threads) as pool:
             for done, look in enumerate(pool.map(self._look_at, range(len(self))), start=1):
                 if look.size is not None:
@@ -178,38 +184,54 @@ class FolderDataset:
                 turned += look.orientation != 1
                 if look.pixels is not None:
                     stored_pixels += look.pixels
-                problems += look.problems
+                problems += map(str, look.problems)
+                faults = [str(problem) for problem in look.problems if isinstance(problem, DamagedPictureError)]
+                damaged += faults
+                num_readable += not faults
                 if progress is not None:
                     progress(done, len(self))
         classes = torch.from_numpy(self._class_of).long()
         label_pixels = torch.zeros_like(stored_pixels).index_add_(0, classes, stored_pixels)
-        return Inspection(sizes, turned, stored_pixels, label_pixels, tuple(problems))
+        return Inspection(sizes, turned, stored_pixels, label_pixels, tuple(problems), tuple(damaged), num_readable)
 
     def _look_at(self, index: int) -> "_Look":
         """Inspect the image and its label; the label is read even if the image is bad."""
-        size, orientation, pixels, problems = None, 1, None, []
+        size, orientation, pixels = None, 1, None
+        problems: list[ValueError] = []
         try:
             image, orientation = self.store.read("image", self.pairs[index].image)
             size = (image.shape[-2], image.shape[-1])
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(error)
         if self.labelled:
             try:
                 _, pixels = self._stored(self.pairs[index].label, size)
             except ValueError as error:
-                problems.append(str(error))
+                problems.append(error)
         return _Look(size, orientation, pixels, problems)
 
-    def check(self, num_threads: int = 8, progress: Callable[[int, int], None] | None = None) -> Inspection:
+    def check(
+        self,
+        num_threads: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        skip_damaged: bool = False,
+    ) -> Inspection:
         """Read all files before training, and return a description of their contents.
+
+        Args:
+            num_threads: Images read at a time.
+            progress: Called with (images done, images in all).
+            skip_damaged: Whether files that cannot be decoded are let pass as long as one image can.
 
         Raises:
             ValueError: On the first bad file: a missing, truncated or unreadable image or label, a label whose size
                 differs from the image's, an RGB or 16-bit label, a label value that is no class and not ignored.
         """
         found = self.inspect(num_threads, progress)
-        if found.problems:
-            first, *more = found.problems
+        passed = set(found.damaged) if skip_damaged and found.num_readable else set()
+        if problems := [problem for problem in found.problems if problem not in passed]:
+            first, *more = problems
             raise ValueError(f"{first} (and {len(more)} more bad files)" if more else first)
         return found
 
@@ -220,4 +242,4 @@ class _Look(NamedTuple):
     size: tuple[int, int] | None
     orientation: int
     pixels: Tensor | None  # of each stored label value
-    problems: list[str]
+    problems: list[ValueError]

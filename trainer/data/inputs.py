@@ -1,6 +1,6 @@
 """From data sets to the batches of a method."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from fpl_fast.trainer.config import (
 )
 from fpl_fast.trainer.config.views import PAIR_STRIDE
 from fpl_fast.trainer.data.cutmix import cutmix_masks, fitting_boxes
+from fpl_fast.trainer.data.damaged import SkipDamaged
 from fpl_fast.trainer.data.datasets import TrainDatasets
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.data.loaders import ended
@@ -70,6 +71,7 @@ def read_batches(
     method = config.method
     mixed = num_unlabelled_views == 2 and donors is None
     same = mixed and isinstance(method, PartnerPart) and method.partner == "same"
+    streams = _streams(config, datasets, num_unlabelled_views, same=same, paste=paste)
     loaders = [
         make_loader(
             stream,
@@ -82,7 +84,7 @@ def read_batches(
             pin_memory=pinned,
             donors=donors if view == 2 else None,
         )
-        for view, (stream, batch) in enumerate(_streams(config, datasets, num_unlabelled_views, same=same, paste=paste))
+        for view, (stream, batch) in enumerate(streams)
     ]
     seeds = _seeds(config.train.seed)
     shown = slice(rank * config.train.batch_unlabelled // world_size, None)
@@ -103,10 +105,11 @@ def read_batches(
                     masks = [mask.pin_memory() for mask in masks]
                 masks = [mask.to(device, non_blocking=True) for mask in masks]
                 (seed,) = np.random.SeedSequence([seeds.method, step]).generate_state(1, np.uint64) >> np.uint64(1)
+                batch = Batch(labelled, unlabelled, paste=sources, seed=int(seed), replaced=_replaced(streams, items))
                 if isinstance(method, WeakStrongConfig):
-                    yield Batch(labelled, unlabelled, None, sources, int(seed), tuple(masks))
+                    yield batch._replace(strong_masks=tuple(masks))
                 else:
-                    yield Batch(labelled, unlabelled, masks[0] if masks else None, sources, int(seed))
+                    yield batch._replace(mix_mask=masks[0] if masks else None)
 
     return batches()
 
@@ -125,6 +128,18 @@ def first_images(
     ):
         for view in (batch.labelled, *batch.unlabelled):
             yield view.image
+
+
+def _replaced(streams: Sequence[tuple[SampleStream, int]], items: Sequence[dict[str, torch.Tensor]]) -> int | None:
+    """Count images of a step that take the place of damaged ones, and tell of these; None where none may be."""
+    counts = []
+    for (stream, _), item in zip(streams, items, strict=True):
+        if isinstance(stream.dataset, SkipDamaged):
+            indices = item["index"][item["replaced"]].tolist()
+            for index in indices:
+                stream.dataset.tell(index)
+            counts.append(len(indices))
+    return sum(counts) if counts else None
 
 
 def _draw_masks(config: RunConfig, rng: np.random.Generator, num_unlabelled_views: int) -> list[torch.Tensor]:

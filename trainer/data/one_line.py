@@ -67,4 +67,4 @@ def loader_fault(error: Exception) -> OSError | None:
 
 def _message(error: Exception) -> str:
     """Last line of a message, without the name of the error that a traceback puts before it."""
-    return re.sub(r"^\w+(Error|Exception): ", "", (str(error).strip().splitlines() or [""])[-1])
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", (str(error).strip().splitlines() or [""])[-1])

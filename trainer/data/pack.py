@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from fpl_fast.trainer.data.files import FileStore
-from fpl_fast.trainer.data.store import Kind, Picture, Store
+from fpl_fast.trainer.data.store import DamagedPictureError, Kind, Picture, Store
 
 __all__ = ["HEADER", "PackStore", "Record", "data_file", "index_file", "parse_line", "read_index"]
 
@@ -154,7 +154,7 @@ class PackStore(Store):
 
     def _verify(self, kind: Kind, name: str, record: Record, array: np.ndarray) -> None:
         if (crc32 := zlib.crc32(array.data)) != record.crc32:
-            raise ValueError(
+            raise DamagedPictureError(
                 f"{self.where(name)}: the packed picture must have checksum {record.crc32:08x}, got {crc32:08x}: "
                 f"delete {self.path} and pack anew"
             )

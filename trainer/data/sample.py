@@ -17,10 +17,12 @@ class Sample:
     Attributes:
         image: (3, H, W) uint8, RGB.
         label: (H, W) uint8 class indices and the ignore index, or None for an unlabelled image.
+        replaced: Whether it takes the place of a damaged one (damaged.py).
     """
 
     image: Tensor
     label: Tensor | None
+    replaced: bool = False
 
 
 class ClassTable(NamedTuple):

@@ -5,9 +5,13 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Kind", "Picture", "Store"]
+__all__ = ["DamagedPictureError", "Kind", "Picture", "Store"]
 
 Kind = Literal["image", "label"]
+
+
+class DamagedPictureError(ValueError):
+    """A picture is there but its bytes are not what they were: cut short, overwritten, or no picture at all."""
 
 
 class Picture(NamedTuple):
@@ -34,7 +38,8 @@ class Store(ABC):
         """Decode a picture.
 
         Raises:
-            ValueError: It is missing or unreadable, or breaks a rule of its kind.
+            DamagedPictureError: It cannot be decoded.
+            ValueError: It is missing or breaks a rule of its kind.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fpl_fast.trainer.config.training import BATCHES_AHEAD
+from fpl_fast.trainer.data.damaged import SkipDamaged
 from fpl_fast.trainer.data.donors import Donor, DonorQueue
 from fpl_fast.trainer.data.long_side import LongSideAugmentation
 from fpl_fast.trainer.data.paired_crops import CropPair, PairedCrops
@@ -97,15 +98,20 @@ class SampleStream(Dataset[dict[str, Any]]):
     def _item(self, position: int, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.augment_seed, position])
         if self.blank and rng.random() < self.blank:
-            return self._blank_item(index)
-        view = self.augmentation(self.dataset[index], rng)
+            return self._blank_item(index) | self._replaced(False)
+        sample = self.dataset[index]
+        view = self.augmentation(sample, rng)
         if isinstance(view, CropPair):
-            return view._asdict() | {"index": index}
+            return view._asdict() | {"index": index} | self._replaced(sample.replaced)
         image = view.image if self.colours is None else self.colours(view.image, rng)[0]
-        item = {"image": image, "valid": view.valid, "index": index}
+        item = {"image": image, "valid": view.valid, "index": index} | self._replaced(sample.replaced)
         if self.strong is not None:
             item["strong"] = self.strong(view.image, rng)
         return item if view.label is None else item | {"label": view.label}
+
+    def _replaced(self, replaced: bool) -> dict[str, bool]:
+        """Tell whether another image was read, of a data set in which that can be."""
+        return {"replaced": replaced} if isinstance(self.dataset, SkipDamaged) else {}
 
     def _blank_item(self, index: int) -> dict[str, Any]:
         size = self.augmentation.crop_size

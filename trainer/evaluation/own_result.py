@@ -18,7 +18,7 @@ __all__ = ["differences", "place_evaluation"]
 # Settings that change neither the pixels that are counted nor their predictions.
 _WITHOUT_EFFECT = (
     "recipe", "augment.", "optim.", "train.", "eval.every", "eval.samples", "data.check", "data.packed",
-    "model.pretrained", "model.weights_file",
+    "data.skip_damaged", "model.pretrained", "model.weights_file",
 )  # fmt: skip
 _WITH_EFFECT = ("train.precision",)
 

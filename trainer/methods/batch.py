@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     paste: View | None = None  # labelled images to paste from, for a method that reads_paste_sources
     seed: int = 0  # of the method's random draws; the same in all processes
     strong_masks: tuple[Tensor, ...] = ()  # as mix_mask, one for each strong view
+    replaced: int | None = None  # images that take the place of damaged ones, where the run skips these
 
     def split(self, num: int) -> list["Batch"]:
         """Split into ``num`` batches of consecutive images and seeds; ``num`` divides the images of each view."""

@@ -1,7 +1,6 @@
 """Assembles the sections of the report in one file."""
 
 import html
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from fpl_fast.trainer.report.progress import class_progress
 from fpl_fast.trainer.report.run import Run, read_run
 from fpl_fast.trainer.report.summary import curves, header
 from fpl_fast.trainer.report.text import missing
+from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["write_report"]
 
@@ -62,15 +62,9 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
     path = run.path / "report.html"
     if path.is_file() and b"fpl-fast</title>" not in path.read_bytes():
         raise ValueError(f"{path}: must be a report that fpl-fast wrote, got another page: move it elsewhere")
-    _replace(path, page)
+    with replacing(path) as file:
+        file.write(page.encode())
     return path
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write through a temporary file, so that a reader never sees half a page, even after a kill."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _details(run: Run) -> str:

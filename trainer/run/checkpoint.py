@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import re
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -31,13 +32,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OSError: The file could not be written; the previous one is untouched.
     """
+    handled = sys.exception()
     try:
         with replacing(path) as file:
             writer = _Digesting(file)
             try:
                 torch.save({"format": _FORMAT, "version": _VERSION, **state}, cast("BinaryIO", writer))
-            except RuntimeError as error:  # torch hides the error of the file system
-                raise writer.error or error from None
+            except RuntimeError as error:
+                # Torch hides what ended a write, a full disk, Ctrl-C or a dead loader, behind an error of its own: that
+                # the file is not complete.
+                hidden = error.__context__ if "unexpected pos" in str(error) else None
+                raise (error if hidden in (None, handled) else hidden) from None
             file.write(_MARK + writer.digest.digest())
     except OSError as error:
         reason = error.strerror or str(error)
@@ -45,20 +50,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Digesting:
-    """File to write to that keeps a digest of its content, and the error of a failed write."""
+    """File to write to that keeps a digest of its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = hashlib.sha256()
-        self.error: OSError | None = None
 
     def write(self, content: bytes) -> int:
         self.digest.update(content)
-        try:
-            return self._file.write(content)
-        except OSError as error:
-            self.error = error
-            raise
+        return self._file.write(content)
 
     def flush(self) -> None:
         self._file.flush()

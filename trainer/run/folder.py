@@ -63,7 +63,8 @@ class RunFolder:
             return
         self.lists.mkdir(exist_ok=True)
         for part, split in splits.items():
-            (self.lists / f"{part}.txt").write_text(split.to_text(), encoding="utf-8")
+            with replacing(self.lists / f"{part}.txt") as file:
+                file.write(split.to_text().encode())
         self.write_json(
             self.splits,
             {

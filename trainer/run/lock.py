@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fpl_fast.trainer.writing.replacing import naming
+
 __all__ = ["RunLock"]
 
 
@@ -24,6 +26,7 @@ class RunLock:
 
     Raises:
         ValueError: Another process holds it.
+        OSError: The file could not be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,9 +45,10 @@ class RunLock:
                 f"{path.parent}: must be trained in by one process at a time, but {holder} is at it: "
                 f"wait for it, stop it, or give another --out"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        with naming(path):
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
 
     def __enter__(self) -> Self:
         return self

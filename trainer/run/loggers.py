@@ -17,6 +17,7 @@ import numpy as np
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import config_to_dict
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.writing.replacing import naming
 
 __all__ = ["RunLogger", "open_loggers", "require_installed"]
 
@@ -69,17 +70,19 @@ class _Csv:
     def __init__(self, folder: Path) -> None:
         from lightning.fabric.loggers.csv_logs import CSVLogger
 
-        path = folder / "metrics.csv"
+        self._path = path = folder / "metrics.csv"
         if path.is_file():
             _require_ours(path)
             path.unlink()  # all records that stay come again
         self._logger = CSVLogger(folder.parent, name=None, version=folder.name, flush_logs_every_n_steps=1)
 
     def log(self, step: int, split: str, scalars: Mapping[str, float], pictures: Mapping[str, np.ndarray]) -> None:
-        self._logger.log_metrics(dict(scalars), step)
+        with naming(self._path):
+            self._logger.log_metrics(dict(scalars), step)
 
     def close(self, *, failed: bool) -> None:
-        self._logger.finalize("failed" if failed else "success")
+        with naming(self._path):
+            self._logger.finalize("failed" if failed else "success")
 
 
 def _require_ours(path: Path) -> None:

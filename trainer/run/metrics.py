@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from torch import Tensor
 from fpl_fast.trainer.run.events import Events
 from fpl_fast.trainer.run.loggers import RunLogger
 from fpl_fast.trainer.writing.json_text import json_text, read_records
-from fpl_fast.trainer.writing.replacing import replacing
+from fpl_fast.trainer.writing.replacing import naming, replacing
 
 __all__ = ["Meter", "MetricsLog"]
 
@@ -68,13 +69,16 @@ class MetricsLog:
         tensorboard: Folder of the events.
         step: Step that the run continues from; later records, of steps that will be repeated, are dropped.
         loggers: Further loggers, which are given the records that stay.
+
+    Raises:
+        OSError: A file could not be written, which the error names; from the methods as well.
     """
 
     def __init__(self, path: Path, tensorboard: Path, *, step: int = 0, loggers: Sequence[RunLogger] = ()) -> None:
         kept = [record for record in read_records(path) if record["step"] <= step]
         with replacing(path) as file:
             file.write("".join(f"{json_text(record)}\n" for record in kept).encode())
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path, self._file = path, path.open("a", encoding="utf-8", buffering=1)
         self._events, self._loggers = Events(tensorboard, step=step), loggers
         self._written = {(record["step"], record["split"]) for record in kept}
         for record in kept:
@@ -98,7 +102,8 @@ class MetricsLog:
         """
         if (step, split) in self._written:
             return
-        self._file.write(json_text({"step": step, "split": split, **scalars}) + "\n")
+        with naming(self._path):
+            self._file.write(json_text({"step": step, "split": split, **scalars}) + "\n")
         self._events.scalars(step, _named(split, scalars))
         self._events.pictures(step, pictures or {})
         self._pass_on(step, split, scalars, pictures or {})
@@ -113,14 +118,17 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(failed=kind is not None)
+        with nullcontext() if error is None else suppress(OSError):  # the error that ends the run is the one to report
+            self.close(failed=error is not None)
 
     def close(self, *, failed: bool = False) -> None:
-        """Flush and close."""
-        self._file.close()
-        self._events.close()
-        for logger in self._loggers:
-            logger.close(failed=failed)
+        """Flush and close everything, even if a part fails."""
+        with ExitStack() as parts:
+            for logger in reversed(self._loggers):
+                parts.callback(logger.close, failed=failed)
+            parts.callback(self._events.close)
+            parts.enter_context(naming(self._path))
+            parts.enter_context(self._file)
 
 
 def _named(split: str, scalars: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,8 @@ __all__ = ["require_same_run"]
 # Place and reading of the data, initial weights, hardware, implementation and logging: the numbers of a run change by
 # rounding at most, or as docs/a100.md says of processes and micro-batches. The images are compared by their lists.
 _MAY_CHANGE = {
-    "recipe", "data.root", "data.packed", "data.check", "model.pretrained", "model.weights_file", "method.engine",
+    "recipe", "data.root", "data.packed", "data.check", "data.skip_damaged", "model.pretrained", "model.weights_file",
+    "method.engine",
     "optim.implementation", "train.accelerator", "train.devices", "train.accumulate", "train.channels_last",
     "train.compile", "train.workers", "train.threads", "train.log_every", "train.loggers", "train.checkpoint_every",
     "eval.samples",

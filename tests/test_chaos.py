@@ -1,0 +1,54 @@
+"""The campaign of chaos.py in short: a round, every operation of a checkpoint's write, defects that it must find."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chaos import KINDS, PLAN, Draw, plan
+from trainer_runs import HANGS
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """What chaos_defects.py found."""
+    command = [sys.executable, str(Path(__file__).with_name("chaos_defects.py")), str(tmp_path_factory.mktemp("chaos"))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_sound_product_passes(played):
+    assert played["found"]["nothing"] is None
+
+
+@pytest.mark.parametrize(
+    ("defect", "verdict"),
+    [
+        ("write_in_place", "last.ckpt: must be a whole checkpoint"),
+        ("forget_the_interval", ", 3, 4)"),  # promised, reached
+        ("forget_the_generators", "assert_same_state"),
+    ],
+)
+def test_defects_are_found(played, defect, verdict):
+    assert verdict in played["found"][defect]
+
+
+def test_a_checkpoint_is_the_previous_or_the_new_one_at_every_operation_of_its_write(played):
+    """The new one once it is renamed, whatever comes after; one that is written in place is lost until it is whole."""
+    sound, in_place = (np.array(played["saves"][defect]) for defect in ("nothing", "write_in_place"))
+    assert len(sound) > 10 and sound.tolist() == sorted(sound)
+    assert set(sound) == {1, 2}
+    assert -1 in in_place
+
+
+def test_consecutive_seeds_visit_everything():
+    """Rounds of one kind have consecutive seeds, each of which brings its round back by itself."""
+    names = [name for name, _ in plan(len(PLAN), 5, None)]
+    assert set(names) == set(KINDS)
+    seeds = [seed for _, seed in plan(7, 5, "full_disk")]
+    assert seeds == list(range(5, 12))
+    assert sorted(Draw(seed, "full_disk").pick(range(7)) for seed in seeds) == list(range(7))
+    assert Draw(8, "full_disk").rng.random() == Draw(8, "full_disk").rng.random() != Draw(8, "stopped").rng.random()
