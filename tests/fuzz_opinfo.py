@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,9 @@ import fpl_fast
 
 @functools.cache
 def _samples(name: str) -> Callable[..., Any]:
-    from torch.testing._internal.common_methods_invocations import op_db  # ten seconds
+    # The import would forbid the whole process to set flags of backends, which the trainer does.
+    with mock.patch.object(torch.backends, "disable_global_flags"):
+        from torch.testing._internal.common_methods_invocations import op_db  # ten seconds
 
     function, _, variant = name.partition(" ")
     (found,) = (op for op in op_db if op.name == f"nn.functional.{function}" and op.variant_test_name == variant)

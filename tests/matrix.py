@@ -22,6 +22,8 @@ TESTS = ("adaptive_threshold", "arguments", "backbone", "checkpoint", "consisten
          "functional", "golden", "kept_files", "kernels_fuzzy_positive", "kernels_upsampled", "label_losses",
          "loggers", "loop", "ops", "optim", "pack", "packages", "planes", "predict", "pseudo_labels", "recipes",
          "reference", "resume", "schedules", "step", "transforms", "weights")  # fmt: skip
+# Triton 3.6's interpreter takes arrays of one element for numbers, which NumPy 2.4 refuses; a GPU does not need it.
+NUMPY = {"2.11": "numpy<2.4"}
 TOOLS = ("pytest", "pytest-xdist", "pytest-randomly", "hypothesis")
 LIBRARIES = ("torch", "triton", "numpy", "lightning", "timm")
 
@@ -53,7 +55,8 @@ def install(cell: Cell) -> str | None:
     python = cell.environment / "bin" / "python"
     torch = "torch" if cell.torch == "newest" else f"torch=={cell.torch}"
     commands = [] if python.exists() else [[interpreter, "-m", "venv", str(cell.environment)]]
-    commands += [[str(python), "-m", "pip", "install", "--quiet", torch, "--editable", f"{ROOT}[train]", *TOOLS]]
+    numpy = NUMPY.get(".".join(cell.torch.split(".")[:2]), "numpy")
+    commands += [[str(python), "-m", "pip", "install", "--quiet", torch, numpy, "-e", f"{ROOT}[train]", *TOOLS]]
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:

@@ -8,6 +8,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pytest
+import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
@@ -19,7 +22,10 @@ def _languages(function: Callable[..., Any]) -> list[Any]:
 
 
 def prepare_once() -> None:
-    """Let the interpreter prepare only what is not prepared."""
+    """Let the interpreter prepare only what is not prepared; end where it cannot run."""
+    versions = [tuple(map(int, module.__version__.split(".")[:2])) for module in (triton, np)]
+    if versions[0] < (3, 7) and versions[1] >= (2, 4):  # it takes arrays of one element for numbers
+        pytest.exit(f"Triton {triton.__version__}'s interpreter needs NumPy < 2.4, got {np.__version__}: install it", 4)
     prepare = interpreter._patch_lang
 
     def prepare_if_needed(function: Callable[..., Any]) -> Any:

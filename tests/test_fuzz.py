@@ -50,6 +50,7 @@ def test_samples_of_pytorch():
     drawn = itertools.islice(cases("opinfo", layout="sliced", dtype="float32"), 12)
     reports = [report for number, case in drawn for report in fuzz.failures(SEED, number, case, fuzz_checks.check)]
     assert not reports, "\n".join(reports)
+    assert not torch.backends.flags_frozen()  # the process goes on as before
 
 
 def ranked_from_behind(monkeypatch):
