@@ -83,7 +83,7 @@ def in_a_process(work):
 def save_killed(folder, defect):
     """Save a checkpoint over another, killed at each operation in turn; returns the step kept of each, -1 for none."""
     path, record = folder / "last.ckpt", folder.with_suffix(".operations")
-    before, after = ({"step": step, "weights": torch.rand(3, 4_000)} for step in (1, 2))
+    before, after = ({"step": step, "weights": [torch.rand(4_000) for _ in range(4)]} for step in (1, 2))
     folder.mkdir()
 
     def save(disturbance):
