@@ -38,7 +38,7 @@ class Point(NamedTuple):
 
 
 class Disturbance:
-    """What happens at the file operations of a process; nothing, unless a subclass acts.
+    """Observer of the file operations of a process; it does nothing, unless a subclass acts.
 
     Args:
         folder: Operations elsewhere are none of ours.

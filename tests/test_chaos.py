@@ -13,7 +13,7 @@ from trainer_runs import HANGS
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """What chaos_defects.py found."""
+    """The findings of chaos_defects.py."""
     command = [sys.executable, str(Path(__file__).with_name("chaos_defects.py")), str(tmp_path_factory.mktemp("chaos"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stderr

@@ -271,7 +271,7 @@ def test_chunks_of_pixels(monkeypatch, kind, size):
 
 
 def test_the_wider_logits_decide_the_dtype():
-    """Of teacher and student; the kernels have no float64."""
+    """Dtypes of teacher and student; the kernels have no float64."""
     student, teacher = torch.randn(SHAPE, requires_grad=True), torch.randn(SHAPE, dtype=torch.float64)
     loss = consistency_loss(student, teacher)
     assert loss.dtype == torch.float64 and gradient(loss, student).dtype == torch.float32

@@ -157,7 +157,7 @@ DISTANCES = [
 
 @pytest.mark.parametrize(("p", "q", "mse", "of_mse", "kl", "of_kl"), DISTANCES)
 def test_distances_by_hand(p, q, mse, of_mse, kl, of_kl):
-    """Of logits that are logarithms of the probabilities, up to a shift."""
+    """The logits are logarithms of the probabilities, up to a shift."""
     student, teacher = teacher_of(p) + 3, teacher_of(q) - 5
     for kind, distance, gradient in (("mse", mse, of_mse), ("kl", kl, of_kl)):
         assert_close(softmax_distance(student, teacher, kind).item(), distance, **EXACT)
