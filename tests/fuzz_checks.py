@@ -1,4 +1,4 @@
-"""What a call of a loss must hold: the float64 reference, the same bits again, image by image, and nothing written."""
+"""Promises of a call of a loss: the float64 reference, the same bits again, image by image, and nothing written."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What earlier versions have written is read by this one: tests/kept holds an archive of each format."""
+"""Runs and packs of earlier versions, read by this one: tests/kept holds an archive of each format."""
 
 import json
 import tarfile
