@@ -83,8 +83,8 @@ def latest_results() -> Path:
     Raises:
         ValueError: if no benchmark has been run yet.
     """
-    # The folder also holds results of `fpl-fast bench train`.
-    files = [path for path in RESULTS.glob("*.json") if not path.stem.endswith("-train")]
+    # The folder also holds results of `fpl-fast bench train` and `bench methods`.
+    files = [path for path in RESULTS.glob("*.json") if not path.stem.endswith(("-train", "-methods"))]
     if not files:
         raise ValueError("results must exist before they are reported: run `make bench` first, got no *.json in them")
     return max(files, key=lambda path: read_results(path).time)

@@ -10,14 +10,13 @@ from fpl_fast.trainer.build import make_fabric
 from fpl_fast.trainer.config import VocData
 from fpl_fast.trainer.data.datasets import class_table
 from fpl_fast.trainer.dry_run import (
-    RandomImages,
-    _random_batches,
+    _STEPS,
     _saved_bytes,
     dry_run,
     predict_memory,
     prepare_run,
-    prepared_method,
 )
+from fpl_fast.trainer.random_batches import RandomImages, prepared_method, random_batches
 
 METHODS = [
     {"name": "supervised"},
@@ -39,7 +38,7 @@ METHODS = [
 def made(config):
     """The method of a run, in train mode."""
     fabric = make_fabric(config.train)
-    return prepared_method(config).train(), fabric
+    return prepared_method(config, _STEPS).train(), fabric
 
 
 TRANSFORMER = {"backbone": "test_vit", "head": "dpt", "output_stride": None}
@@ -56,7 +55,7 @@ def test_prediction_is_what_a_step_of_the_real_size_keeps(method, model):
     )
     networks, fabric = made(config)
     predicted = predict_memory(config, networks, fabric)
-    kept = _saved_bytes(networks, next(_random_batches(config, networks, fabric)), fabric)
+    kept = _saved_bytes(networks, next(random_batches(config, networks, fabric, _STEPS)), fabric)
     assert predicted.activations == pytest.approx(kept, rel=0.05)  # an estimate
     tensors = [*networks.parameters(), *networks.buffers()]
     trained = [p for p in networks.parameters() if p.requires_grad]

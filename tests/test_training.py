@@ -1,7 +1,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,7 +40,7 @@ def test_a_gpu_is_busy_for_the_time_of_its_kernels(tmp_path, monkeypatch) -> Non
 
     found = (Launches("convolution", 1200, 40_000.0), Launches("add", 300, 1500.0))
     monkeypatch.setattr(timing, "trace_launches", lambda step, device: found)
-    content["peers"]["fpl"] |= timing._on_device(SimpleNamespace(step=None), torch.device("cuda"))
+    content["peers"]["fpl"] |= timing.launches_and_busy(lambda: None, torch.device("cuda"))
     (row,) = (line for line in training_report(content).splitlines() if line.startswith(f"| {NAMES['fpl']}"))
     assert [row.split("|")[column].strip() for column in (busy, launches)] == ["41.5", "1,500"]
 

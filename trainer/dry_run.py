@@ -7,7 +7,6 @@ on this machine. Memory is also predicted beforehand, so that a run that cannot 
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,19 +14,11 @@ from lightning.fabric import Fabric
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from fpl_fast.trainer.build import (
-    build_method_networks,
-    check_batches,
-    count_devices,
-    make_fabric,
-    without_pretraining,
-)
-from fpl_fast.trainer.config import RunConfig, TrainConfig
-from fpl_fast.trainer.data.datasets import TrainDatasets, class_table
-from fpl_fast.trainer.data.inputs import read_batches
-from fpl_fast.trainer.data.sample import ClassTable, Sample
-from fpl_fast.trainer.methods import Batch, Method, TrainingSet
+from fpl_fast.trainer.build import count_devices, make_fabric, without_pretraining
+from fpl_fast.trainer.config import RunConfig
+from fpl_fast.trainer.methods import Batch, Method
 from fpl_fast.trainer.optim import NUM_MOMENTS, build_optimizer
+from fpl_fast.trainer.random_batches import prepared_method, random_batches
 from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import set_up_phases, train_step
 
@@ -86,33 +77,6 @@ class DryRun(NamedTuple):
     is_first: bool  # whether this process is the one that reports
 
 
-class RandomImages:
-    """Noise in the size of a crop, so that no augmentation has to enlarge it.
-
-    Args:
-        num_images: Length of the data set.
-        size: Height and width, pixels.
-        classes: Names and colours.
-        ignore_index: Label of pixels that do not count; none of these has it.
-    """
-
-    def __init__(self, num_images: int, size: tuple[int, int], classes: ClassTable, ignore_index: int) -> None:
-        self.num_images, self.size, self.ignore_index = num_images, size, ignore_index
-        self.num_classes, self.class_names, self.palette = len(classes.names), classes.names, classes.palette
-
-    def __len__(self) -> int:
-        return self.num_images
-
-    def __getitem__(self, index: int) -> Sample:
-        generator = torch.Generator().manual_seed(index)
-        image = torch.randint(256, (3, *self.size), dtype=torch.uint8, generator=generator)
-        return Sample(image, torch.randint(self.num_classes, self.size, dtype=torch.uint8, generator=generator))
-
-    def name(self, index: int) -> str:
-        """Index of the image, as text."""
-        return str(index)
-
-
 def dry_run(config: RunConfig) -> DryRun:
     """Predict memory, then take two steps of a run on random images.
 
@@ -131,7 +95,7 @@ def dry_run(config: RunConfig) -> DryRun:
     phases = set_up_phases(fabric, method)
 
     durations = []
-    for step, batch in enumerate(_random_batches(config, method, fabric)):
+    for step, batch in enumerate(random_batches(config, method, fabric, _STEPS)):
         begin = time.perf_counter()
         losses = train_step(
             fabric,
@@ -173,18 +137,9 @@ def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
     fabric = make_fabric(config.train, alone=alone)
     available = _available_memory(fabric.device)
     fabric.seed_everything(config.train.seed, verbose=False)
-    method = prepared_method(config).train()
+    method = prepared_method(config, _STEPS).train()
     fabric.to_device(method)
     return PreparedRun(fabric, method, predict_memory(config, method, fabric), available)
-
-
-def prepared_method(config: RunConfig) -> Method:
-    """Build the method of a run with its networks, and with banks for as many images as two batches have."""
-    num_classes = len(class_table(config.data).names)
-    method = build_method_networks(config, num_classes)
-    check_batches(config, unlabelled=method.num_unlabelled_views > 0)
-    method.prepare(TrainingSet(num_classes, _num_images(config.train), config.train.batch_unlabelled))
-    return method
 
 
 def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Prediction:
@@ -210,7 +165,7 @@ def predict_memory(config: RunConfig, method: Method, fabric: Fabric) -> Predict
             augment=dataclasses.replace(config.augment, crop=(crop, crop)),
             train=dataclasses.replace(train, batch_labelled=labelled * fabric.world_size),
         )
-        batch = next(_random_batches(probe, method, fabric))
+        batch = next(random_batches(probe, method, fabric, _STEPS))
         views, mask, boxes = apply_to_collection(
             (batch.unlabelled, batch.mix_mask, batch.strong_masks),
             Tensor,
@@ -268,27 +223,6 @@ def _saved_bytes(method: Method, batch: Batch, fabric: Fabric) -> int:
     method.config = config
     del losses
     return sum(storages.values())
-
-
-def _num_images(train: TrainConfig) -> int:
-    return _STEPS * max(train.batch_labelled, train.batch_unlabelled)
-
-
-def _random_batches(config: RunConfig, method: Method, fabric: Fabric) -> Iterator[Batch]:
-    """Make batches of the run from noise."""
-    train = dataclasses.replace(config.train, steps=_STEPS, workers=0)
-    classes = class_table(config.data)
-    images = RandomImages(_num_images(train), config.augment.crop, classes, config.data.ignore_index)
-    return read_batches(
-        dataclasses.replace(config, train=train),
-        TrainDatasets(images, images if method.num_unlabelled_views else None),
-        num_unlabelled_views=method.num_unlabelled_views,
-        device=fabric.device,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        donors=method.donors,
-        paste=method.reads_paste_sources,
-    )
 
 
 def _available_memory(device: torch.device) -> int | None:

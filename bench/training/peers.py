@@ -1,7 +1,8 @@
 """Peers of the training benchmark: the style of the public code, and this trainer."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
-__all__ = ["NAMES", "Peer", "Setup", "default_setup", "make_peers"]
+__all__ = ["NAMES", "Peer", "Setup", "default_setup", "held_mb", "make_peers"]
 
 NAMES = {
     "plain": "(a) style of the public code: float32, NCHW, unfused FPL, losses read every step",
@@ -99,9 +100,15 @@ class Peer(NamedTuple):
     @property
     def static_mb(self) -> float:
         """Memory of weights, buffers and optimiser between two steps, 2**20 bytes."""
-        states = [value for state in self.optimizer.state.values() for value in state.values()]
-        tensors = [*self.method.parameters(), *self.method.buffers(), *filter(torch.is_tensor, states)]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
+        return held_mb([self.method], [self.optimizer])
+
+
+def held_mb(modules: Iterable[nn.Module], optimizers: Iterable[Optimizer]) -> float:
+    """Memory that modules and optimisers hold between two steps, without gradients, 2**20 bytes."""
+    of_modules = chain.from_iterable([*module.parameters(), *module.buffers()] for module in modules)
+    states = chain.from_iterable(state.values() for optimizer in optimizers for state in optimizer.state.values())
+    tensors = chain(of_modules, filter(torch.is_tensor, states))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
 
 
 def make_peers(setup: Setup) -> Iterator[tuple[str, Peer]]:

@@ -21,7 +21,7 @@ from fpl_fast.bench.training.loss_replay import LossReplay
 from fpl_fast.bench.training.peers import NAMES, Peer, Setup, make_peers
 from fpl_fast.bench.training.report import training_report
 
-__all__ = ["measure_training", "write_training_benchmark"]
+__all__ = ["launches_and_busy", "measure_training", "wall_seconds", "write_training_benchmark"]
 
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 30
 _LOSS_REPEATS = 5
@@ -121,7 +121,7 @@ def _measure(
         facts["images_per_second"] = setup.images_per_step / facts["step_s"]
         facts["loss_s"] = statistics.median(losses[name])
         facts["loss_share"] = facts["loss_s"] / facts["step_s"]
-        facts |= _on_device(peers[name], torch.device(setup.device))
+        facts |= launches_and_busy(peers[name].step, torch.device(setup.device))
         facts["tflops"] = flops / facts["step_s"] / 1e12
         half = "16" in facts["precision"]
         facts["card_tflops"] = matrix_tflops(machine["device"], half=half) if setup.device == "cuda" else None
@@ -146,9 +146,9 @@ def _measure(
 
 
 def _first_steps(peer: Peer, device: torch.device) -> dict[str, Any]:
-    first_step_s = _seconds(peer.step, device)
-    _seconds(peer.step, device)
-    warm_step_s = _seconds(peer.step, device)
+    first_step_s = wall_seconds(peer.step, device)
+    wall_seconds(peer.step, device)
+    warm_step_s = wall_seconds(peer.step, device)
     peer.optimizer.zero_grad()  # gradients belong to the step that makes them
     return {
         "precision": peer.fabric.strategy.precision.precision,
@@ -170,20 +170,20 @@ def _rounds(
     losses: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(rounds):
         for name, peer in peers.items():
-            steps[name].append(_seconds(peer.step, device))
+            steps[name].append(wall_seconds(peer.step, device))
             losses[name].append(_device_seconds(replays[name].step, device))
     return steps, losses
 
 
-def _on_device(peer: Peer, device: torch.device) -> dict[str, Any]:
+def launches_and_busy(step: Callable[[], None], device: torch.device) -> dict[str, Any]:
     """Count the launches of a step, and sum the time that they keep a GPU busy: the rest of a step it waits."""
     if device.type == "cpu":
         return {"launches": None, "busy_s": None}
-    launches = trace_launches(peer.step, device)
+    launches = trace_launches(step, device)
     return {"launches": sum(x.number for x in launches), "busy_s": 1e-6 * sum(x.total_us for x in launches)}
 
 
-def _seconds(function: Callable[[], None], device: torch.device) -> float:
+def wall_seconds(function: Callable[[], None], device: torch.device) -> float:
     """Measure the seconds of a call until the device is done, as in training."""
     synchronize(device)
     start = time.perf_counter()

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fpl_fast.trainer.commands.console import Parser, out_console
 
@@ -29,6 +29,16 @@ def main(arguments: list[str]) -> int:
     train.add_argument("--batch", type=int, help="labelled images a step, twice as many unlabelled; else 8, 2 on a CPU")
     train.add_argument("--seconds", type=float, default=60.0, help="time for the rounds, once all is compiled")
     train.add_argument("--out", metavar="DIR", help="folder of the results; without it bench/results")
+
+    methods = _add(commands, "methods", "Measure steps a second and memory of every method beside CPS.", _methods)
+    methods.add_argument(
+        "methods", metavar="METHOD", nargs="*", help="as `fpl-fast recipes` lists them; without it all"
+    )
+    methods.add_argument("--backbone", help="of all networks; without it that of each recipe")
+    methods.add_argument("--crop", type=int, help="height and width, pixels; without it 512, on a CPU 64 x 96")
+    methods.add_argument("--batch", type=int, help="labelled images a step, as many unlabelled; else 8, 4 on a CPU")
+    methods.add_argument("--rounds", type=int, default=5, help="rounds of four steps")
+    methods.add_argument("--out", metavar="DIR", help="folder of the results; without it bench/results")
 
     options = parser.parse_args(arguments)
     return options.run(options)
@@ -85,5 +95,28 @@ def _train(options: argparse.Namespace) -> int:
     setup = dataclasses.replace(setup, **{name: value for name, value in given.items() if value is not None})
     console = out_console()
     report = write_training_benchmark(setup, seconds=options.seconds, out=options.out, say=console.print)
+    console.print(str(report))
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    import torch
+
+    from fpl_fast.bench.training.methods import Sizes, write_methods_benchmark
+    from fpl_fast.trainer.recipes import METHOD_SUMMARIES
+
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    usual = Sizes(crop=512, batch=8) if device == "cuda" else Sizes()
+    given = {name: getattr(options, name) for name in ("crop", "batch", "backbone")}
+    sizes = usual._replace(**{name: value for name, value in given.items() if value is not None})
+    console = out_console()
+    report = write_methods_benchmark(
+        options.methods or list(METHOD_SUMMARIES),
+        device=device,
+        sizes=sizes,
+        rounds=options.rounds,
+        out=options.out,
+        say=console.print,
+    )
     console.print(str(report))
     return 0
