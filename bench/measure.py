@@ -84,15 +84,16 @@ def copy_gbps(device: torch.device, *, rounds: int = 7) -> float:
 def peak_memory_mb(step: Callable[[], object], device: torch.device) -> float:
     """Measure the peak memory of tensors during one call of ``step``, beyond the memory held before, in 2**20 bytes.
 
-    On a GPU the allocator keeps the count. On a CPU it is summed from the profiler's record of every allocation. The
-    resident memory of the process would be misleading, because allocators keep memory that they have once obtained.
+    On a GPU the allocator keeps the count, to which the memory that CUDA graphs hold for good is added. On a CPU it is
+    summed from the profiler's record of every allocation. The resident memory of the process would be misleading,
+    because allocators keep memory that they have once obtained.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         step()
         synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+        return (torch.cuda.max_memory_allocated(device) - before + _graphs_bytes()) / 2**20
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     with tempfile.TemporaryDirectory() as folder:
@@ -101,3 +102,8 @@ def peak_memory_mb(step: Callable[[], object], device: torch.device) -> float:
         events = json.loads(trace.read_text())["traceEvents"]
     allocations = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
     return max(itertools.accumulate((size for _, size in allocations), initial=0)) / 2**20
+
+
+def _graphs_bytes() -> int:
+    """Bytes of the pools that the allocator keeps for CUDA graphs."""
+    return sum(x["total_size"] for x in torch.cuda.memory_snapshot() if tuple(x["segment_pool_id"]) != (0, 0))

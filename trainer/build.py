@@ -17,6 +17,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from fpl_fast.trainer.compiled import compile_networks
 from fpl_fast.trainer.config import FlipPart, ModelConfig, RunConfig, TrainConfig
 from fpl_fast.trainer.methods import Method, build_method
 from fpl_fast.trainer.models.backbone import pretrained_name
@@ -170,8 +171,7 @@ def build_method_networks(config: RunConfig, num_classes: int) -> Method:
     if config.train.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if config.train.compile:
-        for network in method.networks:
-            network.compile()
+        compile_networks(method, graphs=uses_cuda(config.train) and math.prod(count_devices(config.train)) == 1)
     return method
 
 

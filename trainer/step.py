@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fpl_fast.trainer.accumulate import backward, backward_phase
+from fpl_fast.trainer.compiled import begin_step
 from fpl_fast.trainer.methods import Batch, Method, Phase
 
 __all__ = ["set_up_phases", "train_step"]
@@ -49,6 +50,9 @@ def train_step(
         ``loss``, its terms and the telemetry of the method and of its later phases: 0-d, on the device.
     """
     optimizer.zero_grad()
+    method = module.module
+    assert isinstance(method, Method)
+    begin_step(method)
     with _convolutions_chosen_by_trial():
         values = backward(fabric, module, batch, progress, num_micro_batches=num_micro_batches)
     optimizer.step()

@@ -148,7 +148,7 @@ class TrainConfig:
     channels_last: bool = True
     """Whether images and convolutions are laid out with the channels innermost."""
     compile: bool = False
-    """Whether the networks go through torch.compile."""
+    """Whether the networks go through torch.compile; one process on a GPU replays their kernels as CUDA graphs."""
     workers: int = 2
     """Loader processes of each training process and image stream; 0 loads in the training process."""
     threads: int = 0
