@@ -1,14 +1,18 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from trainer_runs import tiny_run
 
 from fpl_fast.bench.trace import Launches
-from fpl_fast.bench.training import timing
-from fpl_fast.bench.training.peers import NAMES, Setup
+from fpl_fast.bench.training import methods, timing
+from fpl_fast.bench.training.methods import Sizes, methods_report, write_methods_benchmark
+from fpl_fast.bench.training.peers import NAMES, Setup, make_peer
 from fpl_fast.bench.training.report import training_report
+from fpl_fast.bench.training.step_profile import profile_step
 from fpl_fast.bench.training.timing import write_training_benchmark
 
 TINY = Setup(device="cpu", backbone="test_resnet", crop=32, batch=2, head_channels=8, low_channels=4, num_classes=5)
@@ -94,6 +98,74 @@ def test_seconds_are_checked(tmp_path) -> None:
     with pytest.raises(ValueError, match="--seconds must be > 0, got -1"):
         write_training_benchmark(TINY, seconds=-1, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_has_the_times_of_a_step() -> None:
+    calls = []
+    step = make_peer(TINY, compile=False).step
+    text = profile_step("as it is", lambda: calls.append(step()), torch.device("cpu"))
+    assert re.match(r"## as it is: \d+\.\d ms a step, of which the host enqueues for \d+\.\d ms\n  0 launches", text)
+    assert len(calls) == 4 + 3 * 6 + 1
+
+
+@pytest.fixture
+def small_recipes(monkeypatch) -> None:
+    """Recipes of tiny networks."""
+
+    def make(name: str):
+        data, _, method = name.partition("/")
+        assert data == "synthetic"
+        config = tiny_run(name=method)
+        return dataclasses.replace(config, augment=dataclasses.replace(config.augment, crop=(32, 64)))
+
+    monkeypatch.setattr(methods, "make_recipe", make)
+
+
+@pytest.mark.usefixtures("nothing_is_compiled", "small_recipes")
+def test_methods_stand_beside_cps(tmp_path) -> None:
+    said = []
+    sizes = Sizes(batch=3)
+    report = write_methods_benchmark(
+        ["ael", "supervised"], device="cpu", sizes=sizes, rounds=2, out=tmp_path, say=said.append
+    )
+    assert said[:4] == ["1 of 4: cps", "2 of 4: ael", "3 of 4: supervised", "4 of 4: cps"]
+    content = json.loads(report.with_suffix(".json").read_text())
+    cps, ael, supervised, again = content["methods"]
+    assert [facts["method"] for facts in content["methods"]] == ["cps", "ael", "supervised", "cps"]
+    assert (cps["images"], ael["images"], supervised["images"]) == (9, 9, 3) and cps["crop"] == [32, 64]
+    assert all(facts["step_s"] > 0 and facts["first_step_s"] > 0 and facts["launches"] is None for facts in (cps, ael))
+    assert supervised["peak_memory_mb"] < cps["peak_memory_mb"] == pytest.approx(again["peak_memory_mb"], rel=0.1)
+    assert report.read_text() == methods_report(content)
+
+    content["methods"] = [
+        {**cps, "step_s": 0.1, "range_s": 0.01, "peak_memory_mb": 100.0},
+        {**ael, "step_s": 0.3, "range_s": 0.0, "peak_memory_mb": 50.0, "busy_s": 0.0125, "launches": 4321},
+        {"method": "cct", "error": "no"},
+        {**cps, "step_s": 0.2, "peak_memory_mb": 100.0},
+    ]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:]] for line in methods_report(content).splitlines() if "|" in line
+    ]
+    assert rows[2][:9] == ["cps", "test_resnet", "32×64", "9", "10", "10 %", "0.67", "100", "1.00"]
+    assert rows[3][4:11] == ["3.33", "0 %", "2.00", "50", "0.50", "12.5", "4,321"]
+    assert rows[4][:2] == ["cct", "not measured: no"] and {len(row) for row in rows} == {12}
+
+
+@pytest.mark.usefixtures("nothing_is_compiled", "small_recipes")
+def test_a_method_that_cannot_be_measured_is_named(tmp_path) -> None:
+    report = write_methods_benchmark(["ael"], device="cpu", sizes=Sizes(batch=1), rounds=2, out=tmp_path)
+    rows = [line for line in report.read_text().splitlines() if "not measured: train.batch_labelled must give" in line]
+    assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "rounds", "message"),
+    [(["aell"], 2, "METHOD must be one of supervised, .*, got 'aell'"), (["ael"], 1, "--rounds must be >= 2, got 1")],
+)
+def test_methods_are_checked(tmp_path, given, rounds, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_methods_benchmark(given, device="cpu", sizes=Sizes(), rounds=rounds, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.gpu

@@ -21,7 +21,7 @@ from fpl_fast.trainer.methods.cps import CpsConfig
 from fpl_fast.trainer.optim import build_optimizer
 from fpl_fast.trainer.step import train_step
 
-__all__ = ["NAMES", "Peer", "Setup", "default_setup", "held_mb", "make_peers"]
+__all__ = ["NAMES", "Peer", "Setup", "default_setup", "held_mb", "make_peer", "make_peers"]
 
 NAMES = {
     "plain": "(a) style of the public code: float32, NCHW, unfused FPL, losses read every step",
@@ -119,14 +119,21 @@ def make_peers(setup: Setup) -> Iterator[tuple[str, Peer]]:
     """
     plain = _config(setup, "fpl", precision="32-true", channels_last=False, compile=False)
     yield "plain", _peer(setup, plain, PlainCPS, public_style=True)
-    fast: dict[str, Any] = {"precision": "32-true"}
-    if setup.compiles:
-        fast = {"precision": "bf16-mixed", "compile": True}
+    fast = _fast(setup, compile=setup.compiles)
     first = _peer(setup, _config(setup, "ce", **fast))
     yield "ce", first
     networks = first.method.networks
     yield "torch_ce", _peer(setup, _config(setup, "ce", **fast), PlainCPS, networks=networks)
     yield "fpl", _peer(setup, _config(setup, "fpl", **fast), networks=networks)
+
+
+def make_peer(setup: Setup, *, compile: bool) -> Peer:
+    """Build (c) alone, with networks that are compiled or not."""
+    return _peer(setup, _config(setup, "fpl", **_fast(setup, compile=compile)))
+
+
+def _fast(setup: Setup, *, compile: bool) -> dict[str, Any]:
+    return {"precision": "bf16-mixed" if setup.device == "cuda" else "32-true", "compile": compile}
 
 
 def _config(setup: Setup, loss: Literal["ce", "fpl"], **train: Any) -> RunConfig:
