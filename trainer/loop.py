@@ -25,6 +25,7 @@ from fpl_fast.trainer.data.damaged import skip_damaged
 from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, check_files, read_splits
 from fpl_fast.trainer.data.inputs import first_images, read_batches
 from fpl_fast.trainer.data.lists import Split
+from fpl_fast.trainer.deterministic import deterministic_algorithms
 from fpl_fast.trainer.evaluation.norm_statistics import renew_statistics
 from fpl_fast.trainer.evaluation.teacher_quality import teacher_quality
 from fpl_fast.trainer.evaluation.validation import (
@@ -85,6 +86,8 @@ def train(
     """
     folder = RunFolder(folder)
     with ExitStack() as at_exit:
+        if config.train.deterministic:
+            at_exit.enter_context(deterministic_algorithms())
         trainer = _Trainer(with_normalization(config), folder, monitor or Monitor(), at_exit, resume=resume)
         stop = at_exit.enter_context(StopRequest())
         try:

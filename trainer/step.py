@@ -67,9 +67,12 @@ def train_step(
 
 @contextmanager
 def _convolutions_chosen_by_trial() -> Iterator[None]:
-    """Let cuDNN time its algorithms, in training only: crops have one size, evaluated images have many."""
+    """Let cuDNN time its algorithms, in training only: crops have one size, evaluated images have many.
+
+    Where deterministic algorithms are asked for, it does not: another trial may choose another algorithm.
+    """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     try:
         yield
     finally:

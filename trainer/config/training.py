@@ -149,6 +149,9 @@ class TrainConfig:
     """Whether images and convolutions are laid out with the channels innermost."""
     compile: bool = False
     """Whether the networks go through torch.compile; one process on a GPU replays their kernels as CUDA graphs."""
+    deterministic: bool = False
+    """Whether only algorithms are used that give a run the same bits again on the same GPU, which costs speed; PyTorch
+    warns of operations that have none. On a CPU runs have the same bits anyway."""
     workers: int = 2
     """Loader processes of each training process and image stream; 0 loads in the training process."""
     threads: int = 0

@@ -12,8 +12,8 @@ _MAY_CHANGE = {
     "recipe", "data.root", "data.packed", "data.check", "data.skip_damaged", "model.pretrained", "model.weights_file",
     "method.engine",
     "optim.implementation", "train.accelerator", "train.devices", "train.accumulate", "train.channels_last",
-    "train.compile", "train.workers", "train.threads", "train.log_every", "train.loggers", "train.checkpoint_every",
-    "eval.samples",
+    "train.compile", "train.deterministic", "train.workers", "train.threads", "train.log_every", "train.loggers",
+    "train.checkpoint_every", "eval.samples",
 }  # fmt: skip
 _OF_THE_NETWORK = ("data.", "model.", "method.", "eval.")
 
