@@ -72,7 +72,10 @@ SCALED = {
     "fpl_unimatch_v2": {"name": "unimatch_v2", "loss": "fpl", "weighting": "concave", "ignore_padding": False},
     "fpl_ael": {"name": "ael", "loss": "fpl", "sup_loss": "ohem", "ohem_min_kept": 40, "donor_lead": 2},
 }
-"""Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss."""
+"""Methods that are equal on any number of processes; in micro-batches, each has its own factors of the loss.
+
+Four processes show what two would, with shares that are not halves; that both numbers work, the methods above show.
+"""
 
 
 def config(batch=8, accumulate=1, **method):
@@ -161,9 +164,10 @@ def launch(world_size, run, *, code=0):
 if __name__ == "__main__":
     parent = Path(sys.argv[1])
     gc.freeze()  # a child that collects garbage would go through all modules, and copy their pages
-    for world_size in (1, 2, 4):
+    for world_size in (1, 4):
         launch(world_size, partial(exact, parent, EXACT | SCALED, world_size, 1))
-    launch(2, partial(exact, parent, EXACT, 2, 2))
+    for accumulate in (1, 2):
+        launch(2, partial(exact, parent, EXACT, 2, accumulate))
     launch(2, partial(random, RunFolder(parent / "random")))
     launch(2, partial(random, RunFolder(parent / "stopped"), stop_at=4))
     launch(2, partial(random, RunFolder(parent / "stopped")))

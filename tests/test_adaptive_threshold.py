@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from instruction_sets import probe_once
 from kernel_cases import decided, draw_logits
 from torch.library import opcheck
 
@@ -164,6 +165,7 @@ def test_pixels_that_do_not_count_are_outside(engine):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
 def test_compiled_equals_the_eager_engine(monkeypatch, tmp_path):
     """Any size and thresholds through two graphs; logits that are not finite do no harm."""
+    probe_once(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     packages._load.cache_clear()
     for height, width in ((37, 41), (1, 300), (3, 1), (9, 70)):

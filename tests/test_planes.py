@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from instruction_sets import probe_once
 from tolerances import GRADIENT, LOSS
 from torch.testing import assert_close
 
@@ -78,6 +79,7 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 def test_one_package_serves_every_size_and_layout(monkeypatch, tmp_path):
     """In 16 bits: a single pixel, rows of odd length, more than a chunk; whatever lies between pixels and classes."""
+    probe_once(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     packages._load.cache_clear()
     dtype, layouts = torch.bfloat16, (torch.contiguous_format, torch.channels_last)

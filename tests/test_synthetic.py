@@ -1,7 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from fpl_fast.trainer.config import SyntheticData
+from fpl_fast.trainer.data import datasets, synthetic
+from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset
 from fpl_fast.trainer.data.synthetic import CLASS_NAMES, PALETTE, SyntheticScenes
 
 
@@ -72,3 +77,25 @@ def test_wrong_arguments():
         SyntheticScenes(1, first=-1)
     with pytest.raises(IndexError, match=r"index must be in \[0, 3\), got 3"):
         SyntheticScenes(3)[3]
+
+
+def test_what_a_process_has_drawn_it_keeps(monkeypatch):
+    """The scenes of one run after another; by their seed, size and number, with and without labels."""
+    drawn, draw = [], synthetic._draw
+    monkeypatch.setattr(synthetic, "_draw", lambda size, rng: drawn.append(size) or draw(size, rng))
+    datasets._drawn.cache_clear()
+    data = SyntheticData(num_labelled=2, num_unlabelled=3, num_val=4, size=(32, 48), seed=7)
+
+    def samples(data):
+        sets = (*build_train_datasets(data, unlabelled=True), build_val_dataset(data))
+        return [part[i] for part in sets for i in range(len(part))]
+
+    first = samples(data)
+    assert len(drawn) == 9
+    assert all(torch.equal(a.image, b.image) for a, b in zip(samples(data), first, strict=True)) and len(drawn) == 9
+    fresh = SyntheticScenes(6, size=(32, 48), seed=7)
+    assert same(first[0], fresh[4]) and same(first[5], fresh[0]) and first[2].label is None
+    for other in ({"seed": 8}, {"size": (48, 32)}):
+        assert not torch.equal(samples(dataclasses.replace(data, **other))[0].image, first[0].image)
+    with pytest.raises(IndexError):
+        build_val_dataset(data)[4]  # drawn, as the first labelled scene

@@ -1,6 +1,7 @@
 """From a configuration to data sets."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -165,19 +166,22 @@ def check_files(
             _LOGGER.warning("warning: %s", warning)
 
 
-class _RememberedScenes(SyntheticScenes):
-    """Scenes that are drawn once, as far as they are few: drawing takes a fifth of a small network's step."""
+@functools.lru_cache(maxsize=2)  # a run's labelled and unlabelled scenes; what comes after it may have the same
+def _drawn(size: tuple[int, int], seed: int, labelled: bool) -> dict[int, Sample]:
+    """Scenes that this process has drawn, by their number."""
+    return {}
 
-    def __init__(self, num_images: int, size: tuple[int, int], *, seed: int, first: int, labelled: bool) -> None:
-        super().__init__(num_images, size, seed=seed, first=first, labelled=labelled)
-        self._drawn: dict[int, Sample] = {}
+
+class _RememberedScenes(SyntheticScenes):
+    """Scenes that a process draws once, as far as they are few: drawing takes a fifth of a small network's step."""
 
     def __getitem__(self, index: int) -> Sample:
-        if index in self._drawn:
-            return self._drawn[index]
+        number, drawn = self.first + index, _drawn(tuple(self.size), self.seed, self.labelled)
+        if index in range(len(self)) and number in drawn:
+            return drawn[number]
         sample = super().__getitem__(index)
-        if len(self._drawn) < 1024:
-            self._drawn[index] = sample
+        if len(drawn) < 2048:
+            drawn[number] = sample
         return sample
 
 
