@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-everywhere matrix fuzz chaos test-gpu lint format types docs bench bench-gpu audit clean
+.PHONY: install quickstart test test-everywhere matrix fuzz chaos test-gpu lint format types docs links bench bench-gpu audit clean
 
 install: $(STAMP)
 
@@ -55,6 +55,9 @@ types: install
 
 docs: install  ## the site, in build/site/index.html; a broken link or reference is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+links: install  ## the site, and every link to another site: needs a network
+	CHECK_LINKS=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The headline suite on a CPU, within 4 minutes; the full one on a GPU, within 8. bench-gpu runs in the current
 # environment, like test-gpu. What was measured is reported even where a peer was refused, which is a failure.

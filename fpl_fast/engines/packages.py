@@ -30,10 +30,17 @@ from torch import Tensor
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
 _LOGGER = logging.getLogger("fpl_fast")
-# sys.path first: the package may be importable in this process only because a script made it so.
-_BUILD = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); from fpl_fast.engines import build; build.main()"
-)
+# The process that compiles takes sys.path and this package as they are here: a script may have made it importable, or
+# loaded it from a folder under another name (fpl_fast.hub).
+_PACKAGE = __name__.removesuffix(".engines.packages")
+_BUILD = """
+import importlib.util, pickle, sys
+sys.path[:], name, file = pickle.load(sys.stdin.buffer)
+spec = importlib.util.spec_from_file_location(name, file)
+sys.modules[name] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+importlib.import_module(f"{name}.engines.build").main()
+"""
 _SOURCES = ("plane_arithmetic.py", "planes.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
 
@@ -174,7 +181,8 @@ def _build(specialisation: Specialisation, package: Path) -> None:
         }
         result = subprocess.run(
             [sys.executable, "-c", _BUILD],
-            input=pickle.dumps(sys.path) + pickle.dumps((specialisation, str(built))),
+            input=pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
+            + pickle.dumps((specialisation, str(built))),
             env=environment,
             capture_output=True,
             check=False,
