@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-everywhere matrix fuzz chaos test-gpu lint format types docs links bench bench-gpu audit clean
+.PHONY: install quickstart test test-everywhere matrix fuzz chaos safety test-gpu lint format types docs links bench bench-gpu \
+	audit clean
 
 install: $(STAMP)
 
@@ -38,6 +39,9 @@ fuzz: install  ## random inputs of the losses against float64, on from where it 
 ROUNDS ?= 100
 chaos: install  ## tiny runs, killed, stopped, starved and damaged: minutes; ARGS='--only KIND --seed S' repeats a round
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --rounds $(ROUNDS) $(ARGS)
+
+safety: install  ## known vulnerabilities (on the network) and licences of the runtime dependencies
+	$(BIN)/python tests/safety.py
 
 test-gpu:  ## in the current environment, on a machine with a GPU
 	$(PYTHON) -m pytest -m gpu -n 8  # most of the time goes into compiling kernels

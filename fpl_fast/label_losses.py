@@ -202,5 +202,5 @@ def _mean_scale(
         factor = factor * weight[target.long().clamp(0, len(weight) - 1)]
     if pixel_weight is not None:
         factor = factor * pixel_weight
-    total = factor.sum()
+    total = factor.sum(2).sum(1).sum()  # PyTorch splits one long sum among threads, where it rounds otherwise
     return torch.where(total <= 0, 1.0, 1 / total)

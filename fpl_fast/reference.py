@@ -46,6 +46,15 @@ def accumulate_dtype(*logits: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in logits) else torch.float32
 
 
+def softmax(logits: Tensor, dim: int) -> Tensor:
+    """Softmax whose bits do not depend on the number of threads.
+
+    PyTorch's own splits pixels among threads and, where the part of a thread ends, rounds in another way.
+    """
+    masses = (logits - logits.amax(dim, keepdim=True)).exp_()
+    return masses / masses.sum(dim, keepdim=True)
+
+
 def assign_positives(teacher_logits: Tensor, threshold: float | Tensor, max_positives: int) -> Assignment:
     """Fuzzy positive assignment: n = min{n : p_1 + ... + p_n >= T}, K = min(max(n - 1, 1), C - 1, max_positives).
 
@@ -54,7 +63,7 @@ def assign_positives(teacher_logits: Tensor, threshold: float | Tensor, max_posi
     num_classes = teacher_logits.shape[1]
     logits = teacher_logits.to(accumulate_dtype(teacher_logits))
     order = logits.sort(dim=1, descending=True, stable=True).indices  # stable: ties go to the lower class
-    p = logits.softmax(dim=1).gather(1, order)
+    p = softmax(logits, dim=1).gather(1, order)
     cumulative = p.cumsum(dim=1)
     if isinstance(threshold, Tensor):
         threshold = threshold.to(p.dtype).unsqueeze(1)
@@ -200,7 +209,7 @@ def softmax_distance_gradient(student_logits: Tensor, teacher_logits: Tensor, ki
     kl:  dD/dz_c = p_c - q_c
     """
     dtype = accumulate_dtype(student_logits, teacher_logits)
-    p, q = (logits.to(dtype).softmax(1) for logits in (student_logits, teacher_logits))
+    p, q = (softmax(logits.to(dtype), dim=1) for logits in (student_logits, teacher_logits))
     gradient = p - q
     if kind == "mse":
         gradient = 2 * p * (gradient - (p * gradient).sum(1, keepdim=True))

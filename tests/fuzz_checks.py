@@ -59,7 +59,7 @@ def _broken(case: Case, engine: str, device: str) -> Iterator[tuple[str, str]]:
     call = build(case, device)
     double = any(x.dtype == torch.float64 for name, x in call.tensors.items() if name.endswith("logits"))
     p = precision(engine, double)
-    with _threads(case.settings.get("threads", 1)), np.errstate(all="ignore"):
+    with threads(case.settings.get("threads", 1)), np.errstate(all="ignore"):
         first = run(call, engine)
         if names := call.written():
             yield "inputs are not written", f"{', '.join(names)} changed"
@@ -121,7 +121,8 @@ def _image_by_image(call: Call, whole: Outcome, engine: str) -> Iterator[tuple[s
 
 
 @contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
+def threads(number: int) -> Iterator[None]:
+    """Let PyTorch compute with this number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

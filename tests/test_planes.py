@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from fuzz_checks import threads
 from instruction_sets import probe_once
 from tolerances import GRADIENT, LOSS
 from torch.testing import assert_close
@@ -96,6 +97,9 @@ def test_one_package_serves_every_size_and_layout(monkeypatch, tmp_path):
                 keywords = {"scale": torch.tensor(0.3), "with_grad": True, "with_stats": True}
                 sums, grad = planes.fuzzy_positive_sums(inputs, options, **keywords)
                 expected, expected_grad = eager.fuzzy_positive_sums(inputs, options, **keywords)
+                with threads(3):  # no more than one of which ends with a vector
+                    again, again_grad = planes.fuzzy_positive_sums(inputs, options, **keywords)
+                assert torch.equal(again, sums) and torch.equal(again_grad, grad)
                 assert_close(sums, expected, rtol=1e-4, atol=1e-2)
                 assert grad.stride() == student.stride() and grad.dtype == dtype
                 assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])

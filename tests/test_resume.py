@@ -26,6 +26,12 @@ def straight(tmp_path_factory):
     return folder
 
 
+def test_a_run_repeated_with_its_seed_ends_in_the_same_checkpoint(tmp_path, straight):
+    folder = RunFolder(tmp_path / "again")
+    train(tiny_run(), folder, Quiet())
+    assert_same_state(folder.last, straight.last)
+
+
 def failing_loader(monkeypatch, after):
     read = loop.read_batches
 

@@ -74,12 +74,17 @@ def fuzzy_positive_sums(
                 with_grad=with_grad,
                 with_stats=with_stats,
             )
-            sums[: len(terms)] += terms.sum(dim=1, dtype=torch.float64)
+            sums[: len(terms)] += _sum_of_window(terms, window)
             if gradient is not None and grad_chunk is not None:
                 gradient.add(window, grad_chunk)
         if gradient is not None:
             gradient.finish()
     return sums.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
+
+
+def _sum_of_window(terms: Tensor, window: Window) -> Tensor:
+    """Sums over the pixels, (R, P) to (R,) float64: rows first, as PyTorch splits one long sum among threads."""
+    return terms.unflatten(1, (window.rows.stop - window.rows.start, -1)).sum(2, dtype=torch.float64).sum(1)
 
 
 def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossInputs, options: LossOptions) -> Tensor:

@@ -9,8 +9,10 @@ from fpl_fast.engines import chunked
 from fpl_fast.kernels.arguments import LossOptions
 from fpl_fast.reference import loss_gradient, pixel_terms
 
-# On a CPU. About ten float32 temporaries of (C, CHUNK_PIXELS) live at once: 50 MB at C = 19.
-CHUNK_PIXELS = 1 << 16
+# On a CPU. About ten float32 temporaries of (C, CHUNK_PIXELS) live at once: 25 MB at C = 19. PyTorch splits operations
+# on more numbers than this among threads and, where a part ends, rounds logaddexp, sigmoid and powers in another way:
+# with larger chunks, the bits would depend on the number of threads.
+CHUNK_PIXELS = 1 << 15
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from torch import Tensor
 from fpl_fast.engines.chunked import logit_chunks, pixels_of
 from fpl_fast.engines.windows import GradientWindows
 from fpl_fast.kernels.arguments import Distance, LossInputs
-from fpl_fast.reference import accumulate_dtype
+from fpl_fast.reference import accumulate_dtype, softmax
 
 # On a CPU; as in ``eager_labels``, a chunk of 19 float32 classes then stays in a core's cache.
 CHUNK_PIXELS = 1 << 14
@@ -60,8 +60,8 @@ class _Chunk:
         if valid is not None:
             self.factor = self.factor.masked_fill(~valid, 0)
         if kind == "mse":
-            self.p = z.softmax(0)
-            self.difference = self.p - t.softmax(0)
+            self.p = softmax(z, dim=0)
+            self.difference = self.p - softmax(t, dim=0)
             distance = self.difference.square().sum(0)
         else:
             log_p, log_q = z.log_softmax(0), t.log_softmax(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, pixels_on, windows_on
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.divergence import MAX_ENTRIES, divergence_table, table_shape, terms, write_least
-from fpl_fast.reference import accumulate_dtype
+from fpl_fast.reference import accumulate_dtype, softmax
 
 BAND_PIXELS = 1 << 15
 
@@ -49,7 +49,7 @@ def _assignments(inputs: TeacherInputs, image: int, options: ContextOptions) -> 
         logits, valid = teacher.columns(window).to(dtype), pixels_of(inputs.valid_mask, image, window)
         if valid is not None:
             logits = logits.masked_fill(~valid, 0)
-        p = logits.softmax(0)
+        p = softmax(logits, dim=0)
         order = logits.sort(dim=0, descending=True, stable=True).indices[: options.max_positives]
         cumulative = p.gather(0, order).cumsum(0)
         k = torch.stack([(cumulative < threshold).sum(0).clamp(min=1) for threshold in options.thresholds])
