@@ -7,8 +7,10 @@ import pytest
 import torch
 from method_cases import CLOSE, AuxNetwork, C, assert_same_step, literal_fpl, make_batch_for, make_method, upsample
 from torch.nn import functional as F
+from torch.testing import assert_close
 from trainer_runs import PlainCorrelation
 
+from fpl_fast import consistency_loss
 from fpl_fast.trainer.config import OptimConfig
 from fpl_fast.trainer.methods import corrmatch
 from fpl_fast.trainer.methods.corrmatch import CorrMatchConfig
@@ -198,6 +200,22 @@ def test_a_gate_that_nothing_passes_and_images_without_a_valid_pixel_are_zero():
         assert all(p.grad is None or (p.grad == 0).all() for p in one.parameters())
     assert method.threshold == torch.tensor(0.85)  # no pixel, no move
     assert all(count == 0 for name, count in method.denominators(nothing).items() if "_sup" not in name)
+
+
+def test_a_pixel_that_does_not_count_reaches_nothing_of_the_divergence():
+    """Whatever its logits hold; the others have the value and the gradient that a weight of 0 for it gives."""
+    method, shape = make(loss="ce"), (2, C, 6, 7)
+    logits, weak = (3 * torch.randn(shape) for _ in range(2))
+    valid = torch.rand(2, 6, 7) < 0.8
+    counted = valid & (torch.rand(2, 6, 7) < 0.6)
+    counted[..., :4] = False  # a column more than is spoilt, as interpolation reaches the next one
+    logits.requires_grad_()
+    expected = consistency_loss(logits, weak, kind="kl", valid_mask=valid, pixel_weight=counted.float())
+    (gradient,) = torch.autograd.grad(expected, logits)
+    spoilt = logits.detach().masked_fill(torch.arange(7) < 3, float("nan")).requires_grad_()
+    loss = method._divergence(spoilt, weak, counted, valid)
+    assert_close(loss, expected, **CLOSE)
+    assert_close(torch.autograd.grad(loss, spoilt)[0], gradient, **CLOSE)
 
 
 def test_pixels_are_counted_term_by_term():

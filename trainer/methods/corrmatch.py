@@ -255,15 +255,17 @@ class CorrMatch(WeakStrongMethod):
 
     def _divergence(self, logits: Tensor, weak_logits: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
         """Compute the divergence from the weak prediction over pixels that count, divided by all valid ones."""
-        return consistency_loss(
+        # Masked, not weighed with 0: a logit that is not finite would give NaN where it does not count.
+        total = consistency_loss(
             logits,
             weak_logits,
             kind="kl",
             size=pixel_size(valid),
-            valid_mask=valid,
-            pixel_weight=counted.float(),
+            valid_mask=counted,
+            reduction="sum",
             engine=label_engine(self.config),
         )
+        return total / valid.sum().clamp(min=1)
 
     def _hard_loss(self, logits: Tensor, label: Tensor, counted: Tensor, valid: Tensor) -> Tensor:
         """Compute the cross entropy with labels over pixels that count, divided by all valid ones."""
