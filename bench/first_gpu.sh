@@ -60,7 +60,8 @@ stage environment 60 'versions and commit' "$python" -c \
 tests=(streams paths step kernels_fuzzy_positive functional label_losses ops consistency_loss adaptive_threshold
     pseudo_labels pixel_thresholds derivatives kernels_student kernels_finish kernels_confidence kernels_ranking
     kernels_classes kernels_keys kernels_distance measure planes_peer schedules training default_device
-    kernels_upsampled kernels_assignment deterministic compiled fuzz)
+    kernels_upsampled kernels_assignment determinism hub deterministic
+    compiled fuzz)
 tests=("${tests[@]/#/tests/test_}")
 cores=$(nproc)
 stage test 540 'tests that need a GPU' "$python" -m pytest -v -m gpu -p no:randomly -n "$((cores > 2 ? cores - 1 : 1))" \
