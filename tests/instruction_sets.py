@@ -1,4 +1,4 @@
-"""What Inductor finds out about the processor and the compiler, once for all packages that a process builds."""
+"""Facts about the processor and the compiler, which Inductor finds out once for all packages of a process."""
 
 import functools
 

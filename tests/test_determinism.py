@@ -140,7 +140,7 @@ def test_the_eager_engine_in_float64_with_any_number_of_threads(name):
 
 
 def test_one_long_sum_with_any_number_of_threads():
-    """Of the weights of labels, and of the terms of a large chunk; several, as another order often rounds alike."""
+    """Sums of the weights of labels and of the terms of a large chunk; several, as another order often rounds alike."""
     shape = (1, 2, 182, 181)
     options = LossOptions(0.9, 1, "none", 1.0, "smooth", 0.0, 0.0)
     logits = torch.zeros(shape, dtype=torch.float64)

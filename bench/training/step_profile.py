@@ -1,4 +1,4 @@
-"""Where a step of training goes: ``python -m fpl_fast.bench.training.step_profile``.
+"""Profile of a training step: ``python -m fpl_fast.bench.training.step_profile``.
 
 CPS with CutMix and FPL, as (c) of ``fpl-fast bench train``: as it is, on a GPU also as one CUDA graph, in which no
 kernel waits for the host, and with compiled networks. Host, wall and kernels of a step tell whether a GPU waits.
