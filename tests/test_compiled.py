@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from trainer_runs import Quiet, tiny_run
+from trainer_runs import EVERY_METHOD, Quiet, tiny_run
 
 from fpl_fast.trainer.build import build_method_networks, make_fabric
 from fpl_fast.trainer.loop import train
@@ -13,25 +13,14 @@ from fpl_fast.trainer.random_batches import prepared_method, random_batches
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.step import set_up_phases, train_step
 
-METHODS = [
-    {"name": "supervised"},
-    {"cutmix": False},
-    {},
-    {"loss": "ce"},
-    {"name": "mean_teacher", "loss": "mse"},
-    {"name": "cutmix_seg", "loss": "mse"},
-    {"name": "cct", "loss": "mse"},
-    {"name": "gct", "loss": "mse"},
-    {"name": "cac", "start_share": 0.1},
-    {"name": "ael"},
-    {"name": "u2pl", "warmup_share": 0.1},
-    {"name": "fixmatch"},
-    {"name": "unimatch"},
-    {"name": "corrmatch"},
-    {"name": "unimatch_v2"},
-]
+METHODS = [*EVERY_METHOD, {"loss": "ce"}]
 STEPS = 6
 SPREAD = 0.05  # of what the weights have moved: sums are made in another order, and a rare maximum is another
+
+
+def needs_gpu(test):
+    """Mark a test that runs on a GPU."""
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")(test))
 
 
 def with_train(config, **train):
@@ -59,8 +48,6 @@ def trained(config):
 @pytest.fixture
 def cuda(monkeypatch):
     """A GPU that multiplies in float32, and no graphs of other tests."""
-    if not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.compiler.reset()
@@ -68,12 +55,13 @@ def cuda(monkeypatch):
     torch.compiler.reset()
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("changes", METHODS, ids=lambda changes: "-".join(map(str, changes.values())) or "cps")
+@needs_gpu
+@pytest.mark.parametrize(
+    ("changes", "accumulate"),
+    [*((changes, 1) for changes in METHODS), ({}, 2), ({"name": "u2pl", "warmup_share": 0.1}, 2)],
+    ids=lambda value: "-".join(map(str, value.values())) or "cps" if isinstance(value, dict) else None,
+)
 def test_graphs_train_as_networks_that_are_not_compiled(cuda, changes, accumulate) -> None:
-    if accumulate > 1 and changes.get("name", "cps") not in ("cps", "u2pl"):
-        pytest.skip("two methods show it")
     from torch._dynamo.utils import counters
 
     config = with_train(
@@ -89,7 +77,7 @@ def test_graphs_train_as_networks_that_are_not_compiled(cuda, changes, accumulat
     assert not counters["inductor"]["cudagraph_skips"]
 
 
-@pytest.mark.gpu
+@needs_gpu
 def test_a_run_evaluates_between_its_graphs(cuda, tmp_path) -> None:
     config = with_train(tiny_run(), accelerator="cuda", precision="bf16-mixed")
     expected = train(config, RunFolder(tmp_path / "run"), Quiet()).miou

@@ -3,7 +3,7 @@ import gc
 
 import pytest
 import torch
-from trainer_runs import tiny_run
+from trainer_runs import EVERY_METHOD, tiny_run
 
 from fpl_fast.trainer import dry_run as dry_run_module
 from fpl_fast.trainer.build import make_fabric
@@ -18,21 +18,7 @@ from fpl_fast.trainer.dry_run import (
 )
 from fpl_fast.trainer.random_batches import RandomImages, prepared_method, random_batches
 
-METHODS = [
-    {"name": "supervised"},
-    {"cutmix": False},
-    {},
-    {"name": "cutmix_seg", "loss": "mse"},
-    {"name": "cct", "loss": "mse"},
-    {"name": "gct", "loss": "mse", "detector_channels": 16, "detector_scale": 2},
-    {"name": "cac", "start_share": 0.1},
-    {"name": "ael"},
-    {"name": "u2pl", "warmup_share": 0.1},
-    {"name": "fixmatch"},
-    {"name": "unimatch"},
-    {"name": "corrmatch"},
-    {"name": "unimatch_v2", "flip_group": 5},
-]
+METHODS = [*EVERY_METHOD[:-1], {**EVERY_METHOD[-1], "flip_group": 5}]
 
 
 def made(config):

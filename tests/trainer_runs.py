@@ -17,6 +17,23 @@ from fpl_fast.trainer.methods import METHODS
 from fpl_fast.trainer.models.correlation import CorrelationHead
 
 STEPS = 6
+# Changes of ``tiny_run``: every method, CPS in two forms.
+EVERY_METHOD = [
+    {"name": "supervised"},
+    {"cutmix": False},
+    {},
+    {"name": "mean_teacher", "loss": "mse"},
+    {"name": "cutmix_seg", "loss": "mse"},
+    {"name": "cct", "loss": "mse"},
+    {"name": "gct", "loss": "mse", "detector_channels": 16, "detector_scale": 2},
+    {"name": "cac", "start_share": 0.1},
+    {"name": "ael"},
+    {"name": "u2pl", "warmup_share": 0.1},
+    {"name": "fixmatch"},
+    {"name": "unimatch"},
+    {"name": "corrmatch"},
+    {"name": "unimatch_v2"},
+]
 HANGS = 1800  # seconds after which a process must be stuck, however busy the machine is
 
 
