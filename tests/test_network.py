@@ -11,6 +11,12 @@ from fpl_fast.trainer.models.network import build_network
 TINY = {"backbone": "test_resnet", "head_channels": 24, "low_channels": 8}
 
 
+def network_without_numbers(*arguments, **options):
+    """A network of full size whose parameters have shapes alone: drawing its numbers takes a second."""
+    with torch.device("meta"):
+        return build_network(*arguments, **options)
+
+
 def num_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -20,7 +26,7 @@ def num_parameters(module):
     [("resnet50", 21, 5_397, 40_475_957), ("resnet101", 19, 4_883, 59_467_571)],
 )
 def test_parameters_of_cps_are_counted_as_published(backbone, num_classes, classifier, total):
-    network = build_network(backbone, num_classes)
+    network = network_without_numbers(backbone, num_classes)
     assert num_parameters(network.head) == 16_838_752
     assert num_parameters(network.classifier) == classifier
     assert network.aux_head is None
@@ -35,7 +41,7 @@ def test_parameters_of_cps_are_counted_as_published(backbone, num_classes, class
     ],
 )
 def test_parameters_of_ael_are_counted_as_published(backbone, num_classes, encoder, decoder, aux, total):
-    network = build_network(backbone, num_classes, head="ael", output_stride=8)
+    network = network_without_numbers(backbone, num_classes, head="ael", output_stride=8)
     assert num_parameters(network.backbone) == encoder
     assert num_parameters(network.head) + num_parameters(network.classifier) == decoder
     assert num_parameters(network.aux_head) == aux
@@ -44,7 +50,7 @@ def test_parameters_of_ael_are_counted_as_published(backbone, num_classes, encod
 
 @pytest.mark.parametrize("crop, main, aux", [(769, 193, 97), (513, 129, 65), (512, 129, 65)])  # 512: pooling rounds up
 def test_sizes_of_ael(crop, main, aux):
-    network = build_network("resnet50", 19, head="ael", output_stride=8).to("meta")
+    network = network_without_numbers("resnet50", 19, head="ael", output_stride=8)
     logits = network.forward_with_aux(torch.zeros(2, 3, crop, crop, device="meta"))
     assert [tuple(x.shape) for x in logits] == [(2, 19, main, main), (2, 19, aux, aux)]
 
@@ -52,7 +58,7 @@ def test_sizes_of_ael(crop, main, aux):
 @pytest.mark.parametrize(("backbone", "encoder"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
 def test_parameters_of_cac_are_counted_as_published(backbone, encoder):
     """spec/methods-corrections.md section 3.5."""
-    network = build_network(backbone, 21, head="cac", stem="plain")
+    network = network_without_numbers(backbone, 21, head="cac", stem="plain")
     assert num_parameters(network.backbone) == encoder
     assert num_parameters(network.head.aspp) == 15_535_104
     assert num_parameters(network.head.low) + num_parameters(network.head.refine) == 1_303_648
@@ -163,8 +169,8 @@ DOCUMENTED = re.findall(
 
 @pytest.mark.parametrize("head, backbone, num_classes, crop, gflop", DOCUMENTED)
 def test_operations_are_those_of_the_documentation(head, backbone, num_classes, crop, gflop):
-    network = build_network(backbone, int(num_classes), head=head, output_stride=16 if head == "cps" else 8)
-    network.to("meta").eval()
+    network = network_without_numbers(backbone, int(num_classes), head=head, output_stride=16 if head == "cps" else 8)
+    network.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 3, int(crop), int(crop), device="meta"))
     assert counter.get_total_flops() / 1e9 == pytest.approx(float(gflop), abs=0.051)
