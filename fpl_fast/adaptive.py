@@ -80,7 +80,7 @@ def adaptive_threshold(
     checks.check_options(checks.LOSS_RULES, engine=engine)
     inputs = teacher_inputs(teacher_logits, partner_logits, mix_mask, valid_mask, size, align_corners)
     if len(candidates) == 1:  # nothing to choose, nothing to compile
-        return torch.full(inputs.pixels, candidates[0], dtype=torch.float32, device=teacher_logits.device)
+        return torch.full(inputs.pixels(), candidates[0], dtype=torch.float32, device=teacher_logits.device)
     num_classes = teacher_logits.shape[1]
     options = ContextOptions(candidates, window, num_classes - 1 if cap is None else min(cap, num_classes - 1))
     return chosen_thresholds(inputs, options, engine)

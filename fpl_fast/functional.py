@@ -208,7 +208,7 @@ def fuzzy_positive_loss(
         size=size,
         align_corners=align_corners,
     )
-    of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels, student_logits.device)
+    of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels(), student_logits.device)
     refuse_forward_mode(student_logits)
 
     if of_pixels is not None:

@@ -32,7 +32,10 @@ NUM_SUMS = len(SUMS)
 
 
 class LossInputs(NamedTuple):
-    """The tensors of one call. Logits have any strides and are never written to."""
+    """The tensors of one call. Logits have any strides and are never written to.
+
+    It has methods and no properties, which Dynamo traces in named tuples from PyTorch 2.11 on only.
+    """
 
     student: Tensor  # (N, C, h, w)
     teacher: Tensor  # (N, C, h, w), a dtype and strides of its own
@@ -44,13 +47,11 @@ class LossInputs(NamedTuple):
     size: tuple[int, int] | None = None  # (H, W) that the logits are upsampled to; None for (h, w)
     align_corners: bool = True  # of the upsampling
 
-    @property
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels of the loss, (N, H, W)."""
         height, width = self.size or self.student.shape[2:]
         return len(self.student), height, width
 
-    @property
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The fields that are tensors, in their order."""
         masks = self.mix_mask, self.pixel_weight, self.valid_mask, self.threshold
@@ -67,7 +68,6 @@ class TeacherInputs(NamedTuple):
     size: tuple[int, int] | None = None
     align_corners: bool = True
 
-    @property
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels, (N, H, W)."""
         height, width = self.size or self.teacher.shape[2:]
@@ -110,7 +110,7 @@ class PseudoLabels(NamedTuple):
     def empty(cls, inputs: TeacherInputs, options: PseudoLabelOptions, dtype: torch.dtype) -> "PseudoLabels":
         """Uninitialised tensors to be filled."""
         kinds = [torch.uint8 if inputs.teacher.shape[1] <= 256 else torch.int32, dtype, dtype, torch.int32]
-        label, confidence, entropy, k = (inputs.teacher.new_empty(inputs.pixels, dtype=kind) for kind in kinds)
+        label, confidence, entropy, k = (inputs.teacher.new_empty(inputs.pixels(), dtype=kind) for kind in kinds)
         return cls(label, confidence, entropy, None if options.threshold is None else k)
 
 
@@ -184,7 +184,6 @@ class LabelInputs(NamedTuple):
     size: tuple[int, int] | None = None  # (H, W) that the logits are upsampled to; None for (h, w)
     align_corners: bool = True  # of the upsampling
 
-    @property
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels of the loss, (N, H, W)."""
         height, width = self.size or self.student.shape[2:]

@@ -25,7 +25,7 @@ def consistency_sums(
 
 def consistency_map(inputs: LossInputs, kind: Distance) -> Tensor:
     """The weighted distance of every pixel, (N, H, W) float32, 0 where not valid."""
-    pixel_map = torch.zeros(inputs.pixels, dtype=torch.float32, device=inputs.student.device)
+    pixel_map = torch.zeros(inputs.pixels(), dtype=torch.float32, device=inputs.student.device)
     _launch(inputs, kind, Outputs(1, pixel_map=pixel_map))
     return pixel_map
 
@@ -37,7 +37,7 @@ def _launch(inputs: LossInputs, kind: Distance, outputs: Outputs) -> Tensor:
         return upsampled.launch(inputs, upsampled.teacher_tensors(inputs), arguments, kind, outputs)
     return full_resolution.launch(
         consistency_kernel,
-        inputs.tensors[:-1],
+        inputs.tensors()[:-1],
         kind,
         kind,
         lambda: {

@@ -29,11 +29,11 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
         options: at most MAX_THRESHOLDS thresholds and MAX_POSITIVES positives.
     """
     teacher = inputs.teacher
-    n, height, width = inputs.pixels
-    chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=teacher.device)
+    n, height, width = inputs.pixels()
+    chosen = torch.empty(inputs.pixels(), dtype=torch.float32, device=teacher.device)
     if chosen.numel() == 0:
         return chosen
-    classes, counts = torch.empty((2, *inputs.pixels), dtype=torch.int32, device=teacher.device)
+    classes, counts = torch.empty((2, *inputs.pixels()), dtype=torch.int32, device=teacher.device)
     launch = launch_rows(inputs)
     is_narrow = inputs.size is None and teacher.dtype != torch.float32
     with torch.cuda.device_of(teacher):

@@ -23,7 +23,7 @@ def cross_entropy_sums(inputs: LabelInputs, *, scale: Tensor | None, with_grad: 
 
 def cross_entropy_map(inputs: LabelInputs) -> Tensor:
     """The first term of every pixel, (N, H, W) float32, 0 where ignored."""
-    pixel_map = torch.zeros(inputs.pixels, dtype=torch.float32, device=inputs.student.device)
+    pixel_map = torch.zeros(inputs.pixels(), dtype=torch.float32, device=inputs.student.device)
     _launch(inputs, Outputs(NUM_LABEL_SUMS, pixel_map=pixel_map))
     return pixel_map
 

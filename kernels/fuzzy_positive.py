@@ -41,7 +41,7 @@ def fuzzy_positive_sums(
 
 def fuzzy_positive_map(inputs: LossInputs, options: LossOptions) -> Tensor:
     """The first term of every pixel, (N, H, W) float32, 0 where invalid."""
-    pixel_map = torch.zeros(inputs.pixels, dtype=torch.float32, device=inputs.student.device)
+    pixel_map = torch.zeros(inputs.pixels(), dtype=torch.float32, device=inputs.student.device)
     _launch(inputs, options, Outputs(num_terms=1, pixel_map=pixel_map))
     return pixel_map
 
@@ -61,7 +61,7 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
     with_stats = outputs.num_terms > 1
     return full_resolution.launch(
         fuzzy_positive_kernel,
-        inputs.tensors,
+        inputs.tensors(),
         options,
         _specialisation(options),
         lambda: {

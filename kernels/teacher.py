@@ -26,7 +26,7 @@ def launch_rows(inputs: TeacherInputs) -> RowLaunch:
     if partner is not None and partner.stride() != teacher.stride():
         teacher, partner = teacher.contiguous(), partner.contiguous()
     _, num_classes, low_height, low_width = teacher.shape
-    n, height, width = inputs.pixels
+    n, height, width = inputs.pixels()
     axes: list[operands.Axis | None] = [None, None]
     if inputs.size is not None:
         sides = ((low_height, height), (low_width, width))

@@ -70,7 +70,7 @@ def launch(
     student = inputs.student
     num_terms, grad, scale, pixel_map = outputs
     n = len(student)
-    if n * inputs.pixels[1] * inputs.pixels[2] == 0:
+    if n * inputs.pixels()[1] * inputs.pixels()[2] == 0:
         if grad is not None:
             grad.zero_()
         return torch.zeros((num_terms, 1), dtype=torch.float32, device=student.device)
@@ -126,7 +126,7 @@ def _make_plan(
 ) -> Plan:
     student = inputs.student
     n, num_classes, low_height, low_width = student.shape
-    _, height, width = inputs.pixels
+    _, height, width = inputs.pixels()
     rows = axis(low_height, height, inputs.align_corners, student.device)
     columns = axis(low_width, width, inputs.align_corners, student.device)
     device = capacity(student.device)

@@ -69,7 +69,7 @@ def test_a_packed_call_is_the_call():
     (*tensors, numbers), settings = pack(inputs, OPTIONS)
     unpacked, options = unpack(tuple(tensors), numbers, **settings)
     assert options == OPTIONS and len(set(map(str, OPTIONS))) == len(OPTIONS)
-    assert all(torch.equal(a, b) for a, b in zip(unpacked.tensors, inputs.tensors, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(unpacked.tensors(), inputs.tensors(), strict=True))
     assert (unpacked.size, unpacked.align_corners) == ((9, 11), False)
 
 

@@ -38,7 +38,7 @@ def evaluate(function: str, engine: str, inputs: LossInputs, options: LossOption
     Raises:
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
-    resolved = resolve(engine, inputs.student, inputs.teacher, inputs.pixels)
+    resolved = resolve(engine, inputs.student, inputs.teacher, inputs.pixels())
     run, run_eagerly = (getattr(x, function) for x in (module(resolved), eager))
     return _run(engine, run, run_eagerly, inputs, options, **keywords)
 
@@ -144,7 +144,7 @@ def resolve_context(engine: str, inputs: TeacherInputs, options: ContextOptions)
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
     teacher = inputs.teacher
-    picked = _pick(teacher, teacher.dtype == torch.float64, inputs.pixels)
+    picked = _pick(teacher, teacher.dtype == torch.float64, inputs.pixels())
     if engine == "auto":
         return "eager" if _refusal_of_context(picked, teacher, options) else picked
     reason = _refusal(engine, teacher, teacher.dtype == torch.float64) or _refusal_of_context(engine, teacher, options)

@@ -90,7 +90,7 @@ def _sum_of_window(terms: Tensor, window: Window) -> Tensor:
 def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossInputs, options: LossOptions) -> Tensor:
     """The first term of every pixel, (N, H, W)."""
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
-    losses = torch.empty(inputs.pixels, dtype=dtype, device=inputs.student.device)
+    losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
     for image in range(len(inputs.student)):
         for window, student, teacher in logit_chunks(inputs, image, chunk_pixels):
             terms, _ = evaluate(
@@ -127,7 +127,7 @@ def logit_chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[
     """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
     upsampling = (inputs.size, inputs.align_corners, accumulate_dtype(inputs.student, inputs.teacher))
     student, teacher = LogitWindows(inputs.student[image], *upsampling), TeacherWindows(inputs, image, upsampling[2])
-    _, height, width = inputs.pixels
+    _, height, width = inputs.pixels()
     if inputs.size is not None:
         chunk_pixels = min(chunk_pixels, UPSAMPLED_CHUNK_PIXELS)
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, chunk_pixels):

@@ -28,8 +28,8 @@ _HALVES = 0x00FF00FF  # every second byte, as numbers of 16 bits
 def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor:
     """The chosen threshold of every pixel, (N, H, W) float32."""
     table = divergence_table(options._replace(thresholds=()), inputs.teacher.device).flatten()
-    chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=inputs.teacher.device)
-    _, height, width = inputs.pixels
+    chosen = torch.empty(inputs.pixels(), dtype=torch.float32, device=inputs.teacher.device)
+    _, height, width = inputs.pixels()
     chunk_pixels = BAND_PIXELS if inputs.size is None else UPSAMPLED_CHUNK_PIXELS
     for image in range(len(chosen)):
         teacher = TeacherWindows(inputs, image, torch.float32)
@@ -44,7 +44,7 @@ def _words(
     inputs: TeacherInputs, image: int, teacher: TeacherWindows, window: Window, options: ContextOptions
 ) -> tuple[Tensor, Tensor]:
     """Words of the positives, (C, H', W'), and of K, (H', W'), of a window and its neighbours; 0 where is no pixel."""
-    _, height, width = inputs.pixels
+    _, height, width = inputs.pixels()
     rows, above, below = _around(window.rows, height, options.window // 2)
     columns, left, right = _around(window.columns, width, options.window // 2)
     around = Window(rows, columns)

@@ -34,7 +34,7 @@ def consistency_sums(
 def consistency_map(inputs: LossInputs, kind: Distance) -> Tensor:
     """The weighted distance of every pixel, (N, H, W), 0 where not valid."""
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
-    losses = torch.empty(inputs.pixels, dtype=dtype, device=inputs.student.device)
+    losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
     for image in range(len(inputs.student)):
         for window, student, teacher in logit_chunks(inputs, image, CHUNK_PIXELS):
             weight, valid = (pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask))

@@ -22,7 +22,7 @@ BAND_PIXELS = 1 << 15
 def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor:
     """The chosen threshold of every pixel, (N, H, W) float32."""
     device = inputs.teacher.device
-    chosen = torch.empty(inputs.pixels, dtype=torch.float32, device=device)
+    chosen = torch.empty(inputs.pixels(), dtype=torch.float32, device=device)
     if chosen.numel() == 0:
         return chosen
     table = None
@@ -41,7 +41,7 @@ def _assignments(inputs: TeacherInputs, image: int, options: ContextOptions) -> 
     K is 0 where a pixel is not valid.
     """
     dtype, device = accumulate_dtype(inputs.teacher), inputs.teacher.device
-    _, height, width = inputs.pixels
+    _, height, width = inputs.pixels()
     ranks = torch.empty((options.max_positives, height, width), dtype=torch.int16, device=device)
     counts = torch.empty((len(options.thresholds), height, width), dtype=torch.int16, device=device)
     teacher = TeacherWindows(inputs, image, dtype)

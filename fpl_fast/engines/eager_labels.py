@@ -34,7 +34,7 @@ def cross_entropy_sums(inputs: LabelInputs, *, scale: Tensor | None, with_grad: 
 
 def cross_entropy_map(inputs: LabelInputs) -> Tensor:
     """The first term of every pixel, (N, H, W), 0 where ignored."""
-    losses = torch.empty(inputs.pixels, dtype=accumulate_dtype(inputs.student), device=inputs.student.device)
+    losses = torch.empty(inputs.pixels(), dtype=accumulate_dtype(inputs.student), device=inputs.student.device)
     for image in range(len(inputs.student)):
         for window, chunk in _chunks(inputs, image):
             target = losses[image, window.rows, window.columns]
@@ -73,7 +73,7 @@ class _Chunk:
 
 def _chunks(inputs: LabelInputs, image: int) -> Iterator[tuple[Window, _Chunk]]:
     logits = LogitWindows(inputs.student[image], inputs.size, inputs.align_corners, accumulate_dtype(inputs.student))
-    _, height, width = inputs.pixels
+    _, height, width = inputs.pixels()
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, CHUNK_PIXELS):
         label = inputs.target[image, window.rows, window.columns].flatten()
         yield window, _Chunk(logits.columns(window), label, pixels_of(inputs.pixel_weight, image, window), inputs)

@@ -11,7 +11,7 @@ def pseudo_labels(inputs: TeacherInputs, options: PseudoLabelOptions) -> PseudoL
     """The predictions of every pixel."""
     dtype = accumulate_dtype(inputs.teacher)
     found = PseudoLabels.empty(inputs, options, dtype)
-    n, height, width = inputs.pixels
+    n, height, width = inputs.pixels()
     for image in range(n):
         teacher = TeacherWindows(inputs, image, dtype)
         for window in windows_on(inputs.teacher.device, inputs.teacher.shape[1], height, width, UPSAMPLED_CHUNK_PIXELS):

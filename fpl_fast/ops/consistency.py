@@ -34,10 +34,10 @@ def distance_loss(inputs: LossInputs, kind: Distance, engine: str, *, mean: bool
         mean: whether to divide by the number of valid pixels.
     """
     with_grad = inputs.student.requires_grad and torch.is_grad_enabled()
-    if is_traced(*inputs.tensors):
+    if is_traced(*inputs.tensors()):
         settings = {"kind": kind, "size": inputs.size, "align_corners": inputs.align_corners, "engine": engine}
         loss: Tensor
-        loss, *_ = consistency_operator(*inputs.tensors[:-1], **settings, mean=mean, with_grad=with_grad)
+        loss, *_ = consistency_operator(*inputs.tensors()[:-1], **settings, mean=mean, with_grad=with_grad)
         return loss
     detached = inputs._replace(student=inputs.student.detach())
     return differentiable(inputs.student, evaluate(detached, kind, engine, mean=mean, with_grad=with_grad))
@@ -46,7 +46,7 @@ def distance_loss(inputs: LossInputs, kind: Distance, engine: str, *, mean: bool
 def pixel_distances(inputs: LossInputs, kind: Distance, engine: str) -> Tensor:
     """The weighted distance of every pixel, (N, H, W), zero where not valid; differentiable in the student."""
     settings = {"kind": kind, "size": inputs.size, "align_corners": inputs.align_corners, "engine": engine}
-    losses: Tensor = consistency_map(*inputs.tensors[:-1], **settings)
+    losses: Tensor = consistency_map(*inputs.tensors()[:-1], **settings)
     return losses
 
 

@@ -13,7 +13,7 @@ from fpl_fast.reference import accumulate_dtype
 def mean_scale(inputs: LossInputs) -> float | Tensor:
     """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
     if inputs.valid_mask is None:
-        return 1 / max(math.prod(inputs.pixels), 1)
+        return 1 / max(math.prod(inputs.pixels()), 1)
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
     return inputs.valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype).reciprocal()
 

@@ -45,7 +45,7 @@ def loss_and_statistics(
     """
     keywords: dict[str, Any] = {"reduction": reduction, "balance": balance, "with_stats": with_stats}
     keywords["with_grad"] = inputs.student.requires_grad and torch.is_grad_enabled()
-    if is_traced(*inputs.tensors):
+    if is_traced(*inputs.tensors()):
         tensors, settings = pack(inputs, options)
         loss, _, statistics, _ = fuzzy_positive_operator(*tensors, **settings, engine=engine, **keywords)
         return loss, statistics if with_stats else None
@@ -76,9 +76,9 @@ def evaluate(
         balance=balance,
         with_stats=with_stats,
     )
-    num_pixels = math.prod(inputs.pixels)
+    num_pixels = math.prod(inputs.pixels())
     keywords = {"with_grad": with_grad, "with_stats": todo.needs_all_sums}
-    if choice.resolve(engine, student, inputs.teacher, inputs.pixels) == "triton":
+    if choice.resolve(engine, student, inputs.teacher, inputs.pixels()) == "triton":
         from fpl_fast.kernels import finish, fuzzy_positive
 
         sums, grad = fuzzy_positive.fuzzy_positive_sums(inputs, options, scale=todo.scale_of_gradient, **keywords)
@@ -110,7 +110,7 @@ def pack(inputs: LossInputs, options: LossOptions) -> tuple[tuple[Tensor | None,
         numbers = torch.stack([zero + value for value in values])
     else:
         numbers = torch.tensor(values, dtype=torch.float64, device="cpu")
-    return (*inputs.tensors, numbers), {
+    return (*inputs.tensors(), numbers), {
         "size": inputs.size,
         "align_corners": inputs.align_corners,
         "max_positives": options.max_positives,
@@ -257,7 +257,7 @@ def _map_backward(ctx: Any, grad_losses: Tensor | None) -> tuple[Tensor | None, 
     weight = grad_losses if inputs.pixel_weight is None else grad_losses * inputs.pixel_weight
     inputs = inputs._replace(student=inputs.student.detach(), pixel_weight=weight.detach())
     keywords = {"reduction": "sum", "balance": False, "with_grad": True, "with_stats": False}
-    *_, grad = fuzzy_positive_operator(*inputs.tensors, numbers, **ctx.settings, **keywords)
+    *_, grad = fuzzy_positive_operator(*inputs.tensors(), numbers, **ctx.settings, **keywords)
     return of_first_input(ctx, grad)
 
 
