@@ -55,23 +55,26 @@ def test_first_images_are_those_of_the_first_steps(name):
 
 
 def test_runs_evaluate_and_keep_the_new_statistics(tmp_path):
-    """A run saves the statistics it evaluated; training is as without, because its passes use those of the batch."""
+    """A run saves the statistics it evaluated, and those of the network that is the teacher in analyses; training is as
+    without, because its passes use those of the batch."""
     moving, renewed = RunFolder(tmp_path / "moving"), RunFolder(tmp_path / "renewed")
     for folder, num in ((moving, 0), (renewed, 3)):
         train(with_norm_batches(num, name="cps"), folder, Quiet())
     old, new = (load_checkpoint(folder.last)["method"] for folder in (moving, renewed))
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    assert changed and all(name.startswith("networks.0.") and name.endswith(statistics) for name in changed)
+    assert {name[:11] for name in changed} == {"networks.0.", "networks.1."}
+    assert all(name.endswith(statistics) for name in changed)
 
     trained = load_trained(renewed, checkpoint="last")
-    before = {name: buffer.clone() for name, buffer in trained.network.named_buffers() if "running_" in name}
+    before = [{name: buffer.clone() for name, buffer in each.named_buffers()} for each in trained.networks]
     config = trained.config
     datasets = build_train_datasets(config.data, unlabelled=True)
-    renew_statistics(trained.network, first_images(config, datasets, 2, trained.fabric))
-    for name, buffer in trained.network.named_buffers():
-        if "running_" in name:
-            torch.testing.assert_close(buffer, before[name])
+    for network, expected in zip(trained.networks, before, strict=True):
+        renew_statistics(network, first_images(config, datasets, 2, trained.fabric))
+        for name, buffer in network.named_buffers():
+            if "running_" in name:
+                torch.testing.assert_close(buffer, expected[name])
 
 
 def test_resumed_equals_straight(tmp_path):

@@ -165,6 +165,11 @@ class Method(nn.Module, ABC):
         return self.networks[0]
 
     @property
+    def peers(self) -> list[nn.Module]:
+        """The evaluated network, and with it the one that it learns with, if that is no average of its own."""
+        return list(self.networks) if self.num_networks > 1 else [self.eval_network]
+
+    @property
     def teacher(self) -> nn.Module:
         """The network that makes pseudo-labels; of networks that teach each other, the evaluated one."""
         return self.eval_network
