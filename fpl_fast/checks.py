@@ -31,7 +31,7 @@ def shown(value: object) -> str:
 
 def as_integer(value: object) -> int | None:
     """Convert an integer of Python or NumPy to a Python int; anything else (a bool, a tensor, text) gives None."""
-    if isinstance(value, bool | Tensor):
+    if isinstance(value, (bool, Tensor)):  # no union, here and below: Dynamo of PyTorch 2.9 does not trace it
         return None
     if isinstance(value, int):  # as it is: a compiler's symbol must stay one
         return value
@@ -44,7 +44,7 @@ def as_number(name: str, value: object, rule: str) -> float:
     Raises:
         ValueError: If it is something else, such as a bool, text or a tensor.
     """
-    if isinstance(value, float | int) and not isinstance(value, bool):
+    if isinstance(value, (float, int)) and not isinstance(value, bool):
         return value  # as it is: a compiler's symbol must stay one
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
@@ -119,7 +119,7 @@ def check_threshold(name: str, value: Any) -> float | Tensor:
             remedy = _of_channels(name, value) or "a number serves all"
             raise ValueError(f"{name} of pixels must have shape (N, H, W), got {tuple(value.shape)}; {remedy}")
         return value
-    if not isinstance(value, float | int) and getattr(value, "shape", None):
+    if not isinstance(value, (float, int)) and getattr(value, "shape", None):
         raise ValueError(f"{name} of pixels must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
     return check_number(name, value, NUMBERS["threshold"])
 

@@ -34,7 +34,7 @@ NUM_SUMS = len(SUMS)
 class LossInputs(NamedTuple):
     """The tensors of one call. Logits have any strides and are never written to.
 
-    It has methods and no properties, which Dynamo traces in named tuples from PyTorch 2.11 on only.
+    It has methods and no properties, which Dynamo traces in named tuples from PyTorch 2.11 on.
     """
 
     student: Tensor  # (N, C, h, w)

@@ -29,11 +29,12 @@ def prepare_once() -> None:
     if versions[0] < (3, 7) and versions[1] >= (2, 4):  # it takes arrays of one element for numbers
         pytest.exit(f"Triton {triton.__version__}'s interpreter needs NumPy < 2.4, got {np.__version__}: install it", 4)
     prepare = interpreter._patch_lang
+    nothing_to_restore = getattr(interpreter, "_LangPatchScope", lambda: None)  # Triton 3.5 restores nothing
 
     def prepare_if_needed(function: Callable[..., Any]) -> Any:
         if any(tl.core.is_builtin(language.load) for language in _languages(function)):
             return prepare(function)
-        return interpreter._LangPatchScope()  # nothing to restore
+        return nothing_to_restore()
 
     interpreter._patch_lang = prepare_if_needed
     interpreter._get_np_dtype = _once_by_name(interpreter._get_np_dtype)
