@@ -22,9 +22,8 @@ TESTS = ("adaptive_threshold", "arguments", "backbone", "checkpoint", "consisten
          "functional", "golden", "kept_files", "kernels_fuzzy_positive", "kernels_upsampled", "label_losses",
          "loggers", "loop", "ops", "optim", "pack", "packages", "planes", "predict", "pseudo_labels", "recipes",
          "reference", "resume", "schedules", "step", "transforms", "weights")  # fmt: skip
-# The interpreters of Triton 3.5 and 3.6 take arrays of one element for numbers, which NumPy 2.4 refuses; a GPU does not
-# need it.
-NUMPY = dict.fromkeys(("2.9", "2.10", "2.11"), "numpy<2.4")
+# Triton 3.6's interpreter takes arrays of one element for numbers, which NumPy 2.4 refuses; a GPU does not need it.
+NUMPY = {"2.11": "numpy<2.4"}
 TOOLS = ("pytest", "pytest-xdist", "pytest-randomly", "hypothesis")
 LIBRARIES = ("torch", "triton", "numpy", "lightning", "timm")
 

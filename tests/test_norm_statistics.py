@@ -54,12 +54,12 @@ def test_first_images_are_those_of_the_first_steps(name):
     assert all(torch.equal(a, b) for a, b in zip(images, expected, strict=True))
 
 
-def test_runs_evaluate_and_keep_the_new_statistics(tmp_path):
-    """A run saves the statistics it evaluated, and those of the network that is the teacher in analyses; training is as
-    without, because its passes use those of the batch."""
+@pytest.mark.parametrize(("name", "views"), [("cps", 2), ("gct", 1)])
+def test_runs_evaluate_and_keep_the_new_statistics(tmp_path, name, views):
+    """Of both networks: an analysis takes one for the teacher. Training is as without, its passes use the batch's."""
     moving, renewed = RunFolder(tmp_path / "moving"), RunFolder(tmp_path / "renewed")
     for folder, num in ((moving, 0), (renewed, 3)):
-        train(with_norm_batches(num, name="cps"), folder, Quiet())
+        train(with_norm_batches(num, name=name), folder, Quiet())
     old, new = (load_checkpoint(folder.last)["method"] for folder in (moving, renewed))
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     statistics = ("running_mean", "running_var", "num_batches_tracked")
@@ -71,7 +71,7 @@ def test_runs_evaluate_and_keep_the_new_statistics(tmp_path):
     config = trained.config
     datasets = build_train_datasets(config.data, unlabelled=True)
     for network, expected in zip(trained.networks, before, strict=True):
-        renew_statistics(network, first_images(config, datasets, 2, trained.fabric))
+        renew_statistics(network, first_images(config, datasets, views, trained.fabric))
         for name, buffer in network.named_buffers():
             if "running_" in name:
                 torch.testing.assert_close(buffer, expected[name])

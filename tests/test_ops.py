@@ -1,7 +1,9 @@
 """The operators inside PyTorch: opcheck, compilers, autocast, scalers, repeated and refused backwards."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +11,10 @@ from tolerances import GRADIENT, INVARIANT
 from torch.library import opcheck
 from torch.testing import assert_close
 
+import fpl_fast
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.engines import packages
+from fpl_fast.kernels import arguments
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 from fpl_fast.ops.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_operator, pack, unpack
 from fpl_fast.ops.gradient import multiply_gradient_
@@ -209,3 +213,13 @@ def test_import_needs_torch_alone():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("engine='triton' cannot run here: ") and "engine='eager' can" in result.stdout
+
+
+def test_nothing_that_older_compilers_do_not_trace():
+    """Dynamo of PyTorch 2.9 refuses ``isinstance`` with a union, that of 2.10 a property of a named tuple."""
+    package = Path(fpl_fast.__file__).parent
+    traced = [*package.glob("*.py"), *(package / "ops").glob("*.py"), Path(arguments.__file__)]
+    calls = [node for path in traced for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    kinds = [call.args[1] for call in calls if getattr(call.func, "id", "") == "isinstance"]
+    assert kinds and not any(isinstance(kind, ast.BinOp) for kind in kinds)
+    assert not any(isinstance(value, property) for value in vars(LossInputs).values())

@@ -299,7 +299,7 @@ class _Trainer:
         """Evaluate the network and keep its pictures; return whether it is the best so far."""
         network = self.method.eval_network
         if self.config.eval.norm_batches:
-            for peer in self.method.peers:  # analyses take the other one for the teacher
+            for peer in self.method.peers:  # fpl-fast analyze takes the last one for the teacher
                 with self.fabric.autocast():
                     renew_statistics(peer, first_images(self.config, self.datasets, self.num_views, self.fabric))
         share_buffers(self.fabric, network)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from fpl_fast.engines.packages import Specialisation
 
-# The number of threads is the caller's; and no limit on the size of a fused group: one loop is the point. Headers that
-# are compiled first take longer than a dozen graphs win by them, and stay behind in the temporary folder.
+# The number of threads is the caller's; and no limit on the size of a fused group: one loop is the point. Headers
+# that are compiled first take longer than a few graphs win by them, and stay behind in the temporary folder.
 _INDUCTOR_OPTIONS: dict[str, Any] = {
     "max_fusion_size": 1 << 20,
     "cpp.max_horizontal_fusion_size": 1 << 20,

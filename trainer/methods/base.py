@@ -166,7 +166,7 @@ class Method(nn.Module, ABC):
 
     @property
     def peers(self) -> list[nn.Module]:
-        """The evaluated network, and with it the one that it learns with, if that is no average of its own."""
+        """The networks that learn from each other; the evaluated one where none does."""
         return list(self.networks) if self.num_networks > 1 else [self.eval_network]
 
     @property
