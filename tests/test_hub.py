@@ -64,6 +64,7 @@ def test_the_library_loads_what_is_installed(folder, engine, kernel_device, tmp_
     teacher = torch.randn(1, 4, 3, 5, device=device)
     options = {"size": (7, 11), "max_positives": 3, "weighting": "concave", "balance": True, "engine": engine}
     if engine == "compiled":
+        options |= {"max_positives": 1, "weighting": "none", "balance": False}  # a graph that is built soon
         probe_once(monkeypatch)
     torch.save((student, teacher), tmp_path / "inputs.pt")
     environment = os.environ | {"PYTHONPATH": f"{LIBRARY}{os.pathsep}{Path(fpl_fast.__file__).parents[1]}"}

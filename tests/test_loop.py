@@ -226,21 +226,21 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
     ],
 )
 def test_every_method_learns(tmp_path, method):
-    """Shown the same two images 40 times, a network fits them: the supervised loss falls far, whatever the rounding."""
+    """Shown the same two images 20 times, a network fits them: the supervised loss falls far, whatever the rounding."""
     config = tiny_run(**method)
     unscaled = {"scales": (1.0,), "scale_range": config.augment.scale_range and (1.0, 1.0)}
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, num_labelled=2, num_unlabelled=2),
         augment=dataclasses.replace(config.augment, crop=config.data.size, flip=0.0, **unscaled),
-        optim=dataclasses.replace(config.optim, lr=0.05),
-        train=dataclasses.replace(config.train, steps=40, log_every=4),
+        optim=dataclasses.replace(config.optim, lr=0.1),
+        train=dataclasses.replace(config.train, steps=20, log_every=1),
         eval=dataclasses.replace(config.eval, every=100),
     )
     monitor = Quiet()
     train(config, RunFolder(tmp_path / "run"), monitor)
     losses = [scalars["loss_sup"] for _, split, scalars in monitor.records if split == "train"]
-    assert losses[-1] < 0.8 * losses[0]  # 0.22 to 0.61 in three seeds of all nine
+    assert sum(losses[-3:]) / 3 < 0.8 * losses[0]  # at most 0.70 in three seeds of the nine that fall least
 
 
 @pytest.mark.parametrize("name", ["cps", "gct", "ael"])

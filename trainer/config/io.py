@@ -68,14 +68,14 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
     name = _chosen(values, "method", "name", "cps", METHODS, source)
     values = _without_foreign_settings(values, name)
     defaults, parser = _defaults(DATA_KINDS[kind], METHODS[name].Config)  # type: ignore[arg-type]  # classes, hashable
-    keys = _keys(parser)
+    keys = list(_kinds(defaults))
     for key, value in flatten(values).items():
         if any(known.startswith(f"{key}.") for known in keys):
             raise ValueError(f"{source}: {key} must hold keys and values, got {value!r}")
         if key not in keys:
             raise ValueError(f"{source}: unknown key {key!r}{_of_another_method(key, name) or nearest(key, keys)}")
     try:
-        return _to_config(parser.parse_object(_plain(values)).as_dict(), defaults)
+        return _changed(defaults, parser.parse_object(_plain(values), defaults=False).as_dict())
     except (ArgumentError, ValueError) as error:
         raise ValueError(f"{source}: {explain(str(error), _kinds(defaults), flatten(values))}") from None
 
@@ -119,14 +119,14 @@ def override_config(
         ValueError: An argument is unknown (the nearest one is named), or a value has the wrong type or breaks its rule.
     """
     parser = _parser(config, prog, description)
-    options = [f"--{key}" for key in _keys(parser)]
+    options = [f"--{key}" for key in _kinds(config)]
     for argument in arguments:
         name = argument.partition("=")[0]
         if argument.startswith("--") and name not in [*options, "--help"]:
             other = _of_another_method(name.removeprefix("--"), config.method.name)
             raise ValueError(f"unknown option {name}{other or nearest(name, options)}")
     try:
-        return _to_config(parser.parse_args(list(arguments)).as_dict(), config)
+        return _changed(config, parser.parse_args(list(arguments), defaults=False).as_dict())
     except (ArgumentError, ValueError) as error:
         raise ValueError(explain(str(error), _kinds(config), _given(arguments))) from None
 
@@ -225,14 +225,13 @@ def _given(arguments: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def _keys(parser: ArgumentParser) -> list[str]:
-    return list(flatten(parser.get_defaults().as_dict()))
-
-
-def _to_config(values: dict[str, Any], like: RunConfig) -> RunConfig:
-    """Build the dataclasses of ``like`` from values that jsonargparse has checked."""
-    sections = _sections(like)
-    return RunConfig(recipe=values["recipe"], **{name: cls(**values[name]) for name, cls in sections.items()})
+def _changed(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Change what is given, and has been checked by jsonargparse: with its defaults it would check all settings."""
+    changes = {
+        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, Mapping) else value
+        for name, value in given.items()
+    }
+    return dataclasses.replace(config, **changes)
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
