@@ -39,6 +39,14 @@ SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
         "balance": (False, True),
     },
     "pseudo_label_cross_entropy": PSEUDO_LABEL,
+    "consistency_loss": SHAPE
+    | UPSAMPLING
+    | STUDENT
+    | TEACHER
+    | MIXING
+    | VALID
+    | WEIGHT
+    | {"kind": ("mse", "kl"), "reduction": ("none", "sum", "mean")},
     "cross_entropy": SHAPE
     | UPSAMPLING
     | STUDENT

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import fuzz_expected as fuzzy
+import fuzz_expected_consistency as consistency
 import fuzz_expected_labels as labels
 import fuzz_opinfo
 import numpy as np
@@ -79,7 +80,8 @@ def expectation(call: Call, p: Any) -> tuple[fuzzy.Expected, Call]:
     if call.case.loss in FUZZY:
         instead, expected = fuzzy.fuzzy_positive(call, p)
         return expected, dataclasses.replace(call, tensors=call.tensors | instead) if instead else call
-    return getattr(labels, call.case.loss)(call, p), call
+    module = consistency if call.case.loss == "consistency_loss" else labels
+    return getattr(module, call.case.loss)(call, p), call
 
 
 def run(call: Call, engine: str) -> Outcome:

@@ -99,7 +99,7 @@ def build(case: Case, device: str) -> Call:
 def _options(given: dict[str, Any], size: tuple[int, int] | None, n: int) -> dict[str, Any]:
     plain = ("align_corners", "max_positives", "weighting", "convex_scale", "form", "confidence_threshold", "balance",
              "confidence_power", "reduction", "return_stats", "ignore_index", "min_kept", "thresholds",
-             "window")  # fmt: skip
+             "window", "kind")  # fmt: skip
     options = {name: given[name] for name in plain if name in given}
     if given.get("threshold", "pixels") != "pixels":
         options["threshold"] = given["threshold"]

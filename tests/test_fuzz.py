@@ -16,7 +16,7 @@ from fuzz_approx import precision
 from tolerances import EXACT
 
 from fpl_fast import reference
-from fpl_fast.engines import eager, packages
+from fpl_fast.engines import eager, eager_consistency, packages
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 # Fixed: the same inputs everywhere. Other seeds are for make fuzz, where a failure is looked at.
@@ -154,6 +154,17 @@ def test_a_defect_is_found_and_shrunk(name, monkeypatch):
     simplest = {setting: values[0] for setting, values in fuzz_cases.SETTINGS["fuzzy_positive_loss"].items()}
     left = {setting for setting, value in smallest.settings.items() if value != simplest[setting]}
     assert needed <= left and len(left - needed) <= 2, smallest
+
+
+@pytest.mark.parametrize("kind", ["mse", "kl"])
+def test_a_defect_of_the_consistency_is_found(kind, monkeypatch):
+    """A thousandth of its gradient."""
+    drawn = [case for _, case in itertools.islice(cases("consistency_loss", **PLAIN, kind=kind), 8)]
+    assert not any(fuzz_checks.check(case, "eager", fuzz.DEVICE) for case in drawn)
+    right = eager_consistency._Chunk.gradient
+    monkeypatch.setattr(eager_consistency._Chunk, "gradient", lambda chunk, scale: right(chunk, scale) * 1.001)
+    found = {broken[0] for case in drawn if (broken := fuzz_checks.check(case, "eager", fuzz.DEVICE))}
+    assert found == {REFERENCE}
 
 
 def test_a_failure_names_its_case(monkeypatch):
