@@ -281,19 +281,31 @@ def test_test_images_stay_unseen(here, capsys, quick):
 def test_voc_as_it_is_downloaded(here, capsys, quick):
     """Lists of other tasks name images without masks, and objects are no classes."""
     for index in range(8):
-        draw(here / f"DATA/JPEGImages/2007_{index}.jpg")
+        draw(here / f"DATA/JPEGImages/2007_00000{index}.jpg")
     for index in range(4):
-        draw(here / f"DATA/SegmentationClass/2007_{index}.png", [0, 15, 255])
-        draw(here / f"DATA/SegmentationObject/2007_{index}.png", [0, 1, 2, 255])
+        draw(here / f"DATA/SegmentationClass/2007_00000{index}.png", [0, 15, 255])
+        draw(here / f"DATA/SegmentationObject/2007_00000{index}.png", [0, 1, 2, 255])
     for name, ids in (("Main/val", [2, 3, 4, 5]), ("Segmentation/train", [0, 1]), ("Segmentation/val", [2, 3])):
         (here / f"DATA/ImageSets/{name}.txt").parent.mkdir(parents=True, exist_ok=True)
-        (here / f"DATA/ImageSets/{name}.txt").write_text("".join(f"2007_{index}\n" for index in ids))
-    (here / "DATA/ImageSets/Main/cat_val.txt").write_text("2007_2 -1\n2007_3  1\n")
+        (here / f"DATA/ImageSets/{name}.txt").write_text("".join(f"2007_00000{index}\n" for index in ids))
+    (here / "DATA/ImageSets/Main/cat_val.txt").write_text("2007_000002 -1\n2007_000003  1\n")
     assert "data.val: 2 images: ImageSets/Segmentation/val.txt" in lines_of(capsys, "DATA")
     found = parts()
     assert [pair.image[-5] for pair in found["labelled"]] == ["0", "1"]
     assert [pair.image[-5] for pair in found["unlabelled"]] == ["4", "5", "6", "7"]
     assert load_config("configs/DATA/config.yaml").data.class_names[15] == "person"
+
+
+def test_an_export_of_labelme_has_its_own_classes(here, capsys, quick):
+    for index in range(4):
+        draw(here / f"DATA/JPEGImages/{index}.jpg")
+        draw(here / f"DATA/SegmentationClass/{index}.png", [0, 1, 2, 3, 255])
+        draw(here / f"DATA/SegmentationClassVisualization/{index}.jpg")
+    Path("DATA/class_names.txt").write_text("_background_\ncell\nnucleus\ndebris\n")
+    lines_of(capsys, "DATA")
+    assert load_config("configs/DATA/config.yaml").data.class_names == ("_background_", "cell", "nucleus", "debris")
+    found = parts()
+    assert {Path(pair.image).parent.name for part in found.values() for pair in part} == {"JPEGImages"}
 
 
 def test_links_are_followed_once(here, capsys, quick):
