@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fpl_fast.trainer import cli
 from fpl_fast.trainer.commands import bench, data, quickstart, study, train
@@ -32,8 +33,9 @@ def blocks(page, language):
 # The blocks of extending.md are a method, which tests/test_extending.py trains.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "extending.md"], ids=lambda page: page.name)
 def test_python_runs(page, monkeypatch, tmp_path):
-    """Block after block, as a reader would type them."""
+    """Block after block, as a reader would type them, in a folder with a photo."""
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 80), "green").save("photo.jpg")
     namespace = {"__name__": "__main__"}
     for number, block in enumerate(blocks(page, "python"), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
