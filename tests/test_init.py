@@ -160,9 +160,10 @@ def test_photos_without_masks_are_listed_to_be_labelled(here, capsys, quick):
     assert not Path("configs/DATA/config.yaml").exists()
     for name in listed[1:3]:  # as advised
         draw(here / "DATA" / place_of_mask(name), [0, 1, 255])
-    lines_of(capsys, "DATA")
+    shown = lines_of(capsys, "DATA")
     found = parts()
     assert len(found["labelled"]) == len(found["val"]) == 1
+    assert any(line.startswith("data.val = ") and ": 1 image: " in line for line in shown)
     assert [pair.image for pair in found["unlabelled"]] == [listed[0], listed[3]]
 
 
@@ -221,7 +222,7 @@ def test_bad_files_are_told_and_left_out(here, capsys, quick):
         and "masks/p2_mask.png: 20 high and 28 wide, its image 40 high and 56 wide" in shown
     )
     assert "masks/p3_mask.png: colour-coded" in shown and "; ...\n" in shown
-    assert "note: 1 images cannot be read, and are in no list:" in shown
+    assert "note: 1 image not readable, and in no list:" in shown
     found = parts()
     assert [pair.image for pair in found["unlabelled"]] == [f"images/p{index}.jpg" for index in (1, 2, 3, 4)]
     assert {pair.image for part in found.values() for pair in part} == {f"images/p{index}.jpg" for index in range(1, 9)}
@@ -290,7 +291,7 @@ def test_odd_names_reach_the_lists_or_are_told(here, capsys, quick):
     draw(here / "DATA/images/back\\slash.jpg")
     draw(here / "DATA/images" / os.fsdecode(b"latin-\xe9.jpg"))
     shown = "\n".join(lines_of(capsys, "DATA"))
-    assert "note: 3 names are no UTF-8 or hold a TAB" in shown
+    assert "note: 3 names in no list: no UTF-8, or a TAB" in shown
     found = parts()
     assert {pair.image for pair in (*found["labelled"], *found["val"])} == {f"images/{name}" for name in names}
     assert [pair.image for pair in found["unlabelled"]] == ["images/a.dir/x.png y.jpg"]
@@ -301,7 +302,7 @@ def test_test_images_stay_unseen(here, capsys, quick):
         for index in range(3):
             draw(here / f"DATA/{split}/{split}{index}.png")
             draw(here / f"DATA/{split}annot/{split}{index}.png", [0, 1, 255])
-    assert "note: 3 images in folders of test images stay unseen, in no list: test/test0.png, ..." in lines_of(
+    assert "note: 3 images in folders of test images, unseen, in no list: test/test0.png, ..." in lines_of(
         capsys, "DATA"
     )
     found = parts()

@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
 
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.own_data.describe import describe_folder
+    from fpl_fast.trainer.writing.counted import counted
 
     root = Path(options.data)
     out = Path(options.out) if options.out else Path("configs") / (root.resolve().name or "data")
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
         console.print(f"note: {note}")
     if found.config is None:
         for part, path in found.lists.items():
-            console.print(f"{path}: {found.counts[part]} images")
+            console.print(f"{path}: {counted(found.counts[part], 'image')}")
         return 1
     console.print(f"{found.config}: every setting, with these reasons")
     console.print(f"check: {shlex.join(['fpl-fast', 'data', 'check', str(found.config)])}")

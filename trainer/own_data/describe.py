@@ -18,6 +18,7 @@ from fpl_fast.trainer.own_data.masks import Contents, is_index_png, read_content
 from fpl_fast.trainer.own_data.pairing import Pairing, pair_up, place_of_mask
 from fpl_fast.trainer.own_data.parts import Parts, choose_parts
 from fpl_fast.trainer.own_data.settings import choose_settings
+from fpl_fast.trainer.writing.counted import counted
 from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
 __all__ = ["Description", "describe_folder"]
@@ -135,14 +136,18 @@ def _notes(pairing: Pairing, contents: Contents, odd: list[str]) -> list[str]:
             f"{'; ...' if len(masks) > 3 else ''}"
         )
     if images:
-        notes.append(f"{len(images)} images cannot be read, and are in no list: {contents.faults[images[0]]}")
-    for names, what in (
-        (pairing.lonely, "masks have no image of their name"),
-        (pairing.passed_over, "pictures are neither images nor their masks (instances, depth, colours, a second mask)"),
-        (odd, "names are no UTF-8 or hold a TAB, a line end, a backslash or outer blanks, and are in no list"),
+        notes.append(f"{counted(len(images), 'image')} not readable, and in no list: {contents.faults[images[0]]}")
+    for names, noun, what in (
+        (pairing.lonely, "mask", "without an image of that name"),
+        (
+            pairing.passed_over,
+            "picture",
+            "neither an image nor its mask (instances, depth, colours, a second mask)",
+        ),
+        (odd, "name", "in no list: no UTF-8, or a TAB, a line end, a backslash or outer blanks"),
     ):
         if names:
-            notes.append(f"{len(names)} {what}: {names[0]!r}, ...")
+            notes.append(f"{counted(len(names), noun)} {what}: {names[0]!r}{', ...' * (len(names) > 1)}")
     return notes
 
 
@@ -206,7 +211,7 @@ def _write(
     reasons = (
         {"data.root": "as given"}
         | {f"data.{name}": paths for name in ("images", "labels", "val_images", "val_labels")}
-        | {f"data.{part}": f"{len(getattr(parts, part))} images: {parts.why[part]}" for part in PARTS}
+        | {f"data.{part}": f"{counted(len(getattr(parts, part)), 'image')}: {parts.why[part]}" for part in PARTS}
         | _class_reasons(classes, values)
     )
     comments = reasons | why
