@@ -36,6 +36,7 @@ def settings(classes):
         ([0, 1, 2], named("wall", "floor", first=1), (2, ("wall", "floor"), (), {1: 0, 2: 1, 0: None})),
         # where 255 is no label, one value more than names is the background
         ([0, 1, 2, 255], named("cat", "dog"), (3, ("background", "cat", "dog"), (), None)),
+        ([0, 1, 2, 255], named("_background_", "dog"), (2, ("_background_", "dog"), (2,), None)),
         # names that are too few for the values are none
         ([0, 1, 2, 3], named("sky", "road"), (4, ("class_0", "class_1", "class_2", "class_3"), (), None)),
     ],
@@ -62,10 +63,31 @@ def test_what_is_no_label_is_said():
 def test_public_data_sets_are_known_by_their_names():
     ids = choose([0, 7, 8, 33], masks=["gtFine/train/ulm/ulm_1_gtFine_labelIds.png"])
     assert (ids.num_classes, ids.names[0], ids.label_map[7], ids.label_map[0]) == (19, "road", 0, None)
-    assert choose([0, 18, 255], masks=["gtFine/x_gtFine_labelTrainIds.png"]).names[0] == "road"
-    voc = choose([0, 20, 255], masks=["SegmentationClass/a.png"])
+    train_ids = choose([0, 18, 255], masks=["gtFine/x_gtFine_labelTrainIds.png"])
+    assert train_ids.names[0] == "road"
+    voc = choose([0, 20, 255], masks=["VOC2012/SegmentationClass/2007_000032.png"])
     assert (voc.num_classes, voc.names[15], voc.label_map) == (21, "person", None)
-    assert choose(range(30), masks=["SegmentationClass/a.png"]).names[0] == "class_0"  # of something else
+    for classes, name in ((ids, "Cityscapes"), (train_ids, "Cityscapes"), (voc, "PASCAL VOC")):
+        assert f"recognised as {name}" in classes.why["num_classes"] and name in classes.why["class_names"]
+    assert choose(range(30), masks=["SegmentationClass/2007_000032.png"]).names[0] == "class_0"  # of something else
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["SegmentationClass/2007_000032.png", "gtFine/a_gtFine_labelTrainIds.png", "gtFine/a_gtFine_labelIds.png"],
+)
+def test_names_of_the_user_go_before_a_public_data_set(mask):
+    names = named("_background_", "cell", "nucleus", "debris")
+    classes = choose([0, 1, 2, 3, 255], names, [mask])
+    assert settings(classes) == (4, tuple(names.of_value.values()), (), None)
+    few = choose([0, 1, 2, 3, 11, 255], named("sky", "road"), [mask])  # names that do not fit the values are none
+    assert few.num_classes in (19, 21)
+
+
+def test_a_folder_of_vocs_name_alone_is_not_voc():
+    """labelme, CVAT and others export any classes in its layout."""
+    for mask in ("SegmentationClass/a.png", "SegmentationClass/000032.png", "labels/2007_000032.png"):
+        assert choose([0, 1, 2, 3, 255], masks=[mask]).num_classes == 4
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,8 @@ def test_what_cannot_be_classes_is_one_line(values, message):
         ("classes.txt", "sky\nroad\n", {0: "sky", 1: "road"}),
         ("labels.txt", "\ufeff# classes\r\n0 sky\r\n1: road sign\r\n\r\n", {0: "sky", 1: "road sign"}),
         ("class_names.txt", "1,wall\n2,floor\n", {1: "wall", 2: "floor"}),
+        ("class_names.txt", "_background_\ncell\n", {0: "_background_", 1: "cell"}),  # labelme's export, its labels
+        ("labels.txt", "__ignore__\n_background_\ncell\n", {0: "_background_", 1: "cell"}),
         ("labelmap.txt", "# label:color_rgb:parts:actions\nground:0,0,0::\ncat:1,2,3::\n", {0: "ground", 1: "cat"}),
         ("_classes.csv", "Pixel Value, Class\n0, ground\n1, roof\n", {0: "ground", 1: "roof"}),
         ("classes.json", '["sky", "road"]', {0: "sky", 1: "road"}),

@@ -117,6 +117,8 @@ def test_no_command_writes_over_what_it_did_not_write(run, tmp_path, monkeypatch
         what = "be a folder that is read" if images == ["phot"] else "write over a file that is read"
         assert f"--out must not {what}" in error
         assert {path: path.read_bytes() for path in (tmp_path / "phot").iterdir()} == before
+    assert main(["predict", str(run), "phot/a.png", "--out", "one"]) == 0
+    assert capsys.readouterr().out == "1 prediction in one\n"
     for _ in range(2):  # a folder of predictions may be used again, even where it is searched
         assert main(["predict", str(run), "phot", "--out", "phot/predicted"]) == 0
         assert "2 predictions in" in capsys.readouterr().out

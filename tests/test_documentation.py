@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fpl_fast.trainer import cli
 from fpl_fast.trainer.commands import bench, data, quickstart, study, train
+from fpl_fast.trainer.study.grid import read_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -32,8 +34,9 @@ def blocks(page, language):
 # The blocks of extending.md are a method, which tests/test_extending.py trains.
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "extending.md"], ids=lambda page: page.name)
 def test_python_runs(page, monkeypatch, tmp_path):
-    """Block after block, as a reader would type them."""
+    """Block after block, as a reader would type them, in a folder with a photo."""
     monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (96, 80), "green").save("photo.jpg")
     namespace = {"__name__": "__main__"}
     for number, block in enumerate(blocks(page, "python"), start=1):
         exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
@@ -76,6 +79,17 @@ def test_commands_parse(page, line, monkeypatch, tmp_path, capsys):
         code = stop.code
     said = capsys.readouterr().err
     assert code in (0, None) or (code == 2 and re.search(ABSENT, said) and not re.search(WRONG, said)), said
+
+
+def test_the_example_of_a_study_is_one(tmp_path):
+    (example,) = blocks(ROOT / "docs" / "studies.md", "yaml")
+    (tmp_path / "study.yaml").write_text(example, encoding="utf-8")
+    caps = {
+        trial.cell.variant: trial.config.method.max_positives
+        for trial in read_study(str(tmp_path / "study.yaml")).trials
+        if trial.cell.recipe == "folder/fpl_cps_cutmix"
+    }
+    assert (caps["cap 1"], caps["no cap"]) == (1, None)
 
 
 def test_targets_and_modules_exist():

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_it_trains(example, tmp_path):
 
 def test_it_is_configured_like_any_other(example):
     config = make_recipe("city/self_training", partition="1/8")
-    assert (config.method.unsup_weight, config.method.start) == (5.0, 0.1)
+    assert (config.method.unsup_weight, config.method.start, config.method.loss) == (5.0, 0.1, "ce")
+    assert make_recipe("city/fpl_self_training", partition="1/8").method == replace(config.method, loss="fpl")
     assert override_config(config, ["--method.start", "0.5"]).method.start == 0.5
     assert config_from_dict(config_to_dict(config)) == config
     with pytest.raises(ValueError, match=r"unknown option --method\.ema_decay: a setting of mean_teacher"):

@@ -108,7 +108,7 @@ def spoil(tree, what):
         return "images/b.png: the image must be readable, got .*directory"
     if what == "size":
         Image.fromarray(values[:, 1:]).save(label)
-        return "labels/b.png: a label must have its image's size 30 x 8, got 29 x 8"
+        return "labels/b.png: a label must have its image's size, 8 high and 30 wide, got 8 high and 29 wide"
     if what == "value":
         values[3, 4] = NUM_CLASSES
         Image.fromarray(values).save(label)
@@ -170,11 +170,12 @@ def test_sizes_are_those_after_orientation(tree):
     assert (dataset.inspect().turned, dataset.inspect().sizes[13, 17]) == (1, 1)
     Image.open(tree / "labels/a.png").transpose(Image.Transpose.ROTATE_90).save(tree / "labels/a.png")
     with pytest.raises(
-        ValueError, match=r"a\.png: .* image's size 17 x 13, got 13 x 17 \(both after EXIF orientation: "
+        ValueError,
+        match=r"a\.png: .* image's size, 13 high and 17 wide, got 17 high and 13 wide \(both after EXIF orientation: ",
     ):
         dataset.check()
     Image.new("L", (3, 2)).save(tree / "labels/a.png")
-    with pytest.raises(ValueError, match=r"a\.png: .* image's size 17 x 13, got 3 x 2$"):
+    with pytest.raises(ValueError, match=r"a\.png: .* image's size, 13 high and 17 wide, got 2 high and 3 wide$"):
         dataset[0]
 
 

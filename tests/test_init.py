@@ -9,10 +9,12 @@ import data_trees
 import fresh
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 from fpl_fast.trainer.cli import main
-from fpl_fast.trainer.config.io import load_config
+from fpl_fast.trainer.config.io import config_to_dict, load_config
 from fpl_fast.trainer.data.check import examine_data
 from fpl_fast.trainer.data.datasets import build_split, read_splits
 from fpl_fast.trainer.dry_run import Prediction, PreparedRun
@@ -38,7 +40,9 @@ def here(tmp_path, monkeypatch):
 def quick(monkeypatch):
     """Settings of the run from the recipe alone, where they are not what is tested."""
     recipe = make_recipe("folder/supervised")
-    monkeypatch.setattr(describe, "choose_settings", lambda data, sizes: (dataclasses.replace(recipe, data=data), {}))
+    monkeypatch.setattr(
+        describe, "choose_settings", lambda data, sizes, tell: (dataclasses.replace(recipe, data=data), {})
+    )
 
 
 def draw(path, values=None, size=SIZE, dtype=np.uint8, **options):
@@ -65,9 +69,32 @@ def parts(name="DATA"):
     }
 
 
+def changed(config):
+    """Settings in which a configuration differs from the recipe that ``init`` begins with, with their values."""
+    recipe = config_to_dict(make_recipe(settings.RECIPE))
+    return {
+        f"{section}.{key}": value
+        for section, values in config_to_dict(config).items()
+        if section != "recipe"
+        for key, value in values.items()
+        if value != recipe[section][key]
+    }
+
+
+def assert_reasons(config, why):
+    """Every setting but those of the data set, which are not chosen here, has a reason."""
+    missing = [key for key in changed(config) if not why.get(key) and not key.startswith(("data.", "model."))]
+    assert not missing
+
+
 def test_the_printed_command_trains(here, capsys):
     data_trees.voc_tree(here / "my data")
-    *_, check, train = lines_of(capsys, "my data")
+    first, *chosen, check, train = lines_of(capsys, "my data")
+    assert first == "looking for ImageNet weights of tf_efficientnet_lite0" or torch.cuda.is_available()
+    printed = dict(line.split(" = ", 1) for line in chosen if " = " in line)
+    for key, value in changed(load_config("configs/my data/config.yaml")).items():
+        shown = yaml.safe_dump([value], default_flow_style=True, width=10**6).strip()[1:-1]
+        assert printed[key].startswith(f"{shown}: "), key
     assert check == "check: fpl-fast data check 'configs/my data/config.yaml'"
     program, *arguments = shlex.split(train.removeprefix("train: "))
     assert program == "fpl-fast"
@@ -85,7 +112,8 @@ def test_the_printed_command_trains(here, capsys):
 def test_lists_of_the_data_set_are_taken(here, capsys, quick):
     data_trees.voc_tree(here / "DATA")
     shown = lines_of(capsys, "DATA")
-    assert "data.labelled: 17 images: subset_train_aug/train_aug_labeled_1-2.txt" in shown
+    path = here / "configs/DATA/labelled.txt"
+    assert f"data.labelled = {path}: 17 images: subset_train_aug/train_aug_labeled_1-2.txt" in shown
     assert any(
         "has the most labels of the lists here; others: subset_train_aug/train_aug_labeled_1-16.txt" in s for s in shown
     )
@@ -97,7 +125,7 @@ def test_lists_of_the_data_set_are_taken(here, capsys, quick):
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="needs CamVid")
 def test_camvid(here, capsys):
     shown = lines_of(capsys, CAMVID, "--out", "found")
-    assert "data.label_ignore: 11 means no label, too: 11 is 'void' there" in shown
+    assert "data.label_ignore = [11]: 11 means no label, too: 11 is 'void' there" in shown
     data = load_config("found/config.yaml").data
     assert (data.num_classes, data.label_ignore, data.label_map) == (11, (11,), None)
     assert data.class_names[:3] == ("sky", "building", "pole")
@@ -106,7 +134,7 @@ def test_camvid(here, capsys):
     build_split(data, "val").label(3)
     text = Path("found/config.yaml").read_text()
     assert "  # 11 means no label, too: 11 is 'void' there\n  label_ignore: [11]\n" in text
-    assert "  # images have 480 x 360 pixels (median)" in text
+    assert "  # images are 360 high and 480 wide (median)" in text
 
 
 def test_cityscapes_as_it_is_downloaded(here, capsys, quick):
@@ -132,9 +160,10 @@ def test_photos_without_masks_are_listed_to_be_labelled(here, capsys, quick):
     assert not Path("configs/DATA/config.yaml").exists()
     for name in listed[1:3]:  # as advised
         draw(here / "DATA" / place_of_mask(name), [0, 1, 255])
-    lines_of(capsys, "DATA")
+    shown = lines_of(capsys, "DATA")
     found = parts()
     assert len(found["labelled"]) == len(found["val"]) == 1
+    assert any(line.startswith("data.val = ") and ": 1 image: " in line for line in shown)
     assert [pair.image for pair in found["unlabelled"]] == [listed[0], listed[3]]
 
 
@@ -188,9 +217,12 @@ def test_bad_files_are_told_and_left_out(here, capsys, quick):
         "note: 4 of 9 masks cannot be used, and their images count as unlabelled: masks/p1_mask.png: 16-bit with "
         in shown
     )
-    assert "values up to 1000" in shown and "masks/p2_mask.png: 28 x 20 pixels, its image 56 x 40" in shown
+    assert (
+        "values up to 1000" in shown
+        and "masks/p2_mask.png: 20 high and 28 wide, its image 40 high and 56 wide" in shown
+    )
     assert "masks/p3_mask.png: colour-coded" in shown and "; ...\n" in shown
-    assert "note: 1 images cannot be read, and are in no list:" in shown
+    assert "note: 1 image not readable, and in no list:" in shown
     found = parts()
     assert [pair.image for pair in found["unlabelled"]] == [f"images/p{index}.jpg" for index in (1, 2, 3, 4)]
     assert {pair.image for part in found.values() for pair in part} == {f"images/p{index}.jpg" for index in range(1, 9)}
@@ -208,10 +240,10 @@ def colour_coded(path):
         (lambda path: colour_coded(path), "one channel stored three times"),
         (lambda path: draw(path, [0, 300], dtype=np.uint16), "16-bit with values up to 300 .objects"),
         (lambda path: draw(path, [0, 3], dtype=np.uint16), "16-bit with values up to 3 .save it as an 8-bit PNG"),
-        (lambda path: draw(path, [0, 1], size=(7, 9)), "9 x 7 pixels, its image 56 x 40"),
+        (lambda path: draw(path, [0, 1], size=(7, 9)), "7 high and 9 wide, its image 40 high and 56 wide"),
         (
             lambda path: draw(path, [0, 1], size=(56, 40)),
-            "40 x 56 pixels, its image 56 x 40 .both after EXIF orientation",
+            "56 high and 40 wide, its image 40 high and 56 wide .both after EXIF orientation",
         ),
         (lambda path: path.write_bytes(b"nothing"), "cannot identify image file"),
     ],
@@ -259,7 +291,7 @@ def test_odd_names_reach_the_lists_or_are_told(here, capsys, quick):
     draw(here / "DATA/images/back\\slash.jpg")
     draw(here / "DATA/images" / os.fsdecode(b"latin-\xe9.jpg"))
     shown = "\n".join(lines_of(capsys, "DATA"))
-    assert "note: 3 names are no UTF-8 or hold a TAB" in shown
+    assert "note: 3 names in no list: no UTF-8, or a TAB" in shown
     found = parts()
     assert {pair.image for pair in (*found["labelled"], *found["val"])} == {f"images/{name}" for name in names}
     assert [pair.image for pair in found["unlabelled"]] == ["images/a.dir/x.png y.jpg"]
@@ -270,7 +302,7 @@ def test_test_images_stay_unseen(here, capsys, quick):
         for index in range(3):
             draw(here / f"DATA/{split}/{split}{index}.png")
             draw(here / f"DATA/{split}annot/{split}{index}.png", [0, 1, 255])
-    assert "note: 3 images in folders of test images stay unseen, in no list: test/test0.png, ..." in lines_of(
+    assert "note: 3 images in folders of test images, unseen, in no list: test/test0.png, ..." in lines_of(
         capsys, "DATA"
     )
     found = parts()
@@ -281,19 +313,31 @@ def test_test_images_stay_unseen(here, capsys, quick):
 def test_voc_as_it_is_downloaded(here, capsys, quick):
     """Lists of other tasks name images without masks, and objects are no classes."""
     for index in range(8):
-        draw(here / f"DATA/JPEGImages/2007_{index}.jpg")
+        draw(here / f"DATA/JPEGImages/2007_00000{index}.jpg")
     for index in range(4):
-        draw(here / f"DATA/SegmentationClass/2007_{index}.png", [0, 15, 255])
-        draw(here / f"DATA/SegmentationObject/2007_{index}.png", [0, 1, 2, 255])
+        draw(here / f"DATA/SegmentationClass/2007_00000{index}.png", [0, 15, 255])
+        draw(here / f"DATA/SegmentationObject/2007_00000{index}.png", [0, 1, 2, 255])
     for name, ids in (("Main/val", [2, 3, 4, 5]), ("Segmentation/train", [0, 1]), ("Segmentation/val", [2, 3])):
         (here / f"DATA/ImageSets/{name}.txt").parent.mkdir(parents=True, exist_ok=True)
-        (here / f"DATA/ImageSets/{name}.txt").write_text("".join(f"2007_{index}\n" for index in ids))
-    (here / "DATA/ImageSets/Main/cat_val.txt").write_text("2007_2 -1\n2007_3  1\n")
-    assert "data.val: 2 images: ImageSets/Segmentation/val.txt" in lines_of(capsys, "DATA")
+        (here / f"DATA/ImageSets/{name}.txt").write_text("".join(f"2007_00000{index}\n" for index in ids))
+    (here / "DATA/ImageSets/Main/cat_val.txt").write_text("2007_000002 -1\n2007_000003  1\n")
+    assert any(line.endswith(": 2 images: ImageSets/Segmentation/val.txt") for line in lines_of(capsys, "DATA"))
     found = parts()
     assert [pair.image[-5] for pair in found["labelled"]] == ["0", "1"]
     assert [pair.image[-5] for pair in found["unlabelled"]] == ["4", "5", "6", "7"]
     assert load_config("configs/DATA/config.yaml").data.class_names[15] == "person"
+
+
+def test_an_export_of_labelme_has_its_own_classes(here, capsys, quick):
+    for index in range(4):
+        draw(here / f"DATA/JPEGImages/{index}.jpg")
+        draw(here / f"DATA/SegmentationClass/{index}.png", [0, 1, 2, 3, 255])
+        draw(here / f"DATA/SegmentationClassVisualization/{index}.jpg")
+    Path("DATA/class_names.txt").write_text("_background_\ncell\nnucleus\ndebris\n")
+    lines_of(capsys, "DATA")
+    assert load_config("configs/DATA/config.yaml").data.class_names == ("_background_", "cell", "nucleus", "debris")
+    found = parts()
+    assert {Path(pair.image).parent.name for part in found.values() for pair in part} == {"JPEGImages"}
 
 
 def test_links_are_followed_once(here, capsys, quick):
@@ -329,12 +373,13 @@ def test_the_folder_one_works_in(here, capsys, quick, monkeypatch):
     ],
 )
 def test_settings_fit_the_images(monkeypatch, size, crop, scales, protocol):
-    monkeypatch.setattr("fpl_fast.trainer.own_data.settings._choose_backbone", lambda cuda: ("test_resnet", False, ""))
+    monkeypatch.setattr(settings, "_choose_backbone", lambda *_: ({"backbone": "test_resnet", "pretrained": False}, {}))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    config, why = choose_settings(make_recipe("folder/cps").data, [size, size, (5, 5)])
+    config, why = choose_settings(make_recipe("folder/cps").data, [size, size, (5, 5)], print)
     assert (config.augment.crop, config.augment.scales, config.eval.protocol) == (crop, scales, protocol)
     assert config.train.batch_labelled == config.train.batch_unlabelled
-    assert f"{size[1]} x {size[0]} pixels" in why["augment.crop"]
+    assert f"{size[0]} high and {size[1]} wide" in why["augment.crop"]
+    assert_reasons(config, why)
 
 
 @pytest.mark.parametrize(("free", "images"), [(50, 8), (30, 4), (15, 2), (5, 2)])
@@ -351,10 +396,11 @@ def test_settings_fit_a_gpu(monkeypatch, free, images):
 
     monkeypatch.setattr(settings, "prepare_run", prepare)
     recipe = make_recipe("folder/fpl_cps_cutmix")
-    config, why = choose_settings(recipe.data, [(1024, 2048)])
+    config, why = choose_settings(recipe.data, [(1024, 2048)], print)
     assert (config.train.batch_labelled, config.train.batch_unlabelled) == (images, images)
     assert (config.model.backbone, config.model.pretrained) == ("resnet50", True)
     assert (config.augment.crop, config.train.precision) == ((512, 512), "bf16-mixed")
     assert (config.train.steps, config.optim) == (recipe.train.steps, recipe.optim)
     assert "GPU X" in why["train.batch_labelled"]
     assert ("lower the crop" in why["train.batch_labelled"]) == (free == 5)
+    assert_reasons(config, why)

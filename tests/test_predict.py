@@ -1,11 +1,14 @@
+import inspect
 import re
 from pathlib import Path
+from typing import get_args
 
 import fresh
 import numpy as np
 import pytest
 from PIL import Image
 
+from fpl_fast import trainer
 from fpl_fast.trainer.evaluation.predict import find_images, read_image
 
 
@@ -51,6 +54,23 @@ def test_hidden_files_and_earlier_predictions_are_no_images(tmp_path):
     for name in ("a.jpg", "._a.jpg", ".cache/b.png", "a_overlay.jpg"):
         draw(tmp_path / name)
     assert list(find_images([tmp_path], skip=[tmp_path / "a_overlay.jpg"])) == [tmp_path / "a.jpg"]
+
+
+def test_a_path_may_be_text(tmp_path, monkeypatch):
+    draw(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read_image("photo.png"), np.asarray(Image.open("photo.png")))
+
+
+def test_every_function_for_scripts_takes_paths_as_text():
+    takes = []
+    for name in trainer.__all__:
+        function = getattr(trainer, name)
+        for parameter in inspect.signature(function).parameters.values() if inspect.isfunction(function) else ():
+            if "Path" in str(parameter.annotation):
+                takes.append(name)
+                assert str in get_args(parameter.annotation), (name, parameter)
+    assert {"load_config", "load_trained", "read_image", "save_config", "train"} <= set(takes)
 
 
 def test_the_rules_of_training_images_hold(tmp_path):

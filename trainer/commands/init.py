@@ -26,19 +26,20 @@ def main(arguments: list[str]) -> int:
 
     from fpl_fast.trainer.commands.progress import counting
     from fpl_fast.trainer.own_data.describe import describe_folder
+    from fpl_fast.trainer.writing.counted import counted
 
     root = Path(options.data)
     out = Path(options.out) if options.out else Path("configs") / (root.resolve().name or "data")
-    with counting() as progress:
-        found = describe_folder(root, out, seed=options.seed, progress=progress("images and masks"))
     console = out_console()
-    for name, reason in found.choices.items():
-        console.print(f"{name}: {reason}")
+    with counting() as progress:
+        found = describe_folder(root, out, seed=options.seed, progress=progress("images and masks"), tell=console.print)
+    for choice in found.choices:
+        console.print(choice)
     for note in found.notes:
         console.print(f"note: {note}")
-    for part, path in found.lists.items():
-        console.print(f"{path}: {found.counts[part]} images")
     if found.config is None:
+        for part, path in found.lists.items():
+            console.print(f"{path}: {counted(found.counts[part], 'image')}")
         return 1
     console.print(f"{found.config}: every setting, with these reasons")
     console.print(f"check: {shlex.join(['fpl-fast', 'data', 'check', str(found.config)])}")

@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
     from fpl_fast.trainer.evaluation.export import index_png, label_id_png, overlay_jpeg
     from fpl_fast.trainer.evaluation.predict import find_images, predict_image, read_image
     from fpl_fast.trainer.evaluation.trained import load_trained
+    from fpl_fast.trainer.writing.counted import counted
     from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
     out = Path(options.out)
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
             outputs.write(_mask(name), mask)
             outputs.write(_overlay(name), overlay_jpeg(pixels, prediction, palette))
             show(done, len(images))
-    out_console().print(f"{len(images)} predictions in {out}")
+    out_console().print(f"{counted(len(images), 'prediction')} in {out}")
     return 0
 
 

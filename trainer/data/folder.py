@@ -149,8 +149,9 @@ class FolderDataset:
         if size is not None and stored.shape != size:
             turned = " (both after EXIF orientation: turn the label, or store the image upright)"
             raise ValueError(
-                f"{self.store.where(name)}: a label must have its image's size {size[1]} x {size[0]}, "
-                f"got {stored.shape[1]} x {stored.shape[0]}{turned if tuple(stored.shape) == tuple(size)[::-1] else ''}"
+                f"{self.store.where(name)}: a label must have its image's size, {size[0]} high and {size[1]} wide, got "
+                f"{stored.shape[0]} high and {stored.shape[1]} wide"
+                f"{turned if tuple(stored.shape) == tuple(size)[::-1] else ''}"
             )
         pixels = torch.bincount(stored.flatten(), minlength=256)
         wrong = np.flatnonzero(pixels.numpy() * ~self._allowed).tolist()

@@ -62,12 +62,13 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def read_image(file: Path) -> np.ndarray:
+def read_image(file: str | Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: The image is missing, unreadable, or has more than 8 bits a channel.
     """
+    file = Path(file)
     return FileStore(file.parent).image(file.name).permute(1, 2, 0).contiguous().numpy()
 
 

@@ -20,6 +20,7 @@ _NAME_FILES = re.compile(
 _NO_LABEL = {
     "void", "ignore", "ignored", "unlabeled", "unlabelled", "unlabel", "unknown", "undefined", "nolabel", "none",
 }  # fmt: skip
+_VOC_MASK = re.compile(r"(?:.*/)?SegmentationClass(?:Aug)?/20\d\d_\d{6}\.png")  # 2007_000032: of VOC 2012 and SBD
 _MOST = 200  # more values than that are grey levels
 
 
@@ -93,6 +94,7 @@ def _read_names(text: str, suffix: str) -> dict[int, str]:
         if lines and all(numbered):
             entries = [(found[1], found[2]) for found in numbered if found]
         else:
+            lines = lines[lines[:1] == ["__ignore__"] :]  # labelme's name of -1, which masks store as 255
             entries = [(str(value), re.split(r":|,", line)[0]) for value, line in enumerate(lines)]
     sound = all(value.isdecimal() and isinstance(name, str) and name.strip() for value, name in entries)
     values = {int(value): str(name).strip() for value, name in entries} if sound else {}
@@ -117,7 +119,7 @@ def choose_classes(values: Sequence[int], names: Names | None, masks: Iterable[s
     Args:
         values: All values that the masks hold, ascending.
         names: Names of values, if a file has them.
-        masks: Paths of the masks; some tell of a public data set.
+        masks: Paths of the masks; without names that fit the values, some tell of a public data set.
 
     Raises:
         ValueError: The values cannot be classes.
@@ -128,7 +130,9 @@ def choose_classes(values: Sequence[int], names: Names | None, masks: Iterable[s
             f"masks must hold class indices, got {len(values)} different values ({shown}), which seem to be grey "
             "levels of smoothing or JPEG: export masks of indices"
         )
-    if public := _public(values, list(masks)):
+    known = [value for value in values if value != 255]
+    named = names is not None and max(known, default=0) <= max(names.of_value) + 1
+    if not named and (public := _public(values, list(masks))):
         return public
     if values == [0, 255] and (names is None or len(names.of_value) == 2):
         found = tuple(names.of_value.values()) if names else ("class_0", "class_1")
@@ -137,30 +141,36 @@ def choose_classes(values: Sequence[int], names: Names | None, masks: Iterable[s
             "class_names": f"from {names.origin}" if names else "no file names them",
             "label_map": "255 is the second class here, not \"no label\"",
         })  # fmt: skip
-    known = [value for value in values if value != 255]
-    if names is not None and max(known, default=0) <= max(names.of_value) + 1:
+    if names is not None and named:
         return _named(values, known, names)
     why = "" if names is None else f"; {names.origin} names {len(names.of_value)}, too few for them"
     return _unnamed(values, known, why)
 
 
 def _public(values: Sequence[int], masks: Sequence[str]) -> Classes | None:
-    """Classes of Cityscapes or PASCAL VOC, if the names of the masks tell."""
+    """Classes of Cityscapes or PASCAL VOC, if the names of the masks tell and all values fit.
+
+    The endings are those of Cityscapes' own tools. The folder of VOC is that of every tool that exports in its format,
+    so that files must have its names, too.
+    """
     if masks and all(mask.endswith("_labelIds.png") for mask in masks):
         table = CITYSCAPES_WITH_LABEL_IDS.class_of_stored or {}
         if all(value in table for value in values):
             label_map: LabelMap = {value: table[value] for value in sorted(table)}
             return Classes(19, CITYSCAPES.class_names, (), label_map, {
-                "num_classes": "files named ..._labelIds.png hold the label ids of Cityscapes",
-                "label_map": "the train id of each label id; the others mean no label",
+                "num_classes": "recognised as Cityscapes: files named ..._labelIds.png hold its label ids",
+                "class_names": "those of Cityscapes",
+                "label_map": "the train id of each label id of Cityscapes; the others mean no label",
             })  # fmt: skip
-    for data, fits in (
-        (CITYSCAPES, lambda mask: mask.endswith("_labelTrainIds.png")),
-        (VOC, lambda mask: "SegmentationClass" in mask),
+    for name, data, fits, what in (
+        ("Cityscapes", CITYSCAPES, lambda mask: mask.endswith("_labelTrainIds.png"), "..._labelTrainIds.png"),
+        ("PASCAL VOC", VOC, _VOC_MASK.fullmatch, "SegmentationClass/2007_000032.png and its like"),
     ):
         if masks and all(map(fits, masks)) and set(values) <= {*range(len(data.class_names)), 255}:
             return Classes(len(data.class_names), data.class_names, (), None, {
-                "num_classes": "the names of folders and files are those of a public data set, and its values fit",
+                "num_classes": f"recognised as {name}: files named {what}, and no value that it lacks; to name classes "
+                "of your own, write them to classes.txt",
+                "class_names": f"those of {name}",
             })  # fmt: skip
     return None
 
@@ -170,7 +180,7 @@ def _named(values: Sequence[int], known: Sequence[int], names: Names) -> Classes
     if (
         255 in values
         and list(known) == list(range(len(names.of_value) + 1))
-        and "background" not in names.of_value.values()
+        and not any("background" in _words(name) for name in names.of_value.values())
     ):
         # No label has its own value, so that the value too many is the background, which such files leave out.
         names = Names({0: "background"} | {value + 1: name for value, name in names.of_value.items()}, names.origin)

@@ -18,6 +18,7 @@ from fpl_fast.trainer.own_data.masks import Contents, is_index_png, read_content
 from fpl_fast.trainer.own_data.pairing import Pairing, pair_up, place_of_mask
 from fpl_fast.trainer.own_data.parts import Parts, choose_parts
 from fpl_fast.trainer.own_data.settings import choose_settings
+from fpl_fast.trainer.writing.counted import counted
 from fpl_fast.trainer.writing.outputs import Outputs, WrittenFiles
 
 __all__ = ["Description", "describe_folder"]
@@ -35,8 +36,8 @@ class Description:
     lists: dict[str, Path]
     counts: dict[str, int]
     """Images of each part."""
-    choices: dict[str, str]
-    """Reasons of the choices, by setting or part."""
+    choices: tuple[str, ...]
+    """Every setting that was chosen, as ``key = value: reason``."""
     notes: tuple[str, ...]
 
 
@@ -57,7 +58,12 @@ class _OwnFiles:
 
 
 def describe_folder(
-    root: Path, out: Path, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Description:
     """Look at a folder, and write ``labelled.txt``, ``unlabelled.txt``, ``val.txt`` and ``config.yaml`` to ``out``.
 
@@ -68,6 +74,7 @@ def describe_folder(
         out: Folder to write to; of what is there, only files that this command wrote are replaced.
         seed: Of the draw of validation images.
         progress: Called with (images read, images in all).
+        tell: Called with a line before other work that may take long.
 
     Raises:
         ValueError: The folder cannot be understood, or a file in ``out`` is not ours.
@@ -105,7 +112,7 @@ def describe_folder(
             f"{root}: must hold images with masks both to train and to validate, got {len(parts.labelled)} and "
             f"{len(parts.val)}: add masks, or name a part of the images with masks in a list val.txt"
         )
-    return _write(root, out, masks, parts, classes, contents, values, [*notes, *parts.notes])
+    return _write(root, out, masks, parts, classes, contents, values, [*notes, *parts.notes], tell)
 
 
 def _outputs(out: Path) -> Outputs:
@@ -129,14 +136,18 @@ def _notes(pairing: Pairing, contents: Contents, odd: list[str]) -> list[str]:
             f"{'; ...' if len(masks) > 3 else ''}"
         )
     if images:
-        notes.append(f"{len(images)} images cannot be read, and are in no list: {contents.faults[images[0]]}")
-    for names, what in (
-        (pairing.lonely, "masks have no image of their name"),
-        (pairing.passed_over, "pictures are neither images nor their masks (instances, depth, colours, a second mask)"),
-        (odd, "names are no UTF-8 or hold a TAB, a line end, a backslash or outer blanks, and are in no list"),
+        notes.append(f"{counted(len(images), 'image')} not readable, and in no list: {contents.faults[images[0]]}")
+    for names, noun, what in (
+        (pairing.lonely, "mask", "without an image of that name"),
+        (
+            pairing.passed_over,
+            "picture",
+            "neither an image nor its mask (instances, depth, colours, a second mask)",
+        ),
+        (odd, "name", "in no list: no UTF-8, or a TAB, a line end, a backslash or outer blanks"),
     ):
         if names:
-            notes.append(f"{len(names)} {what}: {names[0]!r}, ...")
+            notes.append(f"{counted(len(names), noun)} {what}: {names[0]!r}{', ...' * (len(names) > 1)}")
     return notes
 
 
@@ -163,7 +174,7 @@ def _without_masks(
         f"{root / 'classes.txt'}; then repeat the command"
     )
     return Description(
-        None, {"unlabelled": out / "unlabelled.txt"}, {"unlabelled": len(images)}, {}, (*notes, missing, how)
+        None, {"unlabelled": out / "unlabelled.txt"}, {"unlabelled": len(images)}, (), (*notes, missing, how)
     )
 
 
@@ -176,6 +187,7 @@ def _write(
     contents: Contents,
     values: list[int],
     notes: list[str],
+    tell: Callable[[str], None],
 ) -> Description:
     """Write lists and configuration, and read them again as training will."""
     lists = {part: (out / f"{part}.txt").resolve() for part in PARTS}
@@ -194,10 +206,14 @@ def _write(
         class_names=classes.names,
     )
     trained = {*parts.labelled, *parts.unlabelled}
-    config, why = choose_settings(data, [contents.sizes[image] for image in trained])
-    reasons = {
-        f"data.{part}": f"{len(getattr(parts, part))} images: {parts.why[part]}" for part in PARTS
-    } | _class_reasons(classes, values)
+    config, why = choose_settings(data, [contents.sizes[image] for image in trained], tell)
+    paths = "lists hold whole paths, below the root"
+    reasons = (
+        {"data.root": "as given"}
+        | {f"data.{name}": paths for name in ("images", "labels", "val_images", "val_labels")}
+        | {f"data.{part}": f"{counted(len(getattr(parts, part)), 'image')}: {parts.why[part]}" for part in PARTS}
+        | _class_reasons(classes, values)
+    )
     comments = reasons | why
     images = {part: [(i, masks[i] if part != "unlabelled" else None) for i in getattr(parts, part)] for part in PARTS}
     outputs = _outputs(out)
@@ -210,7 +226,17 @@ def _write(
         for part in PARTS
     )
     counts = {part: len(images[part]) for part in PARTS}
-    return Description(out / _CONFIG, lists, counts, comments, tuple(notes))
+    return Description(out / _CONFIG, lists, counts, _choice_lines(config, comments), tuple(notes))
+
+
+def _choice_lines(config: RunConfig, reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Format ``key = value: reason``, in the order of the configuration."""
+    return tuple(
+        f"{section}.{key} = {_flow(value)}: {reason}"
+        for section, settings in config_to_dict(config).items()
+        for key, value in (settings.items() if isinstance(settings, dict) else ())
+        if (reason := reasons.get(f"{section}.{key}"))
+    )
 
 
 def _class_reasons(classes: Classes, values: list[int]) -> dict[str, str]:
@@ -252,6 +278,10 @@ def _config_text(config: RunConfig, comments: Mapping[str, str], head: Iterable[
             lines += [f"  # {' '.join(reason.split())}"] if reason else []
             lines.append(f"  {_yaml_line(key, value)}")
     return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _flow(value: Any) -> str:
+    return _yaml_line("value", value).removeprefix("value:").strip()
 
 
 def _yaml_line(key: str, value: Any) -> str:

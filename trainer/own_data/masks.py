@@ -96,7 +96,7 @@ def _looks(root: Path, pairs: Sequence[tuple[str, str | None]]) -> Iterator[tupl
         if tuple(label.shape) != size:
             height, width = label.shape
             turned = " (both after EXIF orientation: turn the mask, or store the image upright)"
-            fault = f"{width} x {height} pixels, its image {size[1]} x {size[0]}"
+            fault = f"{height} high and {width} wide, its image {size[0]} high and {size[1]} wide"
             return _Look(size, Counter(), fault + (turned if (width, height) == size else ""))
         counts = torch.bincount(label.flatten(), minlength=256).tolist()
         return _Look(size, Counter({value: count for value, count in enumerate(counts) if count}), "")

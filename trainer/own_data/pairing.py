@@ -20,7 +20,10 @@ _IMAGE_WORDS = {
     "frames", "image", "images", "img", "imgs", "input", "inputs", "jpegimages", "leftimg8bit", "photo", "photos",
     "picture", "pictures", "raw", "rgb",
 }  # fmt: skip
-_OTHER_WORDS = {"depth", "disparity", "instance", "instances", "panoptic", "segmentationobject"}
+_OTHER_WORDS = {
+    "depth", "disparity", "instance", "instances", "panoptic", "segmentationclassvisualization", "segmentationobject",
+    "segmentationobjectvisualization",
+}  # fmt: skip
 _MASK_ENDING = re.compile(
     r"[_\-. ](?:gt(?:fine|coarse)(?:_label(?:train)?ids)?|labelids|labeltrainids|gt|l|label|labels|mask|masks|seg|"
     r"segmentation|annotation|annot|groundtruth)$",

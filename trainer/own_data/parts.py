@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from fpl_fast.trainer.data.lists import read_list
 from fpl_fast.trainer.data.partition import choose_labelled
+from fpl_fast.trainer.writing.counted import counted
 
 __all__ = ["Parts", "choose_parts"]
 
@@ -48,7 +49,9 @@ def choose_parts(root: Path, files: Iterable[str], masks: Mapping[str, str | Non
     test = test if len(trained) < len(masks) else []
     _choose_val(parts, masks, trained, lists, seed)
     if test:
-        parts.notes.append(f"{len(test)} images in folders of test images stay unseen, in no list: {test[0]}, ...")
+        parts.notes.append(
+            f"{counted(len(test), 'image')} in folders of test images, unseen, in no list: {test[0]}, ..."
+        )
     rest = [name for name in trained if name not in set(parts.val)]
     pairs = _labelled_lists(lists, masks, rest)
     if pairs:
