@@ -15,7 +15,7 @@ import pickle
 import platform
 import shlex
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import threading
@@ -26,6 +26,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from fpl_fast.engines import process
 
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -79,6 +81,8 @@ class UnavailableError(RuntimeError):
 
 def unavailable_reason() -> str | None:
     """Reason why no graph can be compiled on this machine, as far as a quick check tells, or None."""
+    if os.name == "nt":
+        return "it does not run on Windows"
     if _compiler() is None:
         wanted = os.environ.get("CXX") or "g++ or clang++"
         return f"it needs a C++ compiler ({wanted}) on the PATH"
@@ -90,6 +94,7 @@ def load(specialisation: Specialisation) -> Graph:
 
     Raises:
         UnavailableError: If it can neither be found nor be compiled; known for this process from then on.
+        ChildProcessError: If a signal ended its compilation; the next call tries again.
     """
     with _LOCK:  # threads wait for one compilation
         loaded = _load(specialisation)
@@ -114,6 +119,8 @@ def _load(specialisation: Specialisation) -> Graph | str:
             specialisation.purpose,
         )
         _build(specialisation, folder / name)
+    except ChildProcessError:  # says nothing about this machine: a run that goes on must not have another engine
+        raise
     except OSError as error:
         return f"its compiled form cannot be written ({error})"
     except UnavailableError as error:
@@ -179,16 +186,17 @@ def _build(specialisation: Specialisation, package: Path) -> None:
             "TORCHINDUCTOR_CACHE_DIR": scratch,
             "CUDA_VISIBLE_DEVICES": "",
         }
-        result = subprocess.run(
-            [sys.executable, "-c", _BUILD],
-            input=pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
-            + pickle.dumps((specialisation, str(built))),
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-        if result.returncode != 0 or not built.exists():
-            said = (result.stdout or result.stderr).decode(errors="replace").strip() or "no reason given"
+        given = pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
+        given += pickle.dumps((specialisation, str(built)))
+        ended = process.run_python(_BUILD, given, environment, Path(scratch))
+        if ended.returncode < 0:
+            raise ChildProcessError(
+                f"compiling {specialisation.purpose} was ended by signal {-ended.returncode} "
+                f"({signal.strsignal(-ended.returncode)}), from outside or for want of memory; "
+                "run it again, or with engine='eager', which compiles nothing"
+            )
+        if ended.returncode != 0 or not built.exists():
+            said = (ended.stdout or ended.stderr).strip() or "no reason given"
             raise UnavailableError(f"compiling failed: {said.splitlines()[-1]}")
         # Into the same file system first: only there is moving all or nothing.
         with tempfile.NamedTemporaryFile(dir=package.parent, delete=False) as copy:
