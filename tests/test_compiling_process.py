@@ -84,3 +84,21 @@ def test_a_process_that_is_killed_takes_its_compiler_along(start):
 def test_a_process_that_does_not_read_its_input(tmp_path):
     code = "import sys; print('out'); sys.exit('err')"
     assert process.run_python(code, bytes(1 << 20), os.environ, tmp_path) == process.Ended(1, "out\n", "err\n")
+
+
+LOGGED = "W1127 09:49:49.123456 71 torch/utils/cpp_extension.py:117] No CUDA runtime is found\n"
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        ((1, "x.cpp:1: error: no\n", "Traceback\n"), "x.cpp:1: error: no"),
+        ((1, LOGGED, f"ImportError: none\n{LOGGED}\n[rank0]:{LOGGED}"), "exit code 1, ImportError: none"),
+        ((3, "", LOGGED), "exit code 3, without a word"),
+        ((0, "", ""), "exit code 0, without a word"),
+        ((-11, "", LOGGED), "signal 11 (Segmentation fault), without a word"),
+        ((-9, "begun", "half a line"), "signal 9 (Killed), half a line"),
+    ],
+)
+def test_the_reason_of_a_failure_is_no_log_line(ended, words):
+    assert process.last_words(process.Ended(*ended)) == words

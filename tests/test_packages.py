@@ -154,10 +154,14 @@ def test_a_compiler_that_does_not_work(monkeypatch, tmp_path):
 def test_a_compilation_that_is_killed(monkeypatch):
     """That says nothing about this machine: an error, no other engine in its place, and the next call tries again."""
     student, teacher = logits()
-    ends = [packages.process.Ended(-signal.SIGKILL, "", ""), packages.process.Ended(1, "no headers", "")]
-    monkeypatch.setattr(packages.process, "run_python", lambda *_: ends.pop(0))
-    with pytest.raises(ChildProcessError, match=r"compiling the loss was ended by signal 9 \(Killed\).*engine='eager'"):
-        fuzzy_positive_loss(student, teacher)
+    of_the_compiler = "g++: fatal error: Killed signal terminated program cc1plus"
+    ends = [(-signal.SIGKILL, "", ""), (1, of_the_compiler, ""), (1, "no headers", "")]
+    monkeypatch.setattr(packages.process, "run_python", lambda *_: packages.process.Ended(*ends.pop(0)))
+    for reason in (r"signal 9 \(Killed\)", "Killed signal terminated program cc1plus"):
+        with pytest.raises(
+            ChildProcessError, match=f"compiling the loss was ended by a signal.*{reason}.*engine='eager'"
+        ):
+            fuzzy_positive_loss(student, teacher)
     with pytest.warns(UserWarning, match="compiling failed: no headers"):
         fuzzy_positive_loss(student, teacher)
 

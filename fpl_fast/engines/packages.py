@@ -13,9 +13,9 @@ import logging
 import os
 import pickle
 import platform
+import re
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -45,6 +45,9 @@ importlib.import_module(f"{name}.engines.build").main()
 """
 _SOURCES = ("plane_arithmetic.py", "planes.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
+
+# As g++ and clang++ say it of the program behind them.
+_KILLED_COMPILER = re.compile(r"error: .*\bKilled\b")
 
 # Of the sizes that stay dynamic in a graph.
 MAX_SIZE = 1 << 40
@@ -189,15 +192,14 @@ def _build(specialisation: Specialisation, package: Path) -> None:
         given = pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
         given += pickle.dumps((specialisation, str(built)))
         ended = process.run_python(_BUILD, given, environment, Path(scratch))
-        if ended.returncode < 0:
+        reason = process.last_words(ended)
+        if ended.returncode < 0 or _KILLED_COMPILER.search(reason):
             raise ChildProcessError(
-                f"compiling {specialisation.purpose} was ended by signal {-ended.returncode} "
-                f"({signal.strsignal(-ended.returncode)}), from outside or for want of memory; "
-                "run it again, or with engine='eager', which compiles nothing"
+                f"compiling {specialisation.purpose} was ended by a signal, from outside or for want of memory: "
+                f"{reason}; run it again, or with engine='eager', which compiles nothing"
             )
         if ended.returncode != 0 or not built.exists():
-            said = (ended.stdout or ended.stderr).strip() or "no reason given"
-            raise UnavailableError(f"compiling failed: {said.splitlines()[-1]}")
+            raise UnavailableError(f"compiling failed: {reason}")
         # Into the same file system first: only there is moving all or nothing.
         with tempfile.NamedTemporaryFile(dir=package.parent, delete=False) as copy:
             copy.write(built.read_bytes())

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,10 @@ def end_with_the_run():
     os.killpg(0, signal.SIGKILL)
 threading.Thread(target=end_with_the_run, daemon=True).start()
 """
+
+
+# PyTorch's, such as "W1127 09:49:49.123456 71 torch/utils/cpp_extension.py:117] No CUDA runtime is found".
+_LOG_LINE = re.compile(r"(\[rank\d+\]:)?[VDIWEFC]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 
 
 class Ended(NamedTuple):
@@ -65,6 +70,19 @@ def run_python(code: str, given: bytes, environment: Mapping[str, str], scratch:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
     return Ended(process.returncode, *(path.read_text(errors="replace") for path in outputs))
+
+
+def last_words(ended: Ended) -> str:
+    """Reason why a process failed, in one line: the one that it wrote, or its end and the last line of an error."""
+    given, error = (
+        [line.strip() for line in text.splitlines() if line.strip() and not _LOG_LINE.match(line)]
+        for text in (ended.stdout, ended.stderr)
+    )
+    if ended.returncode > 0 and given:
+        return given[-1]
+    code = ended.returncode
+    end = f"signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"exit code {code}"
+    return f"{end}, {error[-1][:300]}" if error else f"{end}, without a word"
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
