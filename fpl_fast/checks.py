@@ -63,18 +63,18 @@ def check_logits(name: str, logits: Tensor) -> None:
             else "take the logits out of it"
         )
         raise ValueError(f"{name} must be a tensor, got {shown(logits)}; {remedy}")
-    if logits.ndim != 4:
-        remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
-        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
-    if logits.layout != torch.strided:
-        raise ValueError(f"{name} must be dense, got the layout {logits.layout}; {name}.to_dense() is")
-    if logits.is_floating_point() and logits.dtype.itemsize == 1:
-        raise ValueError(f"{name} must have at least 16 bits, got {logits.dtype}; {name}.bfloat16() has")
     if not logits.is_floating_point():
         raise ValueError(
             f"{name} must be floating point (raw logits, not labels), got {logits.dtype}; "
             "for labels there is fpl_fast.cross_entropy(logits, target)"
         )
+    if logits.ndim != 4:
+        remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
+        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
+    if logits.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got the layout {logits.layout}; {name}.to_dense() is")
+    if logits.dtype.itemsize == 1:
+        raise ValueError(f"{name} must have at least 16 bits, got {logits.dtype}; {name}.bfloat16() has")
     if logits.shape[1] < 2:
         raise ValueError(
             f"{name} must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}; "
