@@ -110,6 +110,12 @@ def check_number(name: str, value: object, allowed: Range) -> float:
     return number
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Check that a value is a tensor."""
+    if not _is_tensor(value):
+        raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
+
+
 def check_threshold(name: str, value: Any) -> float | Tensor:
     """Check T and return it: a number in its range, or each pixel's, (N, H, W), whose values are not read."""
     if _is_tensor(value) and value.ndim > 0:
@@ -191,8 +197,7 @@ def check_pixels(
     """Check a per-pixel tensor: (N, H, W) on the logits' device, boolean or floating point."""
     if value is None:
         return
-    if not _is_tensor(value):
-        raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
+    check_tensor(name, value)
     if tuple(value.shape) != shape:
         remedy = _of_channels(name, value) or "where a function takes size, give it this tensor's"
         raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}; {remedy}")
@@ -213,8 +218,7 @@ def check_pixel_threshold(threshold: float | Tensor, shape: tuple[int, ...], dev
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     """Check labels: (N, H, W) on the logits' device, of type uint8, int32 or int64."""
-    if not _is_tensor(target):
-        raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
+    check_tensor("target", target)
     if tuple(target.shape) != shape:
         remedy = _of_channels("target", target) or "where a function takes size, give it the size of the labels"
         if target.ndim == 4 and target.shape[1] > 1:
@@ -249,8 +253,7 @@ def check_class_weight(weight: Tensor | None, num_classes: int | None, device: t
     """Check class weights: (C,) on the logits' device, floating point."""
     if weight is None:
         return
-    if not _is_tensor(weight):
-        raise ValueError(f"weight must be a tensor, got {shown(weight)}; torch.as_tensor(weight) makes one")
+    check_tensor("weight", weight)
     if weight.ndim != 1 or len(weight) != (num_classes or len(weight)) or not weight.is_floating_point():
         classes = "(C,)" if num_classes is None else f"(C,) = ({num_classes},)"
         raise ValueError(

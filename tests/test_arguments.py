@@ -197,11 +197,23 @@ def test_modules_are_the_functions(module, function, options):
     for name in options:
         assert f"{name}=" in repr(criterion)
     assert "engine" not in repr(criterion) and criterion.state_dict() == {}
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(TypeError, match=rf"^{module.__name__}\(\) got an unexpected keyword argument 'treshold'"):
         module(**options, treshold=0.8)
     known = set(inspect.signature(function).parameters)
     given = set(inspect.signature(module).parameters) | set(inspect.signature(criterion.forward).parameters)
     assert known == given  # nothing of the function is out of reach
+
+
+def test_an_option_that_must_be_given():
+    with pytest.raises(TypeError, match=r"^OhemCrossEntropy\(\) missing a required .*argument: 'min_kept'$"):
+        fpl_fast.OhemCrossEntropy()
+
+
+def test_of_the_balance():
+    tensor, message = torch.tensor(0.5), r"^{} must be a tensor, got 1.0; torch.as_tensor\({}\) makes one$"
+    for name in ("cross_entropy", "weighted_loss"):
+        sums = {"cross_entropy": tensor, "weighted_loss": tensor} | {name: 1.0}
+        refused(fpl_fast.balance_factor, message.format(name, name), **sums)
 
 
 TYPES = [
