@@ -7,7 +7,6 @@ import functools
 import itertools
 import numbers
 import operator
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from fpl_fast.caller import warn_caller
 from fpl_fast.kernels.arguments import NAMES, NUMBERS, Distance, Range
 
 
@@ -332,8 +332,7 @@ def check_options(rules: dict[str, Rule], **options: object) -> dict[str, Any]:
 @functools.cache
 def warn_of_two_classes() -> None:
     """Warn once per process of a loss that cannot be fuzzy."""
-    warnings.warn(
+    warn_caller(
         "two classes leave a single positive to every pixel: the fuzzy positive loss is a plain cross entropy with the "
-        "teacher's label; fuzzy positives take three classes or more",
-        stacklevel=3,
+        "teacher's label; fuzzy positives take three classes or more"
     )
