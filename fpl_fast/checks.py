@@ -7,7 +7,6 @@ import functools
 import itertools
 import numbers
 import operator
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from fpl_fast.caller import warn_caller
 from fpl_fast.kernels.arguments import NAMES, NUMBERS, Distance, Range
 
 
@@ -63,18 +63,18 @@ def check_logits(name: str, logits: Tensor) -> None:
             else "take the logits out of it"
         )
         raise ValueError(f"{name} must be a tensor, got {shown(logits)}; {remedy}")
-    if logits.ndim != 4:
-        remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
-        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
-    if logits.layout != torch.strided:
-        raise ValueError(f"{name} must be dense, got the layout {logits.layout}; {name}.to_dense() is")
-    if logits.is_floating_point() and logits.dtype.itemsize == 1:
-        raise ValueError(f"{name} must have at least 16 bits, got {logits.dtype}; {name}.bfloat16() has")
     if not logits.is_floating_point():
         raise ValueError(
             f"{name} must be floating point (raw logits, not labels), got {logits.dtype}; "
             "for labels there is fpl_fast.cross_entropy(logits, target)"
         )
+    if logits.ndim != 4:
+        remedy = "; unsqueeze(0) adds the dimension of images" if logits.ndim == 3 else ""
+        raise ValueError(f"{name} must have the four dimensions (N, C, H, W), got shape {tuple(logits.shape)}{remedy}")
+    if logits.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, got the layout {logits.layout}; {name}.to_dense() is")
+    if logits.dtype.itemsize == 1:
+        raise ValueError(f"{name} must have at least 16 bits, got {logits.dtype}; {name}.bfloat16() has")
     if logits.shape[1] < 2:
         raise ValueError(
             f"{name} must have at least 2 classes in dimension 1, got shape {tuple(logits.shape)}; "
@@ -108,6 +108,12 @@ def check_number(name: str, value: object, allowed: Range) -> float:
         rule = f"lie {allowed.rule}" if allowed.rule.startswith("in") else f"be finite and {allowed.rule}"
         raise ValueError(f"{name} must {rule}, got {number!r}; {allowed.remedy}")
     return number
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Check that a value is a tensor."""
+    if not _is_tensor(value):
+        raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
 
 
 def check_threshold(name: str, value: Any) -> float | Tensor:
@@ -191,8 +197,7 @@ def check_pixels(
     """Check a per-pixel tensor: (N, H, W) on the logits' device, boolean or floating point."""
     if value is None:
         return
-    if not _is_tensor(value):
-        raise ValueError(f"{name} must be a tensor, got {shown(value)}; torch.as_tensor({name}) makes one")
+    check_tensor(name, value)
     if tuple(value.shape) != shape:
         remedy = _of_channels(name, value) or "where a function takes size, give it this tensor's"
         raise ValueError(f"{name} must have shape (N, H, W) = {shape}, got {tuple(value.shape)}; {remedy}")
@@ -213,8 +218,7 @@ def check_pixel_threshold(threshold: float | Tensor, shape: tuple[int, ...], dev
 
 def check_target(target: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
     """Check labels: (N, H, W) on the logits' device, of type uint8, int32 or int64."""
-    if not _is_tensor(target):
-        raise ValueError(f"target must be a tensor, got {shown(target)}; torch.as_tensor(target) makes one")
+    check_tensor("target", target)
     if tuple(target.shape) != shape:
         remedy = _of_channels("target", target) or "where a function takes size, give it the size of the labels"
         if target.ndim == 4 and target.shape[1] > 1:
@@ -249,8 +253,7 @@ def check_class_weight(weight: Tensor | None, num_classes: int | None, device: t
     """Check class weights: (C,) on the logits' device, floating point."""
     if weight is None:
         return
-    if not _is_tensor(weight):
-        raise ValueError(f"weight must be a tensor, got {shown(weight)}; torch.as_tensor(weight) makes one")
+    check_tensor("weight", weight)
     if weight.ndim != 1 or len(weight) != (num_classes or len(weight)) or not weight.is_floating_point():
         classes = "(C,)" if num_classes is None else f"(C,) = ({num_classes},)"
         raise ValueError(
@@ -329,8 +332,7 @@ def check_options(rules: dict[str, Rule], **options: object) -> dict[str, Any]:
 @functools.cache
 def warn_of_two_classes() -> None:
     """Warn once per process of a loss that cannot be fuzzy."""
-    warnings.warn(
+    warn_caller(
         "two classes leave a single positive to every pixel: the fuzzy positive loss is a plain cross entropy with the "
-        "teacher's label; fuzzy positives take three classes or more",
-        stacklevel=3,
+        "teacher's label; fuzzy positives take three classes or more"
     )

@@ -9,7 +9,7 @@ from fpl_fast.engines import choice
 from fpl_fast.kernels.arguments import Distance
 from fpl_fast.label_losses import LabelEngine, LabelReduction
 from fpl_fast.ops.consistency import distance_loss, pixel_distances
-from fpl_fast.ops.gradient import refuse_forward_mode
+from fpl_fast.ops.gradient import refuse_transforms
 from fpl_fast.teacher import loss_inputs
 
 
@@ -49,9 +49,9 @@ def consistency_loss(
     CutMix-Seg (BMVC 2020), "kl" one of CorrMatch (CVPR 2024). Neither asks how sure the teacher is.
 
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
-    flows into the teacher or the weights. Double backward and forward mode raise an error. With ``size``, nothing of
-    the upsampled logits' size is held. A pixel with a logit that is not finite, of student or teacher, has the loss and
-    the gradient NaN.
+    flows into the teacher or the weights. Double backward, forward mode and ``torch.func.grad`` raise an error. With
+    ``size``, nothing of the upsampled logits' size is held. A pixel with a logit that is not finite, of student or
+    teacher, has the loss and the gradient NaN.
 
     Args:
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
@@ -94,7 +94,7 @@ def consistency_loss(
         size=size,
         align_corners=align_corners,
     )
-    refuse_forward_mode(student_logits)
+    refuse_transforms(student_logits)
     resolved = choice.resolve_labels(engine, student_logits, inputs.teacher)
     if reduction == "none":
         return pixel_distances(inputs, kind, resolved)

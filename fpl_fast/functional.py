@@ -10,7 +10,7 @@ from fpl_fast.kernels.arguments import Form, LossOptions, Weighting
 from fpl_fast.kernels.statistics import STATISTICS
 from fpl_fast.ops.finish import balance_factor
 from fpl_fast.ops.fuzzy_positive import loss_and_statistics, pixel_losses
-from fpl_fast.ops.gradient import refuse_forward_mode
+from fpl_fast.ops.gradient import refuse_transforms
 from fpl_fast.reference import accumulate_dtype, assign_positives
 from fpl_fast.teacher import loss_inputs
 
@@ -130,9 +130,10 @@ def fuzzy_positive_loss(
     So do two classes, of which one is no positive. A warning says so, too.
 
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. No gradient
-    flows into the teacher, the weights or the balance. Double backward and forward mode raise an error. Equal teacher
-    logits are ranked by class index, lower first. With ``size``, nothing of the upsampled logits' size is held:
-    interpolation and its adjoint are part of the pass. Numbers may follow a schedule inside ``torch.compile``.
+    flows into the teacher, the weights or the balance. Double backward, forward mode and ``torch.func.grad`` raise an
+    error. Equal teacher logits are ranked by class index, lower first. With ``size``, nothing of the upsampled logits'
+    size is held: interpolation and its adjoint are part of the pass. Numbers may follow a schedule inside
+    ``torch.compile``.
 
     Args:
         student_logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
@@ -209,7 +210,7 @@ def fuzzy_positive_loss(
         align_corners=align_corners,
     )
     of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels(), student_logits.device)
-    refuse_forward_mode(student_logits)
+    refuse_transforms(student_logits)
 
     if of_pixels is not None:
         of_pixels = of_pixels.detach().to(accumulate_dtype(student_logits, inputs.teacher))

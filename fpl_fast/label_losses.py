@@ -9,7 +9,7 @@ from fpl_fast import checks
 from fpl_fast.engines import choice
 from fpl_fast.kernels.arguments import LabelInputs
 from fpl_fast.ops.cross_entropy import loss_of_labels, pixel_losses_of_labels
-from fpl_fast.ops.gradient import refuse_forward_mode
+from fpl_fast.ops.gradient import refuse_transforms
 from fpl_fast.reference import accumulate_dtype
 from fpl_fast.valid_labels import comparable, is_labelled
 
@@ -60,7 +60,7 @@ def cross_entropy(
     :func:`torch.nn.functional.interpolate`, but nothing of the upsampled logits' size is held.
 
     Accumulates in float32 (float64 for float64 logits), deterministically, without host synchronisation. Double
-    backward and forward mode raise an error.
+    backward, forward mode and ``torch.func.grad`` raise an error.
 
     Args:
         logits: (N, C, h, w), C >= 2, any strides; float16, bfloat16, float32 or float64. Never written to.
@@ -96,7 +96,7 @@ def cross_entropy(
     checks.check_class_weight(weight, num_classes, logits.device)
     checks.check_pixels("pixel_weight", pixel_weight, pixels, logits.device, boolean=False)
     target, ignore_index = comparable(target, checks.check_ignore_index(ignore_index))
-    refuse_forward_mode(logits)
+    refuse_transforms(logits)
 
     dtype = accumulate_dtype(logits)
     if weight is not None:

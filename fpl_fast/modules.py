@@ -41,7 +41,10 @@ class _Criterion(nn.Module):
         cls.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]  # for help() and editors
 
     def __init__(self, **options: Any) -> None:
-        bound = inspect.signature(type(self)).bind(**options)  # a TypeError for names that the function lacks
+        try:
+            bound = inspect.signature(type(self)).bind(**options)
+        except TypeError as error:  # of names that the function lacks, or that must be given
+            raise TypeError(f"{type(self).__name__}() {error}") from None
         bound.apply_defaults()
         checks.check_options(self._rules, **bound.arguments)
         super().__init__()

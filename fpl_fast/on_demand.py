@@ -22,4 +22,8 @@ def names_on_demand(
                 return found
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return find, lambda: sorted({*namespace, *(name for names in homes.values() for name in names)})
+    def public() -> list[str]:
+        special = (name for name in namespace if name.startswith("__"))
+        return sorted({*special, *(name for names in homes.values() for name in names)})
+
+    return find, public

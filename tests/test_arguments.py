@@ -28,6 +28,7 @@ FLAG = torch.ones(1, 2, 2, dtype=torch.bool)
 LOGITS = [
     (torch.randn(5, 2, 2), r"the four dimensions \(N, C, H, W\), got shape \(5, 2, 2\); unsqueeze\(0\) adds"),
     (torch.zeros(1, 5, 2, 2, dtype=torch.int64), r"floating point \(.* not labels\), got torch.int64; .*cross_entropy"),
+    (TARGET, r"floating point \(.* not labels\), got torch.int64; .*cross_entropy"),
     ([[1.0, 2.0]], r"must be a tensor, got \[\[1.0, 2.0\]\]; torch.as_tensor\(\w+\) makes one"),
     (np.zeros((1, 5, 2, 2)), r"must be a tensor, got an array of shape \(1, 5, 2, 2\); torch.as_tensor"),
     (torch.randn(1, 5, 2, 2).to_sparse(), r"must be dense, got the layout torch.sparse_coo; \w+.to_dense\(\) is"),
@@ -124,7 +125,9 @@ def test_of_logits(logits, message):
     refused(fuzzy_positive_loss, f"student_logits .*{message}", student_logits=logits, teacher_logits=TEACHER)
     refused(fuzzy_positive_loss, f"teacher_logits .*{message}", student_logits=STUDENT, teacher_logits=logits)
     refused(cross_entropy, f"^logits .*{message}", logits=logits, target=TARGET)
-    refused(fuzzy_positive_assignment, f"teacher_logits .*{message}", teacher_logits=logits)
+    refused(fpl_fast.consistency_loss, f"teacher_logits .*{message}", student_logits=STUDENT, teacher_logits=logits)
+    for function in (fuzzy_positive_assignment, fpl_fast.adaptive_threshold, fpl_fast.pseudo_labels):
+        refused(function, f"teacher_logits .*{message}", teacher_logits=logits)
 
 
 @pytest.mark.parametrize(("arguments", "message"), LABELS)
@@ -194,11 +197,23 @@ def test_modules_are_the_functions(module, function, options):
     for name in options:
         assert f"{name}=" in repr(criterion)
     assert "engine" not in repr(criterion) and criterion.state_dict() == {}
-    with pytest.raises(TypeError, match="treshold"):
+    with pytest.raises(TypeError, match=rf"^{module.__name__}\(\) got an unexpected keyword argument 'treshold'"):
         module(**options, treshold=0.8)
     known = set(inspect.signature(function).parameters)
     given = set(inspect.signature(module).parameters) | set(inspect.signature(criterion.forward).parameters)
     assert known == given  # nothing of the function is out of reach
+
+
+def test_an_option_that_must_be_given():
+    with pytest.raises(TypeError, match=r"^OhemCrossEntropy\(\) missing a required .*argument: 'min_kept'$"):
+        fpl_fast.OhemCrossEntropy()
+
+
+def test_of_the_balance():
+    tensor, message = torch.tensor(0.5), r"^{} must be a tensor, got 1.0; torch.as_tensor\({}\) makes one$"
+    for name in ("cross_entropy", "weighted_loss"):
+        sums = {"cross_entropy": tensor, "weighted_loss": tensor} | {name: 1.0}
+        refused(fpl_fast.balance_factor, message.format(name, name), **sums)
 
 
 TYPES = [

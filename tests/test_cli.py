@@ -154,6 +154,7 @@ def test_cells_by_pattern(capsys):
         (["eval", "/nonexistent"], "run must be a folder with a config.yaml"),
         (["eval"], "RUN"),
         (["report", "/nonexistent"], "run must be a folder"),
+        (["report", "a", "b"], "unrecognized arguments: b; runs to set beside a come after --compare"),
         (["predict", "run", "absent.png"], "absent.png: the image or folder must exist"),
         (["bench", "adit"], "adit"),
         (["bench"], "COMMAND"),

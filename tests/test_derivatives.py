@@ -51,6 +51,38 @@ def test_forward_mode_is_refused(loss):
         assert_close(loss(student, teacher), loss(student.detach(), teacher), **INVARIANT)
 
 
+NO_BATCHING_RULE = pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet")
+TRANSFORMS = {
+    "grad": torch.func.grad,
+    "vjp": lambda f: lambda z: torch.func.vjp(f, z)[1](torch.ones(())),
+    "jacrev": torch.func.jacrev,
+    "grad of vmap": lambda f: torch.func.grad(lambda z: torch.func.vmap(f)(z[None]).sum()),
+    "vmap of grad": lambda f: lambda z: torch.func.vmap(torch.func.grad(f))(z[None]),
+    "vmap": lambda f: lambda z: torch.func.vmap(f)(z.clone().requires_grad_()[None]),
+}
+
+
+@NO_BATCHING_RULE
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_a_gradient_within_torch_func_is_refused(loss, transform):
+    student, teacher = torch.randn(SHAPE), torch.randn(SHAPE)
+    with pytest.raises(RuntimeError, match=r"no derivative within torch\.func: .*; take the gradient with backward"):
+        transform(lambda z: loss(z, teacher))(student)
+
+
+@NO_BATCHING_RULE
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+def test_torch_func_without_a_gradient(loss):
+    """vmap gives each of its inputs what a call gives; a gradient of something else goes past the losses."""
+    students, teachers = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
+    expected = torch.stack([loss(z, t) for z, t in zip(students, teachers, strict=True)])
+    assert_close(torch.func.vmap(loss)(students, teachers), expected, **INVARIANT)
+    factor = torch.func.grad(lambda a: a * loss(students[0], teachers[0]))(torch.ones(()))
+    assert_close(factor, expected[0], **INVARIANT)
+    assert_close(torch.func.functionalize(loss)(students[0], teachers[0]), expected[0], **INVARIANT)
+
+
 class _NoGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):

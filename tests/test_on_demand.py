@@ -10,7 +10,8 @@ import pytest
 @pytest.mark.parametrize("package", ["fpl_fast", "fpl_fast.trainer"])
 def test_every_public_name_is_found(package):
     module = importlib.import_module(package)
-    assert set(module.__all__) <= set(dir(module)) and len(module.__all__) > 10
+    assert [name for name in dir(module) if not name.startswith("__")] == sorted(module.__all__)
+    assert len(module.__all__) > 10 and "__doc__" in dir(module)
     for name in module.__all__:
         assert getattr(module, name) is module.__dict__[name]
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):

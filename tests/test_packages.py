@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -147,6 +148,22 @@ def test_a_compiler_that_does_not_work(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"'compiled' cannot run here: .*Python\.h.*; engine='eager' can") as raised:
         fuzzy_positive_loss(student, teacher, engine="compiled")
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+@needs_compiler
+def test_a_compilation_that_is_killed(monkeypatch):
+    """That says nothing about this machine: an error, no other engine in its place, and the next call tries again."""
+    student, teacher = logits()
+    of_the_compiler = "g++: fatal error: Killed signal terminated program cc1plus"
+    ends = [(-signal.SIGKILL, "", ""), (1, of_the_compiler, ""), (1, "no headers", "")]
+    monkeypatch.setattr(packages.process, "run_python", lambda *_: packages.process.Ended(*ends.pop(0)))
+    for reason in (r"signal 9 \(Killed\)", "Killed signal terminated program cc1plus"):
+        with pytest.raises(
+            ChildProcessError, match=f"compiling the loss was ended by a signal.*{reason}.*engine='eager'"
+        ):
+            fuzzy_positive_loss(student, teacher)
+    with pytest.warns(UserWarning, match="compiling failed: no headers"):
+        fuzzy_positive_loss(student, teacher)
 
 
 def test_a_launcher_before_the_compiler(monkeypatch):

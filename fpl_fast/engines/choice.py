@@ -4,7 +4,6 @@ import functools
 import importlib.util
 import math
 import os
-import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fpl_fast import checks
+from fpl_fast.caller import warn_caller
 from fpl_fast.engines import (
     context_planes,
     eager,
@@ -67,7 +67,7 @@ def _run(engine: str, run: Callable[..., Any], run_eagerly: Callable[..., Any], 
 
 @functools.cache
 def _warn_once(reason: str) -> None:
-    warnings.warn(f"engine='compiled' cannot run here: {reason}; the slower engine='eager' does", stacklevel=2)
+    warn_caller(f"engine='compiled' cannot run here: {reason}; the slower engine='eager' does")
 
 
 def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor, pixels: tuple[int, ...] | None = None) -> str:

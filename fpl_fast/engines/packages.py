@@ -13,9 +13,9 @@ import logging
 import os
 import pickle
 import platform
+import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +26,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from fpl_fast.engines import process
 
 Graph = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -43,6 +45,9 @@ importlib.import_module(f"{name}.engines.build").main()
 """
 _SOURCES = ("plane_arithmetic.py", "planes.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
+
+# As g++ and clang++ say it of the program behind them.
+_KILLED_COMPILER = re.compile(r"error: .*\bKilled\b")
 
 # Of the sizes that stay dynamic in a graph.
 MAX_SIZE = 1 << 40
@@ -79,6 +84,8 @@ class UnavailableError(RuntimeError):
 
 def unavailable_reason() -> str | None:
     """Reason why no graph can be compiled on this machine, as far as a quick check tells, or None."""
+    if os.name == "nt":
+        return "it does not run on Windows"
     if _compiler() is None:
         wanted = os.environ.get("CXX") or "g++ or clang++"
         return f"it needs a C++ compiler ({wanted}) on the PATH"
@@ -90,6 +97,7 @@ def load(specialisation: Specialisation) -> Graph:
 
     Raises:
         UnavailableError: If it can neither be found nor be compiled; known for this process from then on.
+        ChildProcessError: If a signal ended its compilation; the next call tries again.
     """
     with _LOCK:  # threads wait for one compilation
         loaded = _load(specialisation)
@@ -114,6 +122,8 @@ def _load(specialisation: Specialisation) -> Graph | str:
             specialisation.purpose,
         )
         _build(specialisation, folder / name)
+    except ChildProcessError:  # says nothing about this machine: a run that goes on must not have another engine
+        raise
     except OSError as error:
         return f"its compiled form cannot be written ({error})"
     except UnavailableError as error:
@@ -179,17 +189,17 @@ def _build(specialisation: Specialisation, package: Path) -> None:
             "TORCHINDUCTOR_CACHE_DIR": scratch,
             "CUDA_VISIBLE_DEVICES": "",
         }
-        result = subprocess.run(
-            [sys.executable, "-c", _BUILD],
-            input=pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
-            + pickle.dumps((specialisation, str(built))),
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-        if result.returncode != 0 or not built.exists():
-            said = (result.stdout or result.stderr).decode(errors="replace").strip() or "no reason given"
-            raise UnavailableError(f"compiling failed: {said.splitlines()[-1]}")
+        given = pickle.dumps((sys.path, _PACKAGE, sys.modules[_PACKAGE].__file__))
+        given += pickle.dumps((specialisation, str(built)))
+        ended = process.run_python(_BUILD, given, environment, Path(scratch))
+        reason = process.last_words(ended)
+        if ended.returncode < 0 or _KILLED_COMPILER.search(reason):
+            raise ChildProcessError(
+                f"compiling {specialisation.purpose} was ended by a signal, from outside or for want of memory: "
+                f"{reason}; run it again, or with engine='eager', which compiles nothing"
+            )
+        if ended.returncode != 0 or not built.exists():
+            raise UnavailableError(f"compiling failed: {reason}")
         # Into the same file system first: only there is moving all or nothing.
         with tempfile.NamedTemporaryFile(dir=package.parent, delete=False) as copy:
             copy.write(built.read_bytes())

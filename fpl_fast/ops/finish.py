@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from fpl_fast import checks
 from fpl_fast.kernels.arguments import SUMS, LossInputs
 from fpl_fast.kernels.statistics import MAX_BALANCE, Finish, Finished
 from fpl_fast.reference import accumulate_dtype
@@ -78,10 +79,15 @@ def balance_factor(cross_entropy: Tensor, weighted_loss: Tensor) -> Tensor:
     Returns:
         0-d, 1 where ``weighted_loss`` is 0; decided on the device.
 
+    Raises:
+        ValueError: If one of them is no tensor.
+
     Example:
         >>> balance_factor(torch.tensor(1.5), torch.tensor(0.5))
         tensor(3.)
     """
+    checks.check_tensor("cross_entropy", cross_entropy)
+    checks.check_tensor("weighted_loss", weighted_loss)
     return ratio(cross_entropy, weighted_loss).clamp(max=MAX_BALANCE)
 
 

@@ -2,13 +2,13 @@
 
 import functools
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fpl_fast.caller import warn_caller
 from fpl_fast.engines import choice
 from fpl_fast.kernels.arguments import NAMES, NUMBERS, LossInputs, LossOptions
 from fpl_fast.kernels.statistics import NUM_STATISTICS, Finish
@@ -273,9 +273,8 @@ def warn_of_gate(options: LossOptions) -> None:
 @functools.cache
 def _warn_of_gate() -> None:
     """Warn once per process of a gate at or above ``threshold``."""
-    warnings.warn(
+    warn_caller(
         "confidence_threshold is at or above threshold: every pixel that passes the gate then has a single positive, "
         "and the fuzzy positive loss is a plain cross entropy; lower confidence_threshold (0 leaves the gate out) or "
-        "raise threshold",
-        stacklevel=2,
+        "raise threshold"
     )

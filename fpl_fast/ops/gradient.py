@@ -129,12 +129,29 @@ def refuse_double_backward() -> None:
         raise RuntimeError("the loss has no double backward: create_graph=True cannot go through it")
 
 
-def refuse_forward_mode(logits: Tensor) -> None:
-    """Refuse logits with a tangent, which the operators would drop silently: the derivative along it would be zero."""
+def refuse_transforms(logits: Tensor) -> None:
+    """Refuse logits whose derivative would be dropped silently, or end in an error about PyTorch's own classes.
+
+    With a tangent the operators would give a derivative of zero. They have no rule for a gradient within torch.func;
+    without one its transforms work, and so does functionalisation, of which compilers make use.
+    """
     if forward_ad.unpack_dual(logits).tangent is not None:
         raise RuntimeError(
             "the loss has no forward-mode derivative: torch.func.jvp cannot go through it; take the gradient with "
             "backward and its product with the tangent"
+        )
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    transform = functorch.peek_interpreter_stack()
+    if transform is None or transform.key() == functorch.TransformType.Functionalize:
+        return
+    while functorch.is_batchedtensor(logits):  # which says that it requires none
+        logits = functorch.get_unwrapped(logits)
+    if logits.requires_grad:
+        raise RuntimeError(
+            "the loss has no derivative within torch.func: grad, vjp, and vmap over logits that require a gradient, "
+            "cannot go through it; take the gradient with backward or torch.autograd.grad"
         )
 
 

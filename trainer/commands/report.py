@@ -10,7 +10,11 @@ def main(arguments: list[str]) -> int:
     parser = Parser("fpl-fast report", "Write RUN/report.html, one file that needs nothing else.")
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("--compare", metavar="RUN", nargs="+", default=[], help="runs to set beside it")
-    options = parser.parse_args(arguments)
+    options, others = parser.parse_known_args(arguments)
+    if others:
+        are_runs = not any(other.startswith("-") for other in others)
+        remedy = f"; runs to set beside {options.run} come after --compare" if are_runs else ""
+        parser.error(f"unrecognized arguments: {' '.join(others)}{remedy}")
 
     from fpl_fast.trainer.report import write_report
 
