@@ -22,7 +22,7 @@ quickstart: install  ## supervised and FPL+CPS on the same few labels, then the 
 # mypy, which uses one core, runs beside the tests; it speaks after them, and the failure of either is one of `make test`.
 test: install lint
 	$(BIN)/mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2; suite=$$?; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; suite=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/types.txt; exit $$((suite | types))
 
 test-everywhere: install  ## the suite as other processors, threads, seeds and orders see it: hours; ARGS=--short, minutes

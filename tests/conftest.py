@@ -39,6 +39,11 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def freeze_modules():
     """Take the modules out of what is collected, if there are many more than at the last call."""
     if len(sys.modules) > frozen[-1] + 100:

@@ -163,6 +163,7 @@ def test_pixels_that_do_not_count_are_outside(engine):
 
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
+@pytest.mark.slow
 def test_compiled_equals_the_eager_engine(monkeypatch, tmp_path):
     """Any size and thresholds through two graphs, small ones; logits that are not finite do no harm."""
     probe_once(monkeypatch)

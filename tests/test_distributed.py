@@ -31,6 +31,7 @@ def runs(tmp_path_factory):
     return parent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "processes"),
     [*itertools.product(EXACT, ["2_1", "2_2", "4_1"]), *((name, "4_1") for name in SCALED)],

@@ -57,7 +57,9 @@ def folder(tmp_path_factory):
 
 
 @needs_library
-@pytest.mark.parametrize("engine", ["eager", "triton", pytest.param("compiled", marks=[needs_compiler])])
+@pytest.mark.parametrize(
+    "engine", ["eager", "triton", pytest.param("compiled", marks=[needs_compiler, pytest.mark.slow])]
+)
 def test_the_library_loads_what_is_installed(folder, engine, kernel_device, tmp_path, monkeypatch):
     device = "cpu" if engine == "compiled" else kernel_device
     student = torch.randn(1, 4, 3, 5, device=device, requires_grad=True)

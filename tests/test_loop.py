@@ -198,6 +198,7 @@ def test_a_finished_run_stays_finished(tmp_path, straight):
     assert straight[0].metrics.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

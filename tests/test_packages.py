@@ -57,6 +57,7 @@ def test_import_starts_no_compiler():
     assert len([name for name in new if not name.startswith("fpl_fast")]) < 20
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_package_is_built_once_and_said_once(cache, caplog, monkeypatch):
     student, teacher = logits()

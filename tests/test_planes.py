@@ -78,6 +78,7 @@ def test_planes_against_float64(num_classes, max_positives, weighting, form, spr
 
 
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
+@pytest.mark.slow
 def test_one_package_serves_every_size_and_layout(monkeypatch, tmp_path):
     """In 16 bits: a single pixel, rows of odd length, more than a chunk; whatever lies between pixels and classes."""
     probe_once(monkeypatch)

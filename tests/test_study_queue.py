@@ -216,6 +216,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"note.txt", "mine.yaml"}
 
 
+@pytest.mark.slow
 def test_a_study_is_trained_from_the_command_line(tmp_path, capfd):
     """Real processes through the launcher; the same command again finds everything done."""
     settings = {
