@@ -31,7 +31,7 @@ class RunFolder:
     ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``csv`` and ``wandb`` (loggers.py),
     ``evaluations`` (of other images or weights, by other protocols: evaluation/own_result.py) and, for data sets in
     files, ``lists``: the images of each part and, in ``lists.json``, the list that names them, the folder that they are
-    in, and the SHA-256 of their list.
+    in, and the SHA-256 of their list, without and with the files of their labels.
     """
 
     def __init__(self, path: "RunFolder | Path | str") -> None:
@@ -71,6 +71,7 @@ class RunFolder:
                 part: {
                     "images": len(split.pairs),
                     "sha256": split.sha256,
+                    **({} if part == "unlabelled" else {"pairs_sha256": split.pairs_sha256}),
                     "origin": split.origin,
                     "root": str(Path(root).resolve()),
                 }
@@ -79,7 +80,9 @@ class RunFolder:
         )
 
     def check_splits(self, splits: Mapping[str, Split]) -> None:
-        """Check that a run continues with the images that it began with.
+        """Check that a run continues with the images that it began with, and with the files of their labels.
+
+        Runs of earlier versions recorded the images alone.
 
         Raises:
             ValueError: A part has changed.
@@ -90,6 +93,11 @@ class RunFolder:
                 raise ValueError(
                     f"{self.lists / part}.txt: the run must go on with the images that it began with, "
                     f"got others from {split.origin}"
+                )
+            if recorded[part].get("pairs_sha256", split.pairs_sha256) != split.pairs_sha256:
+                raise ValueError(
+                    f"{self.splits}: the run must go on with the label files that it began with, "
+                    f"got others for data.{part} from {split.origin}: put them back, or begin another run"
                 )
 
     def require_free(self) -> None:
