@@ -173,6 +173,18 @@ def test_autocast_surrounds_the_network():
     assert dtypes == [torch.bfloat16]
 
 
+def test_a_network_of_nan_has_no_score():
+    samples = random_samples([(5, 6), (4, 4)])
+    network = nn.Conv2d(3, NUM_CLASSES, 1)
+    evaluate(network, Listed(samples), num_classes=NUM_CLASSES)
+    with torch.no_grad():
+        network.bias[torch.randint(NUM_CLASSES, ())] = torch.nan
+    for protocol in (None, Protocol(window=(4, 4), combine="probabilities")):
+        with pytest.raises(FloatingPointError, match="the network must predict numbers to be evaluated, got NaN"):
+            evaluate(network, Listed(samples), num_classes=NUM_CLASSES, protocol=protocol)
+    assert not network._forward_hooks
+
+
 class Broken(Listed):
     """Cannot read its second image."""
 

@@ -98,6 +98,7 @@ def evaluate(
     Raises:
         ValueError: If there is no image, an image is bad or has no label, or the logits do not have num_classes
             channels.
+        FloatingPointError: If a logit is NaN: that pixel has no prediction to score.
     """
     protocol = Protocol() if protocol is None else protocol
     indices = range(len(dataset)) if indices is None else indices
@@ -115,6 +116,12 @@ def evaluate(
         num_classes, ignore_index=ignore_index, validate_args=False, sync_on_compute=False
     ).to(device)
     digests = torch.zeros(len(dataset), hashlib.sha256().digest_size, dtype=torch.uint8)
+    unpredicted = torch.zeros((), dtype=torch.bool, device=device)
+
+    def watch(_: nn.Module, __: object, logits: Tensor) -> None:
+        unpredicted.logical_or_(logits.isnan().any())
+
+    watched = network.register_forward_hook(watch)
     was_training = network.training
     network.eval()
     try:
@@ -133,7 +140,10 @@ def evaluate(
                 if progress is not None:
                     progress(done, len(indices))
     finally:
+        watched.remove()
         network.train(was_training)
+    if unpredicted:
+        raise FloatingPointError("the network must predict numbers to be evaluated, got NaN: a lower optim.lr may help")
     return EvaluationResult.from_confusion(confusion.compute(), digests)
 
 
