@@ -11,6 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
+from fpl_fast.trainer.config.plain_yaml import load_yaml
+
 __all__ = ["CLASS_PREFIX", "ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "read_run"]
 
 CLASS_PREFIX = "iou/"
@@ -159,7 +161,7 @@ def read_run(path: Path | str) -> Run:
     if not (path / "config.yaml").is_file():
         raise ValueError(f"run must be a folder with a config.yaml, as training writes it, got {str(path)!r}")
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
+        config = load_yaml((path / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path / 'config.yaml'} must be valid YAML, got {_one_line(error)}") from error
     if not isinstance(config, dict):
