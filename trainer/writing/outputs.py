@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from fpl_fast.trainer.writing.replacing import replacing
 
@@ -50,8 +51,10 @@ class WrittenFiles:
         name, digest = self._place(file), _sha256(content)
         if digest not in self._digests.setdefault(name, set()):
             self._digests[name].add(digest)
-            with self._record.open("a", encoding="utf-8") as record:
-                record.write(json.dumps({"file": name, "sha256": digest}) + "\n")
+            with self._record.open("a+b") as record:
+                if not _ends_in_line_end(record):
+                    record.write(b"\n")  # behind a line that a kill cut short
+                record.write(json.dumps({"file": name, "sha256": digest}).encode() + b"\n")
 
 
 class Outputs:
@@ -113,6 +116,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _ends_in_line_end(file: BinaryIO) -> bool:
+    """Whether a file opened at its end, which remains its place of writing, is empty or ends a line."""
+    if file.tell() == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read() == b"\n"
 
 
 def _sha256(content: bytes) -> str:
