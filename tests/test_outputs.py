@@ -128,3 +128,10 @@ def test_a_record_cut_short_costs_no_other(tmp_path):
         (tmp_path / "b.png").unlink(missing_ok=True)
         Outputs(tmp_path, [Path("b.png")], option="--out").write(Path("b.png"), contents["b.png"])
         assert all(tmp_path / name in WrittenFiles(tmp_path) for name in contents)
+
+
+@pytest.mark.parametrize("wrong", [b"\xff", b"null", b'{"file": "a.png"}', b'{"file": [], "sha256": ""}'])
+def test_a_damaged_record_is_named(tmp_path, wrong):
+    (tmp_path / ".fpl-fast-written.jsonl").write_bytes(wrong + b"\n")
+    with pytest.raises(ValueError, match=r"fpl-fast-written\.jsonl line 1 must be a JSON object with file and sha256"):
+        WrittenFiles(tmp_path)

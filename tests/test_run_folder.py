@@ -64,6 +64,10 @@ def test_label_files_of_a_run_are_recorded(tmp_path):
         record.pop("pairs_sha256", None)  # as earlier versions wrote it
     folder.write_json(folder.splits, recorded)
     folder.check_splits({"labelled": swapped, "val": swapped})
+    for wrong in ("\xff", "[]", '{"val": 3}', '{"val": {}}'):
+        folder.splits.write_text(wrong, encoding="latin-1")
+        with pytest.raises(ValueError, match=r"lists\.json must "):
+            folder.check_splits({"val": splits["val"]})
 
 
 def test_a_run_is_resumed_with_its_own_images_only(tmp_path):

@@ -1,6 +1,5 @@
 """The folder of a run: its files, and the rules for beginning a run in it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import load_config, save_config
 from fpl_fast.trainer.data.lists import Split
-from fpl_fast.trainer.writing.json_text import json_text, read_records
+from fpl_fast.trainer.run.records import read_metrics
+from fpl_fast.trainer.writing.json_text import json_text, read_object
 from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["RunFolder", "free_path"]
@@ -85,10 +85,12 @@ class RunFolder:
         Runs of earlier versions recorded the images alone.
 
         Raises:
-            ValueError: A part has changed.
+            ValueError: A part has changed, or the record of the parts is damaged.
         """
-        recorded = json.loads(self.splits.read_text(encoding="utf-8")) if splits else {}
+        recorded = read_object(self.splits) if splits else {}
         for part, split in splits.items():
+            if not (isinstance(recorded.get(part), dict) and "sha256" in recorded[part]):
+                raise ValueError(f"{self.splits} must hold the list of data.{part} that the run began with, got none")
             if split.sha256 != recorded[part]["sha256"]:
                 raise ValueError(
                     f"{self.lists / part}.txt: the run must go on with the images that it began with, "
@@ -124,7 +126,7 @@ class RunFolder:
             ValueError: The run had a checkpoint.
         """
         first = min(config.train.checkpoint_every, config.eval.every)
-        steps = [record["step"] for record in read_records(self.metrics)]
+        steps = [record["step"] for record in read_metrics(self.metrics)]
         if self.evaluation.is_file() or max(steps, default=0) > first:
             raise ValueError(
                 f"{self.last}: must be there to go on, but is missing, and the run had got to step "

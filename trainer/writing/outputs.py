@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from fpl_fast.trainer.writing.json_text import read_records
 from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["Outputs", "WrittenFiles"]
@@ -22,18 +23,17 @@ class WrittenFiles:
 
     Args:
         folder: The folder; it need not exist.
+
+    Raises:
+        ValueError: The record is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._record = self.folder / _RECORD
         self._digests: dict[str, set[str]] = {}
-        for line in self._record.read_text(encoding="utf-8").splitlines() if self._record.is_file() else []:
-            try:
-                entry = json.loads(line)
-                self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
-            except (ValueError, TypeError, KeyError):
-                continue  # cut short by a kill: the file that it would record was not written
+        for entry in read_records(self._record, {"file": str, "sha256": str}):
+            self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
 
     def __contains__(self, file: object) -> bool:
         """Whether a file was written by a command and is unchanged, however its path is spelt."""
