@@ -218,6 +218,12 @@ def test_broken_file_is_named(run: Path, file: str, content: str, message: str) 
     assert "\n" not in str(caught.value)
 
 
+def test_a_folder_in_the_place_of_the_report(run: Path) -> None:
+    (run / "report.html").mkdir()
+    with pytest.raises(ValueError, match=r"report\.html: must be free for the report, got a folder: move it elsewhere"):
+        write_report(run)
+
+
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be a folder with a config\.yaml"):
         write_report(tmp_path / "absent")
