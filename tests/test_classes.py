@@ -122,6 +122,8 @@ def test_what_cannot_be_classes_is_one_line(values, message):
         ("labels.json", '{"0": "sky", "11": "void"}', {0: "sky", 11: "void"}),
         ("labels.json", '{"shapes": []}', None),
         ("labels.json", "not json", None),
+        ("labels.json", "[" * 60_000, None),
+        ("names.txt", f"{'9' * 5000} sky\n1 road\n", None),
         ("classes.txt", "one\n", None),
         ("classes.txt", "0 sky\n0 road\n", None),
         ("train.txt", "a\nb\n", None),  # a list of images

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from PIL import Image
 from rich.table import Table
 from trainer_runs import HANGS, STEPS, Quiet, tiny_run
 
-from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.cli import StderrHandler, main
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.config.io import load_config, save_config
 from fpl_fast.trainer.loop import train
@@ -89,6 +90,21 @@ def test_text_is_printed_as_it_is(capsys):
     shown = capsys.readouterr().out
     assert "a:100:b [red]x[/red]\n" in shown
     assert "road:100:[b]" in shown
+
+
+def test_names_cannot_command_the_terminal(capsys):
+    """Escape sequences, ends of lines, bytes that are no text, turned directions; letters of all scripts stay."""
+    name = "a\x1b]0;title\x07\r\n\x9b31m\udcff\u202e \u2067 Größe 写真 می‌خواهم"
+    shown = r"a\x1b]0;title\x07\r\n\x9b31m\udcff\u202e \u2067 Größe 写真 می‌خواهم"
+    out_console().print(f"{name}: 3 images")
+    assert capsys.readouterr().out == f"{shown}: 3 images\n"
+    table = Table("two\nlines")
+    table.add_row(name.replace("\n", ""))
+    out_console().print(table)
+    assert shown.replace(r"\n", "") in capsys.readouterr().out
+    assert shown.replace(r"\r\n", " ") in error_of(capsys, "train", f"{name}.yaml")
+    record = logging.LogRecord("fpl_fast", logging.WARNING, "", 0, "damaged: %s", (name,), None)
+    assert StderrHandler().format(record) == f"damaged: {shown}".replace(r"\n", "\n")
 
 
 def test_help_of_train_shows_the_recipe(capsys):

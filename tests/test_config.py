@@ -194,6 +194,9 @@ def test_broken_rules(make, message):
         ({"method": {"tresholt": 1}}, "unknown key 'method.tresholt': did you mean 'method.threshold'?"),
         ({"optim": 3}, "optim must hold keys and values, got 3"),
         ({"data": {"kind": "vok"}}, "data.kind must be one of synthetic, folder, voc, city, got 'vok'"),
+        ({"data": {"kind": [1]}}, "data.kind must be one of synthetic, folder, voc, city, got [1]"),
+        ({"method": {"name": {"a": 1}}}, "unimatch_v2, corrmatch, got {'a': 1}"),
+        ({1: 2}, "unknown key 1"),
         ({"data": {"kind": "voc", "partition": "1/3"}}, "data.partition"),
         ({"optim": {"lr": "fast"}}, "optim.lr"),
         ({"optim": {"lr": -1}}, "optim.lr must be > 0"),
@@ -215,6 +218,29 @@ def test_bad_values(values, message):
     assert str(caught.value).startswith("run.yaml: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_number_is_infinite(method):
+    config = RunConfig(method=METHODS[method].Config())
+    for section in (getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "recipe"):
+        name = next(name for name, value in vars(config).items() if value is section)
+        for key, value in vars(section).items():
+            if isinstance(value, float):
+                with pytest.raises(ValueError, match=rf"{key} must be .*, got inf$"):
+                    dataclasses.replace(config, **{name: dataclasses.replace(section, **{key: float("inf")})})
+
+
+def test_an_infinite_number_is_one_line(tmp_path):
+    for section, key, text, got in (
+        ("optim", "lr", ".inf", "inf"), ("optim", "weight_decay", "1e400", "inf"),
+        ("augment", "scales", "[1.0, .inf]", r"\(1\.0, inf\)"),
+    ):  # fmt: skip
+        (tmp_path / "c.yaml").write_text(f"{section}: {{{key}: {text}}}")
+        with pytest.raises(ValueError, match=rf"^.*c\.yaml: {section}\.{key} must be finite, got {got}$"):
+            load_config(tmp_path / "c.yaml")
+        with pytest.raises(ValueError, match=rf"^{section}\.{key} must be finite, got {got}$"):
+            override_config(DEFAULT, [f"--{section}.{key}", text])
 
 
 def test_bad_files(tmp_path):

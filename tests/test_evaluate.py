@@ -97,7 +97,21 @@ def test_shares_add_up():
         for rank in range(2)
     ]
     assert torch.equal(parts[0].confusion + parts[1].confusion, whole.confusion)
-    assert EvaluationResult.from_confusion(parts[0].confusion + parts[1].confusion).miou == whole.miou
+    digests = parts[0].label_digests + parts[1].label_digests
+    result = EvaluationResult.from_confusion(parts[0].confusion + parts[1].confusion, digests)
+    assert (result.miou, result.labels_sha256) == (whole.miou, whole.labels_sha256)
+
+
+def test_labels_have_a_digest():
+    samples = random_samples([(6, 7)] * 3)
+    turned = [*samples[:2], Sample(samples[2].image.mT, samples[2].label.mT)]
+    results = [
+        evaluate(ReadsClass(), Listed(some), num_classes=NUM_CLASSES, **IDENTITY)
+        for some in (samples, samples[::-1], turned, [Sample(s.image.clone(), s.label.clone()) for s in samples])
+    ]
+    assert len({tuple(result.confusion.flatten().tolist()) for result in results}) == 1
+    assert results[0].labels_sha256 == results[3].labels_sha256
+    assert len({result.labels_sha256 for result in results}) == 3
 
 
 def test_absent_classes_do_not_count():
@@ -157,6 +171,18 @@ def test_autocast_surrounds_the_network():
         autocast=lambda: torch.autocast("cpu", torch.bfloat16),
     )
     assert dtypes == [torch.bfloat16]
+
+
+def test_a_network_of_nan_has_no_score():
+    samples = random_samples([(5, 6), (4, 4)])
+    network = nn.Conv2d(3, NUM_CLASSES, 1)
+    evaluate(network, Listed(samples), num_classes=NUM_CLASSES)
+    with torch.no_grad():
+        network.bias[torch.randint(NUM_CLASSES, ())] = torch.nan
+    for protocol in (None, Protocol(window=(4, 4), combine="probabilities")):
+        with pytest.raises(FloatingPointError, match="the network must predict numbers to be evaluated, got NaN"):
+            evaluate(network, Listed(samples), num_classes=NUM_CLASSES, protocol=protocol)
+    assert not network._forward_hooks
 
 
 class Broken(Listed):

@@ -1,11 +1,14 @@
+import struct
+
 import fresh
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fpl_fast.trainer.data.files import FileStore
+from fpl_fast.trainer.data.files import FileStore, picture_size
 from fpl_fast.trainer.data.sample import index_palette
+from fpl_fast.trainer.data.store import DamagedPictureError
 
 
 @pytest.fixture
@@ -136,4 +139,41 @@ def test_no_memory_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", decode)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
     with pytest.raises(ValueError, match=r"x\.png: the image must fit in memory, got no room: lower train\.workers"):
+        FileStore(tmp_path).image("x.png")
+
+
+@pytest.mark.parametrize("read", ["image", "label", "size"])
+def test_every_error_of_a_decoder_is_damage(tmp_path, monkeypatch, read):
+    """Pillow's own among them: RuntimeError of AVIF, NotImplementedError of DDS, whose pixel format is 4 bytes."""
+    Image.new("RGB", (6, 4)).save(tmp_path / "x.dds")
+    content = bytearray((tmp_path / "x.dds").read_bytes())
+    content[80:84] = bytes(4)
+    (tmp_path / "x.dds").write_bytes(content)
+    Image.new("L", (6, 4)).save(tmp_path / "x.png")
+
+    def damaged(name):
+        with pytest.raises(DamagedPictureError, match=rf"^.*{name}: the image must be readable, got .+: replace the"):
+            picture_size(tmp_path / name) if read == "size" else FileStore(tmp_path).read(read, name)
+
+    damaged("x.dds")
+    for error in (RuntimeError, NotImplementedError, ValueError, IndexError, KeyError, struct.error, ZeroDivisionError):
+        for message in ("", "failed to decode"):
+
+            def decode(picture, error=error, message=message):
+                raise error(message)
+
+            with monkeypatch.context() as patch:
+                patch.setattr("PIL.ImageFile.ImageFile.load", decode)
+                patch.setattr("PIL.Image.Image.size" if read == "size" else "PIL.Image.Image.load", property(decode))
+                damaged("x.png")
+
+
+def test_a_dead_loader_is_no_damage(tmp_path, monkeypatch):
+    Image.new("RGB", (6, 4)).save(tmp_path / "x.png")
+
+    def decode(picture):
+        raise RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed.")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    with pytest.raises(RuntimeError, match="is killed by signal"):
         FileStore(tmp_path).image("x.png")

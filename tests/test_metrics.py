@@ -91,6 +91,14 @@ def test_log_drops_what_will_be_repeated(tmp_path, rest):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4, 6]
 
 
+@pytest.mark.parametrize("wrong", [b"\xff", b"null", b"[1]", b"{}", b'{"step": 2}', b'{"step": "2", "split": "train"}'])
+def test_a_damaged_log_is_named(tmp_path, wrong):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 2, "split": "train"}\n' + wrong + b"\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl line 2 must be a JSON object with step and split, got '"):
+        MetricsLog(path, tmp_path / "tensorboard", step=4)
+
+
 @pytest.mark.parametrize("tick", [0.0, 1.0, -1.0])  # as fast as it can; a second later; the clock was set back
 def test_events_of_a_run_that_begins_anew_are_dropped(tmp_path, monkeypatch, tick):
     """It was killed before its first checkpoint, again and again."""

@@ -117,3 +117,21 @@ def test_a_linked_folder_inside_is_ours_again(tmp_path):
     for content in (b"first", b"second"):
         Outputs(tmp_path / "out", [Path("sub/a.png")], option="--out").write(Path("sub/a.png"), content)
     assert (tmp_path / "elsewhere" / "a.png").read_bytes() == b"second"
+
+
+def test_a_record_cut_short_costs_no_other(tmp_path):
+    record, contents = tmp_path / ".fpl-fast-written.jsonl", {"a.png": os.urandom(20), "b.png": os.urandom(20)}
+    Outputs(tmp_path, [Path("a.png")], option="--out").write(Path("a.png"), contents["a.png"])
+    whole = record.read_bytes()
+    for end in (0, 1, len(whole) // 2, len(whole) - 1):
+        record.write_bytes(whole + whole[:end])
+        (tmp_path / "b.png").unlink(missing_ok=True)
+        Outputs(tmp_path, [Path("b.png")], option="--out").write(Path("b.png"), contents["b.png"])
+        assert all(tmp_path / name in WrittenFiles(tmp_path) for name in contents)
+
+
+@pytest.mark.parametrize("wrong", [b"\xff", b"null", b'{"file": "a.png"}', b'{"file": [], "sha256": ""}'])
+def test_a_damaged_record_is_named(tmp_path, wrong):
+    (tmp_path / ".fpl-fast-written.jsonl").write_bytes(wrong + b"\n")
+    with pytest.raises(ValueError, match=r"fpl-fast-written\.jsonl line 1 must be a JSON object with file and sha256"):
+        WrittenFiles(tmp_path)

@@ -117,6 +117,17 @@ def test_data_that_changed_behind_the_same_settings(folder, tmp_path, monkeypatc
         assert placed(folder, run)[0] == {"root": str(tmp_path / "other")}
 
 
+def test_labels_that_moved_between_the_images(folder, tmp_path):
+    run, digests = config(tmp_path / "data"), torch.randint(256, (2, 32), dtype=torch.uint8)
+    own, moved = (EvaluationResult.from_confusion(CONFUSION, rows) for rows in (digests, digests.flip(0)))
+    assert placed(folder, run, result=moved)[0] == {}  # the run was evaluated before labels had a digest
+    save_evaluation(folder.evaluation, own, "abc", run.eval, step=STEP)
+    assert placed(folder, run, result=own) == ({}, folder.evaluation)
+    found, path = placed(folder, run, result=moved)
+    assert found == {"labels": moved.labels_sha256}
+    assert path != folder.evaluation
+
+
 def test_scores_without_pixels_are_null_and_read_back_as_nan(folder):
     nothing = EvaluationResult.from_confusion(torch.zeros(3, 3))
     save_evaluation(folder.evaluation, nothing, "abc", tiny_run().eval, step=STEP, differs={"split": "train"})

@@ -164,9 +164,21 @@ def test_packs_that_are_none(packed, tmp_path):
     with pytest.raises(ValueError, match=r"nowhere: must be a pack that fpl-fast data pack wrote, got No such file"):
         PackStore(tmp_path / "nowhere", root)
     text = index_file(pack).read_text()
-    for wrong in ("", "hello\n", json.dumps({"format": "fpl-fast pack", "version": 0}) + "\n", "[1]\n", text + "{\n"):
+    version_0 = json.dumps({"format": "fpl-fast pack", "version": 0})
+    for wrong in ("", "hello\n", f"{version_0}\n", "[1]\n", "[" * 9_000 + "\n"):
         index_file(pack).write_text(wrong)
         with pytest.raises(ValueError, match=r"index\.jsonl: must be the index of a pack of version 1"):
+            PackStore(pack, root)
+    line = json.loads(text.splitlines()[1])
+    no_line = r"index\.jsonl: line \d+ must name a picture and its place in the pack, got"
+    for wrong in ({"offset": "0"}, {"offset": -1}, {"shape": 3}, {"shape": [None]}, {"crc32": 0.5}, {"source": [1]},
+                  {"kind": []}, {"name": 3}):  # fmt: skip
+        index_file(pack).write_text(text + json.dumps(line | wrong) + "\n")
+        with pytest.raises(ValueError, match=no_line):
+            PackStore(pack, root)
+    for wrong in (b"null", b"3", b"{}", b"{", b"\xff", b"[" * 9_000):
+        index_file(pack).write_bytes(text.encode() + wrong + b"\n")
+        with pytest.raises(ValueError, match=no_line):
             PackStore(pack, root)
     index_file(pack).write_text(text)
     size = data_file(pack).stat().st_size

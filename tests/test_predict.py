@@ -25,6 +25,17 @@ def test_files_and_folders_in_order(tmp_path):
     assert list(found) == [tmp_path / name for name in ("z.png", "in/a.png", "in/b.JPG", "in/sub/a.webp")]
 
 
+def test_what_pillow_cannot_read_is_no_image(tmp_path):
+    """It writes PDF, and knows HDF5 and MPEG by name alone."""
+    for name in ("a.jpg", "b.bmp", "sub/c.tif", "x.png/d.webp"):
+        draw(tmp_path / name)
+    for name in ("doc.pdf", "data.h5", "film.mpg", "sub/film.mpeg"):
+        (tmp_path / name).write_bytes(b"%PDF")
+    assert list(find_images([tmp_path]).values()) == [Path("a"), Path("b"), Path("sub/c"), Path("x.png/d")]
+    with pytest.raises(ValueError, match=r"doc\.pdf: must be an image or a folder of images, got a file of another"):
+        find_images([tmp_path / "doc.pdf"])
+
+
 def test_hidden_files_are_left_out(tmp_path):
     for name in ("a.jpg", "._a.jpg", ".cache/b.jpg", "sub/.thumbnails/c.jpg", "sub/d.jpg"):
         draw(tmp_path / ".in" / name)

@@ -197,6 +197,13 @@ def test_metrics_of_a_killed_run(run: Path) -> None:
     [
         ("config.yaml", "a: [1", "config.yaml must be valid YAML"),
         ("config.yaml", "- 1", "config.yaml must hold a mapping, got list"),
+        ("config.yaml", "[" * 3000, "config.yaml must be valid YAML"),
+        ("config.yaml", "data: 3", "config.yaml must hold keys and values in data, got 3"),
+        ("environment.json", '{"torch": 2.9}', "environment.json must hold texts alone, got 2.9"),
+        ("environment.json", "\udcff", "environment.json must be valid JSON"),
+        ("environment.json", "[" * 60_000, "environment.json must be valid JSON"),
+        ("metrics.jsonl", "\udcff", "metrics.jsonl line 1 must be a JSON object"),
+        ("metrics.jsonl", "null\n", "metrics.jsonl line 1 must be a JSON object"),
         ("metrics.jsonl", "not json\n{}\n", "metrics.jsonl line 1 must be a JSON object, got 'not json'"),
         ("metrics.jsonl", '{"loss": 1}\n', "line 1 must be a JSON object with an integer step"),
         ("evaluation.json", "{}", "evaluation.json must hold an evaluation, got KeyError"),
@@ -205,10 +212,16 @@ def test_metrics_of_a_killed_run(run: Path) -> None:
     ],
 )
 def test_broken_file_is_named(run: Path, file: str, content: str, message: str) -> None:
-    (run / file).write_text(content)
+    (run / file).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         write_report(run)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_the_report(run: Path) -> None:
+    (run / "report.html").mkdir()
+    with pytest.raises(ValueError, match=r"report\.html: must be free for the report, got a folder: move it elsewhere"):
+        write_report(run)
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from trainer_runs import Quiet, tiny_run
 
 from fpl_fast.trainer.config import CityscapesData
 from fpl_fast.trainer.data.datasets import read_splits
+from fpl_fast.trainer.data.lists import Pair, Split
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.folder import RunFolder, free_path
 
@@ -47,6 +48,26 @@ def test_images_of_a_run_are_recorded(tmp_path):
     others = read_splits(dataclasses.replace(data, partition="1/16"), unlabelled=True)
     with pytest.raises(ValueError, match=r"lists/labelled\.txt: the run must go on with the images that it began with"):
         folder.check_splits(others)
+
+
+def test_label_files_of_a_run_are_recorded(tmp_path):
+    splits = {part: Split((Pair("a.png", "l/a.png"), Pair("b.png", "l/b.png")), part) for part in ("labelled", "val")}
+    folder = RunFolder(tmp_path)
+    folder.write_splits(splits | {"unlabelled": splits["val"]})
+    swapped = Split((Pair("a.png", "l/b.png"), Pair("b.png", "l/a.png")), "list.txt")
+    folder.check_splits(splits | {"unlabelled": swapped})  # labels that are never read
+    for part in splits:
+        with pytest.raises(ValueError, match=rf"the label files that it began with, got others for data\.{part} from"):
+            folder.check_splits(splits | {part: swapped})
+    recorded = json.loads(folder.splits.read_text())
+    for record in recorded.values():
+        record.pop("pairs_sha256", None)  # as earlier versions wrote it
+    folder.write_json(folder.splits, recorded)
+    folder.check_splits({"labelled": swapped, "val": swapped})
+    for wrong in ("\xff", "[]", '{"val": 3}', '{"val": {}}'):
+        folder.splits.write_text(wrong, encoding="latin-1")
+        with pytest.raises(ValueError, match=r"lists\.json must "):
+            folder.check_splits({"val": splits["val"]})
 
 
 def test_a_run_is_resumed_with_its_own_images_only(tmp_path):

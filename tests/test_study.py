@@ -3,6 +3,7 @@ import math
 import pytest
 from study_cases import GRID, write
 
+from fpl_fast.trainer.commands.study import main
 from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.recipes.published import Published
 from fpl_fast.trainer.study.grid import Cell, read_study
@@ -155,3 +156,10 @@ def test_baselines_have_the_same_part_and_variant():
         ("city/cps, cap 1", "city/supervised"): (2.5,),
         ("city/cps, cap 1", "city/cps"): (1.5,),
     }
+
+
+def test_a_cluster_option_that_is_no_yaml_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"--cluster-option mem must be YAML: .*") as caught:
+        main([str(write(tmp_path, recipes=["synthetic/cps"])), "--cluster", "slurm", "--cluster-option", "mem=[1"])
+    assert "\n" not in str(caught.value)

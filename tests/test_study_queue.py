@@ -231,8 +231,8 @@ def test_a_study_is_trained_from_the_command_line(tmp_path, capfd):
     out = tmp_path / "out"
     assert main(["study", path, "--out", str(out), "--jobs", "2"]) == 1
     printed = capfd.readouterr().out
-    assert "synthetic_supervised-diverging-seed0 failed: error: the loss is nan" in printed
-    assert (out / "logs" / "synthetic_supervised-diverging-seed0.txt").read_text().count("the loss is nan") == 2
+    assert "synthetic_supervised-diverging-seed0 failed: error: the network must predict numbers" in printed
+    assert (out / "logs" / "synthetic_supervised-diverging-seed0.txt").read_text().count("must predict numbers") == 2
     study = read_study(path)
     state = StudyFolder(out).state(study.trials[0])
     assert (state.phase, state.step, [step for step, _ in state.curve]) == ("done", 2, [1, 2])

@@ -7,6 +7,7 @@ from trainer_runs import STEPS, Quiet, tiny_run
 from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.evaluation.trained import load_trained
 from fpl_fast.trainer.loop import train
+from fpl_fast.trainer.run.checkpoint import load_checkpoint, save_checkpoint
 from fpl_fast.trainer.run.folder import RunFolder
 
 
@@ -38,6 +39,17 @@ def test_settings_can_be_changed(folder):
         load_trained(folder, changes=["--eval.protocl", "cps"])
     with pytest.raises(ValueError, match=r"best.ckpt: must fit .*config.yaml, got other networks"):
         load_trained(folder, changes=["--model.head_channels", "5"])
+
+
+def test_weights_of_a_run_that_diverged(folder, tmp_path):
+    other = RunFolder(tmp_path / "run")
+    other.create(folder.load_config())
+    state = load_checkpoint(folder.last)
+    name = next(name for name in state["method"] if name.startswith("networks.0"))
+    state["method"][name].fill_(torch.nan)
+    save_checkpoint(other.last, state)
+    with pytest.raises(ValueError, match=r"last\.ckpt: must hold finite weights, got infinity or NaN: the run has div"):
+        load_trained(other, checkpoint="last")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import fpl_fast
 from fpl_fast.trainer.config.nearest import nearest
 from fpl_fast.trainer.data.one_line import loader_fault
 from fpl_fast.trainer.out_of_memory import explain_out_of_memory
+from fpl_fast.trainer.writing.printable import printable
 
 __all__ = ["StderrHandler", "main"]
 
@@ -36,6 +37,10 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record; names of files in it cannot command the terminal."""
+        return printable(super().format(record), keep="\n")
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # the attribute is never set
@@ -85,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(text: str) -> int:
-    sys.stderr.write(f"error: {' '.join(text.split())}\n")
+    sys.stderr.write(f"error: {printable(' '.join(text.split()))}\n")
     return 2
 
 

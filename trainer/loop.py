@@ -35,6 +35,7 @@ from fpl_fast.trainer.evaluation.validation import (
     save_samples,
     validate,
 )
+from fpl_fast.trainer.finite import all_finite
 from fpl_fast.trainer.methods import Batch, TrainingSet
 from fpl_fast.trainer.models.normalization import with_normalization
 from fpl_fast.trainer.optim import build_optimizer, poly_lr, set_lr
@@ -77,12 +78,13 @@ def train(
         resume: Whether to continue.
 
     When a run of one process ends between two steps, by an error of a loader for example, the steps done are saved
-    first, unless the loss is no longer finite. Several processes, of which one may be gone, save only at their interval
-    (``train.checkpoint_every``). So does a run that ends within a step: half a step cannot be continued.
+    first. Weights that are not finite are neither saved nor evaluated: the previous checkpoint stays. Several
+    processes, of which one may be gone, save only at their interval (``train.checkpoint_every``). So does a run that
+    ends within a step: half a step cannot be continued.
 
     Raises:
         ValueError: Configuration, data or checkpoint break a rule; raised before the first step where possible.
-        FloatingPointError: The loss is no longer finite.
+        FloatingPointError: The loss, a weight or a prediction is no longer finite.
     """
     folder = RunFolder(folder)
     with ExitStack() as at_exit:
@@ -92,6 +94,8 @@ def train(
         stop = at_exit.enter_context(StopRequest())
         try:
             return trainer.run(stop)
+        except FloatingPointError:  # what is done is spoilt
+            raise
         except Exception:
             trainer.save_what_is_done()
             raise
@@ -290,10 +294,17 @@ class _Trainer:
         self._record("train", {**values, "lr": lr, **rates, "peak_memory_mb": peak_memory_mb(self.fabric.device)})
 
     def _require_finite(self, loss: float) -> None:
-        """Raise if the loss is not finite, and mark the step as not to be saved: its weights are spoilt."""
+        """Raise if the loss is not finite."""
         if not math.isfinite(loss):
-            self.unsaved = False
             raise FloatingPointError(f"the loss is {loss} after step {self.state.step}: a lower optim.lr may help")
+
+    def _require_finite_weights(self) -> None:
+        """Raise if a weight or a statistic is not finite; the loss is from before the step. All processes meet here."""
+        spoilt = (~all_finite(self.method.state_dict().values())).float()
+        if mean_over_processes(spoilt):
+            raise FloatingPointError(
+                f"a weight is not finite after step {self.state.step}, which is not saved: a lower optim.lr may help"
+            )
 
     def _evaluate(self) -> bool:
         """Evaluate the network and keep its pictures; return whether it is the best so far."""
@@ -303,6 +314,7 @@ class _Trainer:
                 with self.fabric.autocast():
                     renew_statistics(peer, first_images(self.config, self.datasets, self.num_views, self.fabric))
         share_buffers(self.fabric, network)
+        self._require_finite_weights()
         progress = self.monitor.validating if self.first else None
         result = validate(network, self.val, self.config, self.fabric, progress)
         state = self.state
@@ -326,6 +338,7 @@ class _Trainer:
 
     def _save(self, *, best: bool) -> None:
         self.unsaved = False
+        self._require_finite_weights()
         self.state.meter.share(mean_over_processes)
         states = random_states(self.fabric)
         if self.first:

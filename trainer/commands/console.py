@@ -1,16 +1,31 @@
 """Console output and argument parser of the commands."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
+from rich.text import Text
+
+from fpl_fast.trainer.writing.printable import printable
 
 __all__ = ["Parser", "out_console"]
 
 
+class _LiteralConsole(Console):
+    """A console that escapes control characters, of names of files above all, in lines and in tables."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects; a text is one line."""
+        super().print(*(printable(thing) if isinstance(thing, str) else thing for thing in objects), **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Convert a text, which may have several lines."""
+        return super().render_str(printable(text, keep="\n"), **options)
+
+
 def out_console() -> Console:
     """Make a console on the current standard output that prints text literally (no emoji) and breaks no lines."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _LiteralConsole(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class Parser(argparse.ArgumentParser):

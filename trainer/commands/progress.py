@@ -23,6 +23,7 @@ from rich.text import Text
 
 from fpl_fast.trainer.commands.console import out_console
 from fpl_fast.trainer.run.monitor import Monitor
+from fpl_fast.trainer.writing.printable import printable
 
 __all__ = ["ProgressMonitor", "counting"]
 
@@ -38,7 +39,7 @@ class _Bar(Progress):
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
             if task.fields["note"]:
-                yield Text(task.fields["note"], style="dim")
+                yield Text(printable(task.fields["note"]), style="dim")
 
 
 def _make_bar(console: Console) -> Progress:
@@ -92,7 +93,7 @@ class ProgressMonitor(Monitor):
     """
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.title = printable(title)
         self.console = out_console()
         self._bar = _make_bar(self.console)
         self._tasks: dict[str, TaskID] = {}

@@ -54,9 +54,8 @@ def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
     data = folders[METHODS[0]].load_config().data
     assert isinstance(data, SyntheticData)
     console = out_console()
-    console.print(
-        f"\n{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate"
-    )
+    console.print()
+    console.print(f"{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate")
     evaluations = {run.name: run.evaluation for run in runs if run.evaluation is not None}
     (names, *_) = (evaluation.class_names for evaluation in evaluations.values())
     table = class_table(names, {run: evaluation.iou.tolist() for run, evaluation in evaluations.items()})

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from fpl_fast.trainer.commands.console import Parser, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.config.plain_yaml import load_yaml
@@ -117,7 +119,10 @@ def _cluster_options(given: Sequence[str]) -> dict[str, Any]:
         key, equals, value = option.partition("=")
         if not (key and equals):
             raise ValueError(f"--cluster-option must be KEY=VALUE, got {option!r}")
-        found[key] = load_yaml(value)
+        try:
+            found[key] = load_yaml(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--cluster-option {key} must be YAML: {' '.join(str(error).split())}") from None
     return found
 
 

@@ -73,7 +73,8 @@ def config_from_dict(values: Mapping[str, Any], *, source: str = "config") -> Ru
         if any(known.startswith(f"{key}.") for known in keys):
             raise ValueError(f"{source}: {key} must hold keys and values, got {value!r}")
         if key not in keys:
-            raise ValueError(f"{source}: unknown key {key!r}{_of_another_method(key, name) or nearest(key, keys)}")
+            advice = _of_another_method(str(key), name) or nearest(str(key), keys)
+            raise ValueError(f"{source}: unknown key {key!r}{advice}")
     try:
         return _changed(defaults, parser.parse_object(_plain(values), defaults=False).as_dict())
     except (ArgumentError, ValueError) as error:
@@ -181,9 +182,9 @@ def _chosen(values: Mapping[str, Any], section: str, key: str, default: str, kno
     """Read the setting that chooses the class of a section."""
     given = values.get(section) or {}
     chosen = given.get(key, default) if isinstance(given, Mapping) else default
-    if chosen not in known:
+    if not isinstance(chosen, str) or chosen not in known:
         raise ValueError(f"{source}: {section}.{key} must be one of {', '.join(known)}, got {chosen!r}")
-    return str(chosen)
+    return chosen
 
 
 def _settings(name: str) -> set[str]:

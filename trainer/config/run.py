@@ -1,10 +1,12 @@
 """A whole run, and the rules between its sections."""
 
-from dataclasses import field
+import math
+from collections.abc import Iterator
+from dataclasses import field, fields
 
 from fpl_fast.trainer.config.data import CityscapesData, FolderData, SyntheticData, VocData
 from fpl_fast.trainer.config.method import MethodConfig
-from fpl_fast.trainer.config.rules import config_class
+from fpl_fast.trainer.config.rules import config_class, require
 from fpl_fast.trainer.config.training import AugmentConfig, EvalConfig, ModelConfig, OptimConfig, TrainConfig
 
 __all__ = ["RunConfig"]
@@ -32,4 +34,14 @@ class RunConfig:
     """Evaluation."""
 
     def __post_init__(self) -> None:
+        for section in fields(self):
+            for key, value in vars(getattr(self, section.name)).items() if section.name != "recipe" else ():
+                require(all(map(math.isfinite, _floats(value))), f"{section.name}.{key}", "finite", value)
         self.method.check_run(self.train, self.augment)
+
+
+def _floats(value: object) -> Iterator[float]:
+    """Yield the floats of a setting, a number or a tuple of them."""
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, float):
+            yield item

@@ -1,7 +1,8 @@
 """Pictures from files: 8-bit images of any kind, and index PNGs as labels."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -54,29 +55,13 @@ class FileStore(Store):
                 channel, or a label is not an 8-bit index PNG.
         """
         path = self.root / name
-        try:
-            with Image.open(path) as picture:
-                (_require_8_bits if kind == "image" else _require_indices)(picture)
-                upright, orientation = _turn_upright(picture)
-                if kind == "label":
-                    return Picture(torch.from_numpy(np.array(upright)), orientation)
-                pixels = torch.from_numpy(np.array(upright.convert("RGB")))
-                return Picture(pixels.permute(2, 0, 1).contiguous(), orientation)
-        except FileNotFoundError:
-            advice = "" if self._where_missing is None else self._where_missing(path)
-            raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's errors for broken files
-            got = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-            # An error of the system may pass, and a bomb is whole.
-            damaged = not (getattr(error, "errno", None) or isinstance(error, Image.DecompressionBombError))
-            unreadable = DamagedPictureError if damaged else ValueError
-            raise unreadable(f"{path}: the image must be readable, got {got}: replace the file") from None
-        except MemoryError:
-            raise ValueError(
-                f"{path}: the image must fit in memory, got no room: lower train.workers, or make the image smaller"
-            ) from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        with _naming(path, self._where_missing), Image.open(path) as picture:
+            (_require_8_bits if kind == "image" else _require_indices)(picture)
+            upright, orientation = _turn_upright(picture)
+            if kind == "label":
+                return Picture(torch.from_numpy(np.array(upright)), orientation)
+            pixels = torch.from_numpy(np.array(upright.convert("RGB")))
+            return Picture(pixels.permute(2, 0, 1).contiguous(), orientation)
 
     def size(self, name: str) -> int:
         """Bytes of the file, -1 if it does not exist."""
@@ -93,22 +78,48 @@ def picture_size(path: Path) -> tuple[int, int]:
     """Height and width of an image, upright by its EXIF orientation; its pixels are not read.
 
     Raises:
+        DamagedPictureError: The file cannot be decoded.
         ValueError: The file is no image that training could read.
     """
+    with _naming(path), Image.open(path) as picture:
+        _require_8_bits(picture)
+        width, height = picture.size
+        return (width, height) if _orientation(picture) >= 5 else (height, width)
+
+
+class _UnfitError(ValueError):
+    """A rule of this project that a picture which can be decoded breaks."""
+
+
+@contextmanager
+def _naming(path: Path, where_missing: Callable[[Path], str] | None = None) -> Iterator[None]:
+    """Turn every error of reading a picture into one that names its file."""
     try:
-        with Image.open(path) as picture:
-            _require_8_bits(picture)
-            width, height = picture.size
-            return (width, height) if _orientation(picture) >= 5 else (height, width)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: the image must be readable, got {' '.join(str(error).split())}") from None
-    except ValueError as error:
+        yield
+    except FileNotFoundError:
+        advice = "" if where_missing is None else where_missing(path)
+        raise ValueError(f"{path}: the file must exist, but is missing{advice}") from None
+    except _UnfitError as error:
         raise ValueError(f"{path}: {error}") from None
+    except MemoryError:
+        raise ValueError(
+            f"{path}: the image must fit in memory, got no room: lower train.workers, or make the image smaller"
+        ) from None
+    except Exception as error:  # decoders of broken files fail in too many ways to list
+        if str(error).startswith("DataLoader worker"):  # which torch reports from wherever this process happens to be
+            raise
+        got = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        # An error of the system may pass, and a bomb is whole.
+        damaged = not (getattr(error, "errno", None) or isinstance(error, Image.DecompressionBombError))
+        unreadable = DamagedPictureError if damaged else ValueError
+        raise unreadable(
+            f"{path}: the image must be readable, got {got or type(error).__name__}: replace the file"
+        ) from None
 
 
 def _require_8_bits(picture: Image.Image) -> None:
     if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK"):
-        raise ValueError(
+        raise _UnfitError(
             f"an image must have 8 bits a channel, got Pillow mode {picture.mode}: convert it to 8-bit RGB or grey"
         )
 
@@ -120,7 +131,7 @@ def _require_indices(picture: Image.Image) -> None:
         or picture.mode not in ("L", "P")
         or cast("ImageFile", picture).tile[0].args in ("L;2", "L;4")
     ):
-        raise ValueError(
+        raise _UnfitError(
             f"a label must be an 8-bit single-channel or palette PNG of class indices, "
             f"got {picture.format} of Pillow mode {picture.mode}: store the index of each pixel's class"
         )

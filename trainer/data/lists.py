@@ -37,7 +37,16 @@ class Split:
     @property
     def sha256(self) -> str:
         """Digest of ``to_text()``: two runs with one digest read the same images in the same order."""
-        return hashlib.sha256(self.to_text().encode()).hexdigest()
+        return _sha256(self.to_text())
+
+    @property
+    def pairs_sha256(self) -> str:
+        """Digest of images and labels: two runs with one digest read the same pairs of files in the same order."""
+        return _sha256("".join(f"{pair.image}\t{pair.label}\n" for pair in self.pairs))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_list(path: Path, root: Path = Path(), *, where_missing: str = "") -> list[Pair]:

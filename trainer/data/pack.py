@@ -10,6 +10,7 @@ from writers that decoded every file as if it had none.
 
 import json
 import math
+import operator
 import zlib
 from collections.abc import Iterable
 from functools import cached_property
@@ -21,6 +22,7 @@ import torch
 
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.store import DamagedPictureError, Kind, Picture, Store
+from fpl_fast.trainer.writing.json_text import begin_of_line
 
 __all__ = ["HEADER", "PackStore", "Record", "data_file", "index_file", "parse_line", "read_index"]
 
@@ -63,22 +65,39 @@ def read_index(path: Path) -> dict[tuple[Kind, str], Record]:
         header, *lines = file.read_bytes().split(b"\n")[:-1]
         if json.loads(header) != HEADER:
             raise ValueError
-        return dict(map(parse_line, lines))
     except OSError as error:
         raise ValueError(f"{path}: must be a pack that fpl-fast data pack wrote, got {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(
             f"{file}: must be the index of a pack of version {HEADER['version']}, got other text"
         ) from None
+    index = {}
+    for number, line in enumerate(lines, start=2):
+        try:
+            picture, record = parse_line(line)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise ValueError(
+                f"{file}: line {number} must name a picture and its place in the pack, got {begin_of_line(line)}: "
+                f"delete {path} and pack anew"
+            ) from None
+        index[picture] = record
+    return index
 
 
 def parse_line(line: bytes) -> tuple[tuple[Kind, str], Record]:
-    """Parse kind, name and record from a line of the index after the header."""
+    """Parse kind, name and record from a line of the index after the header.
+
+    Raises:
+        ValueError: The line is not one.
+        TypeError: A value is of another type.
+        KeyError: A value is missing.
+    """
     entry = json.loads(line)
-    record = Record(
-        entry["offset"], tuple(entry["shape"]), entry["crc32"], tuple(entry["source"]), entry.get("orientation")
-    )
-    return (entry["kind"], entry["name"]), record
+    offset, *shape, crc32 = map(operator.index, (entry["offset"], *entry["shape"], entry["crc32"]))
+    size, time = map(operator.index, entry["source"])
+    if entry["kind"] not in ("image", "label") or not isinstance(entry["name"], str) or min(offset, *shape) < 0:
+        raise ValueError("no picture")
+    return (entry["kind"], entry["name"]), Record(offset, tuple(shape), crc32, (size, time), entry.get("orientation"))
 
 
 class PackStore(Store):

@@ -1,5 +1,6 @@
 """Evaluation of a network on a labelled data set, and its metrics."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,21 +29,34 @@ class EvaluationResult:
         per_class_iou: Intersection over union of each class in [0, 1]; NaN if it neither occurs nor is predicted.
         miou: Mean of ``per_class_iou`` over the classes that are not NaN; NaN without any.
         pixel_accuracy: Share of the pixels that are predicted right; NaN without any pixel.
+        label_digests: (N, 32) uint8 on the CPU, SHA-256 of each label of the data set as it was read, 0 where it was
+            not; None where it is not known.
     """
 
     confusion: Tensor
     per_class_iou: tuple[float, ...]
     miou: float
     pixel_accuracy: float
+    label_digests: Tensor | None = None
 
     @classmethod
-    def from_confusion(cls, confusion: Tensor) -> "EvaluationResult":
-        """Compute the result from a (C, C) confusion matrix; matrices of several processes may be added before."""
+    def from_confusion(cls, confusion: Tensor, label_digests: Tensor | None = None) -> "EvaluationResult":
+        """Compute the result from a (C, C) confusion matrix; those of several processes may be added before.
+
+        So may the digests of their labels.
+        """
         confusion = confusion.to("cpu", torch.int64)
         counts = confusion.double()
         right = counts.diagonal()
         iou = right / (counts.sum(0) + counts.sum(1) - right)
-        return cls(confusion, tuple(iou.tolist()), iou.nanmean().item(), (right.sum() / counts.sum()).item())
+        accuracy = (right.sum() / counts.sum()).item()
+        return cls(confusion, tuple(iou.tolist()), iou.nanmean().item(), accuracy, label_digests)
+
+    @property
+    def labels_sha256(self) -> str | None:
+        """Digest of all labels in their order; None where they are not known."""
+        digests = self.label_digests
+        return None if digests is None else hashlib.sha256(digests.cpu().numpy().tobytes()).hexdigest()
 
 
 def evaluate(
@@ -84,6 +98,7 @@ def evaluate(
     Raises:
         ValueError: If there is no image, an image is bad or has no label, or the logits do not have num_classes
             channels.
+        FloatingPointError: If a logit is NaN: that pixel has no prediction to score.
     """
     protocol = Protocol() if protocol is None else protocol
     indices = range(len(dataset)) if indices is None else indices
@@ -100,6 +115,13 @@ def evaluate(
     confusion = MulticlassConfusionMatrix(
         num_classes, ignore_index=ignore_index, validate_args=False, sync_on_compute=False
     ).to(device)
+    digests = torch.zeros(len(dataset), hashlib.sha256().digest_size, dtype=torch.uint8)
+    unpredicted = torch.zeros((), dtype=torch.bool, device=device)
+
+    def watch(_: nn.Module, __: object, logits: Tensor) -> None:
+        unpredicted.logical_or_(logits.isnan().any())
+
+    watched = network.register_forward_hook(watch)
     was_training = network.training
     network.eval()
     try:
@@ -107,6 +129,7 @@ def evaluate(
             for done, (index, sample) in enumerate(zip(indices, in_one_line(samples), strict=True), start=1):
                 if sample.label is None:
                     raise ValueError(f"dataset must be labelled, got no label for image {index}")
+                digests[index] = _digest(sample.label)
                 image = normalize(sample.image[None].to(device, non_blocking=True), mean=mean, std=std)
                 with autocast():
                     prediction = predict_classes(network, protocol.part(image), protocol, num_classes=num_classes)
@@ -117,8 +140,18 @@ def evaluate(
                 if progress is not None:
                     progress(done, len(indices))
     finally:
+        watched.remove()
         network.train(was_training)
-    return EvaluationResult.from_confusion(confusion.compute())
+    if unpredicted:
+        raise FloatingPointError("the network must predict numbers to be evaluated, got NaN: a lower optim.lr may help")
+    return EvaluationResult.from_confusion(confusion.compute(), digests)
+
+
+def _digest(label: Tensor) -> Tensor:
+    """SHA-256 of size and pixels of a label (H, W) uint8."""
+    digest = hashlib.sha256(f"{tuple(label.shape)}".encode())
+    digest.update(label.contiguous().numpy().tobytes())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def _as_is(sample: Sample) -> Sample:

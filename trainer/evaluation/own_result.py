@@ -28,8 +28,9 @@ def differences(
 ) -> dict[str, Any]:
     """Find the differences between an evaluation and the run's own: none if data, weights and protocol are the run's.
 
-    Data are compared by their settings, the folder they lie in, the SHA-256 of the list of images, and the number of
-    pixels that the labels give each class; weights, by their step.
+    Data are compared by their settings, the folder they lie in, the SHA-256 of the list of images, and the SHA-256 of
+    the labels or, where an earlier version has evaluated the run, the number of pixels that they give each class;
+    weights, by their step.
 
     Args:
         folder: The run.
@@ -40,7 +41,7 @@ def differences(
 
     Returns:
         The settings that differ from the run's with their values, and further ``split``, ``step``, ``root``,
-        ``list`` (SHA-256) and ``labels`` (pixels by class), each only where it differs.
+        ``list`` (SHA-256) and ``labels`` (SHA-256, or pixels by class), each only where it differs.
     """
     own, now = (flatten(config_to_dict(c)) for c in (folder.load_config(), config))
     found: dict[str, Any] = {
@@ -63,10 +64,17 @@ def differences(
     training = _read(folder.evaluation)
     if training.get("step", step) != step:
         found["step"] = step
-    labels = result.confusion.sum(1).tolist()
-    if not found and "confusion" in training and list(map(sum, training["confusion"])) != labels:
+    if not found and (labels := _other_labels(training, result)) is not None:
         found["labels"] = labels
     return found
+
+
+def _other_labels(training: Mapping[str, Any], result: EvaluationResult) -> str | list[int] | None:
+    """Describe the labels of an evaluation where they differ from the labels of the run's own."""
+    digest, pixels = result.labels_sha256, result.confusion.sum(1).tolist()
+    if digest is not None and "labels_sha256" in training:
+        return None if training["labels_sha256"] == digest else digest
+    return pixels if "confusion" in training and list(map(sum, training["confusion"])) != pixels else None
 
 
 def place_evaluation(folder: RunFolder, config: RunConfig, split: str, step: int, found: Mapping[str, Any]) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ImageFile import StubImageFile
 
 from fpl_fast.trainer.data.files import FileStore
 from fpl_fast.trainer.data.transforms import normalize
@@ -21,7 +22,7 @@ def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> d
     """Find the image files that paths name, each with the relative path of its prediction in a folder of predictions.
 
     Args:
-        paths: Image files, and folders that are searched recursively for files of the types that Pillow reads; names
+        paths: Image files, and folders that are searched recursively for files of the types that Pillow can read; names
             that begin with a dot are hidden.
         skip: Files in folders that are not to be predicted, such as earlier predictions.
 
@@ -31,7 +32,7 @@ def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> d
     Raises:
         ValueError: A path does not exist, a folder holds no image, or two images would be predicted to the same place.
     """
-    suffixes = Image.registered_extensions()
+    suffixes = _readable_suffixes()
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
         if not path.exists():
@@ -43,7 +44,10 @@ def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> d
             files = sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in suffixes and not _is_hidden(file.relative_to(path)) and file not in skip
+                if file.suffix.lower() in suffixes
+                and file.is_file()
+                and not _is_hidden(file.relative_to(path))
+                and file not in skip
             )
             if not files:
                 raise ValueError(f"{path}: the folder must hold at least one image, got none")
@@ -56,6 +60,18 @@ def find_images(paths: Sequence[str | Path], *, skip: Container[Path] = ()) -> d
             f"IMAGE must differ in name, got {os.fspath(name)!r} more than once: rename one, or predict their folder"
         )
     return found
+
+
+def _readable_suffixes() -> set[str]:
+    """Suffixes of the types that Pillow decodes; others it only writes, or only identifies."""
+    suffixes = Image.registered_extensions()  # first, as it loads the types
+    openers: dict[str, object] = {kind: opener for kind, (opener, _) in Image.OPEN.items() if kind != "MPEG"}
+    return {suffix for suffix, kind in suffixes.items() if kind in openers and not _is_stub(openers[kind])}
+
+
+def _is_stub(opener: object) -> bool:
+    """Whether Pillow identifies a type of files but needs another program to decode it."""
+    return isinstance(opener, type) and issubclass(opener, StubImageFile)
 
 
 def _is_hidden(path: Path) -> bool:

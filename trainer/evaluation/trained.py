@@ -13,6 +13,7 @@ from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import config_from_dict, override_config
 from fpl_fast.trainer.data.datasets import class_table
 from fpl_fast.trainer.data.sample import ClassTable
+from fpl_fast.trainer.finite import all_finite
 from fpl_fast.trainer.run.checkpoint import load_checkpoint
 from fpl_fast.trainer.run.folder import RunFolder
 from fpl_fast.trainer.run.same_run import require_same_run
@@ -49,7 +50,8 @@ def load_trained(
         changes: Settings that differ from the run's, as on the command line: ``["--eval.protocol", "whole"]``.
 
     Raises:
-        ValueError: The folder is not a run or has no such checkpoint, or a change breaks a rule.
+        ValueError: The folder is not a run or has no such checkpoint, its weights are not finite, or a change breaks a
+            rule.
     """
     folder = RunFolder(folder)
     stored = folder.load_config()
@@ -70,6 +72,8 @@ def load_trained(
         method.networks.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{path}: must fit {folder.config}, got other networks: {error}") from None
+    if not all_finite(weights.values()):
+        raise ValueError(f"{path}: must hold finite weights, got infinity or NaN: the run has diverged")
     method.networks.eval()
     network = fabric.to_device(method.eval_network)
     return TrainedRun(config, network, method.networks, classes, state["step"], fabric)

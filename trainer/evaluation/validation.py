@@ -1,6 +1,7 @@
 """Evaluation of a run on its validation images, and the files that it keeps for the report."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,8 @@ def validate(
     share = range(fabric.global_rank, len(dataset), fabric.world_size)
     if fabric.global_rank >= len(dataset) > 0:  # more processes than images
         nothing = torch.zeros(dataset.num_classes, dataset.num_classes, dtype=torch.int64, device=fabric.device)
-        return EvaluationResult.from_confusion(_sum(fabric, nothing))
+        unread = torch.zeros(len(dataset), hashlib.sha256().digest_size, dtype=torch.uint8, device=fabric.device)
+        return EvaluationResult.from_confusion(_sum(fabric, nothing), _sum(fabric, unread))
     result = evaluate(
         network,
         dataset,
@@ -57,12 +59,15 @@ def validate(
     )
     if fabric.world_size == 1:
         return result
-    return EvaluationResult.from_confusion(_sum(fabric, result.confusion.to(fabric.device)))
+    assert result.label_digests is not None
+    return EvaluationResult.from_confusion(
+        _sum(fabric, result.confusion.to(fabric.device)), _sum(fabric, result.label_digests.to(fabric.device))
+    )
 
 
-def _sum(fabric: Fabric, confusion: Tensor) -> Tensor:
-    """Sum the confusion matrices of all processes."""
-    total = fabric.all_reduce(confusion, reduce_op="sum")
+def _sum(fabric: Fabric, share: Tensor) -> Tensor:
+    """Sum the shares of all processes."""
+    total = fabric.all_reduce(share, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
 
@@ -100,6 +105,7 @@ def save_evaluation(
             "class_names": list(class_names),
             "iou": result.per_class_iou,
             "confusion": result.confusion.tolist(),
+            **({} if result.labels_sha256 is None else {"labels_sha256": result.labels_sha256}),
             **({"differs": differs} if differs else {}),
         },
     )

@@ -82,7 +82,7 @@ def _read_names(text: str, suffix: str) -> dict[int, str]:
     if suffix == ".json":
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         if isinstance(content, list):
             content = dict(enumerate(content))
@@ -96,7 +96,9 @@ def _read_names(text: str, suffix: str) -> dict[int, str]:
         else:
             lines = lines[lines[:1] == ["__ignore__"] :]  # labelme's name of -1, which masks store as 255
             entries = [(str(value), re.split(r":|,", line)[0]) for value, line in enumerate(lines)]
-    sound = all(value.isdecimal() and isinstance(name, str) and name.strip() for value, name in entries)
+    sound = all(
+        value.isdecimal() and len(value) < 10 and isinstance(name, str) and name.strip() for value, name in entries
+    )
     values = {int(value): str(name).strip() for value, name in entries} if sound else {}
     return values if 2 <= len(values) <= 256 and len(set(values)) == len(entries) and max(values) <= 255 else {}
 

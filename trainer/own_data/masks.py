@@ -40,7 +40,9 @@ def is_index_png(path: Path) -> bool:
     try:
         with Image.open(path) as picture:
             return picture.format == "PNG" and picture.mode in ("1", "L", "P", "I", "I;16")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception:  # decoders of broken files fail in too many ways to list
         return False
 
 
@@ -129,6 +131,8 @@ def _unusual(path: Path) -> str:
                 )
             if picture.mode == "1":
                 return "1-bit (save it as an 8-bit PNG of 0 and 1)"
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return ""  # the reader tells what is wrong
+    except MemoryError:
+        raise
+    except Exception:  # the reader tells what is wrong
+        return ""
     return ""

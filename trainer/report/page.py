@@ -42,6 +42,9 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
         >>> write_report("runs/fpl_cps_cutmix", compare=["runs/supervised"])  # doctest: +SKIP
     """
     run = read_run(run_dir)
+    path = run.path / "report.html"
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: must be free for the report, got a folder: move it elsewhere")
     others = [read_run(path) for path in compare]
     body = "\n".join(
         [
@@ -59,7 +62,6 @@ def write_report(run_dir: Path | str, compare: Sequence[Path | str] = ()) -> Pat
         ]
     )
     page = document(run.name, body)
-    path = run.path / "report.html"
     if path.is_file() and b"fpl-fast</title>" not in path.read_bytes():
         raise ValueError(f"{path}: must be a report that fpl-fast wrote, got another page: move it elsewhere")
     with replacing(path) as file:

@@ -11,6 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 import yaml
 
+from fpl_fast.trainer.config.plain_yaml import load_yaml
+from fpl_fast.trainer.writing.json_text import begin_of_line, read_object
+
 __all__ = ["CLASS_PREFIX", "ComparisonRow", "Evaluation", "Run", "Sample", "comparison_rows", "read_run"]
 
 CLASS_PREFIX = "iou/"
@@ -159,17 +162,21 @@ def read_run(path: Path | str) -> Run:
     if not (path / "config.yaml").is_file():
         raise ValueError(f"run must be a folder with a config.yaml, as training writes it, got {str(path)!r}")
     try:
-        config = yaml.safe_load((path / "config.yaml").read_text())
+        config = load_yaml((path / "config.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path / 'config.yaml'} must be valid YAML, got {_one_line(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path / 'config.yaml'} must hold a mapping, got {type(config).__name__}")
+    for section in ("data", "augment", "model", "method", "train"):
+        settings = config.get(section)
+        if settings is not None and not isinstance(settings, Mapping):
+            raise ValueError(f"{path / 'config.yaml'} must hold keys and values in {section}, got {settings!r}")
     samples, palette = _read_samples(path / "samples.npz")
     return Run(
         path=path,
         config=config,
         metrics=_read_metrics(path / "metrics.jsonl"),
-        environment=_read_json(path / "environment.json") or {},
+        environment=_read_environment(path / "environment.json"),
         evaluation=_read_evaluation(path / "evaluation.json"),
         other_evaluations=tuple(
             other
@@ -187,19 +194,28 @@ def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
     """Read one object a line; a last line cut short by a kill is dropped, as the run may still be writing it."""
     if not path.is_file():
         return ()
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
-            raise ValueError(f"{path} line {number} must be a JSON object, got {line[:60]!r}") from error
+            raise ValueError(f"{path} line {number} must be a JSON object, got {begin_of_line(line)}") from error
         if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
-            raise ValueError(f"{path} line {number} must be a JSON object with an integer step, got {line[:60]!r}")
+            got = begin_of_line(line)
+            raise ValueError(f"{path} line {number} must be a JSON object with an integer step, got {got}")
         rows.append(row)
     return tuple(rows)
+
+
+def _read_environment(path: Path) -> dict[str, str]:
+    content = _read_json(path) or {}
+    wrong = [value for value in content.values() if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"{path} must hold texts alone, got {wrong[0]!r}")
+    return content
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
@@ -286,15 +302,7 @@ def _read_samples(path: Path) -> tuple[tuple[Sample, ...], np.ndarray | None]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be valid JSON, got {_one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return read_object(path) if path.is_file() else None
 
 
 def _score(value: float | None) -> float:

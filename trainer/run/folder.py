@@ -1,6 +1,5 @@
 """The folder of a run: its files, and the rules for beginning a run in it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from fpl_fast.environment import describe_environment
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import load_config, save_config
 from fpl_fast.trainer.data.lists import Split
-from fpl_fast.trainer.writing.json_text import json_text, read_records
+from fpl_fast.trainer.run.records import read_metrics
+from fpl_fast.trainer.writing.json_text import json_text, read_object
 from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["RunFolder", "free_path"]
@@ -31,7 +31,7 @@ class RunFolder:
     ``report.html``, and the folders ``checkpoints``, ``tensorboard``, ``csv`` and ``wandb`` (loggers.py),
     ``evaluations`` (of other images or weights, by other protocols: evaluation/own_result.py) and, for data sets in
     files, ``lists``: the images of each part and, in ``lists.json``, the list that names them, the folder that they are
-    in, and the SHA-256 of their list.
+    in, and the SHA-256 of their list, without and with the files of their labels.
     """
 
     def __init__(self, path: "RunFolder | Path | str") -> None:
@@ -71,6 +71,7 @@ class RunFolder:
                 part: {
                     "images": len(split.pairs),
                     "sha256": split.sha256,
+                    **({} if part == "unlabelled" else {"pairs_sha256": split.pairs_sha256}),
                     "origin": split.origin,
                     "root": str(Path(root).resolve()),
                 }
@@ -79,17 +80,26 @@ class RunFolder:
         )
 
     def check_splits(self, splits: Mapping[str, Split]) -> None:
-        """Check that a run continues with the images that it began with.
+        """Check that a run continues with the images that it began with, and with the files of their labels.
+
+        Runs of earlier versions recorded the images alone.
 
         Raises:
-            ValueError: A part has changed.
+            ValueError: A part has changed, or the record of the parts is damaged.
         """
-        recorded = json.loads(self.splits.read_text(encoding="utf-8")) if splits else {}
+        recorded = read_object(self.splits) if splits else {}
         for part, split in splits.items():
+            if not (isinstance(recorded.get(part), dict) and "sha256" in recorded[part]):
+                raise ValueError(f"{self.splits} must hold the list of data.{part} that the run began with, got none")
             if split.sha256 != recorded[part]["sha256"]:
                 raise ValueError(
                     f"{self.lists / part}.txt: the run must go on with the images that it began with, "
                     f"got others from {split.origin}"
+                )
+            if recorded[part].get("pairs_sha256", split.pairs_sha256) != split.pairs_sha256:
+                raise ValueError(
+                    f"{self.splits}: the run must go on with the label files that it began with, "
+                    f"got others for data.{part} from {split.origin}: put them back, or begin another run"
                 )
 
     def require_free(self) -> None:
@@ -116,7 +126,7 @@ class RunFolder:
             ValueError: The run had a checkpoint.
         """
         first = min(config.train.checkpoint_every, config.eval.every)
-        steps = [record["step"] for record in read_records(self.metrics)]
+        steps = [record["step"] for record in read_metrics(self.metrics)]
         if self.evaluation.is_file() or max(steps, default=0) > first:
             raise ValueError(
                 f"{self.last}: must be there to go on, but is missing, and the run had got to step "

@@ -6,7 +6,6 @@ Lightning's packages are imported where they are needed: most runs have no such 
 import csv
 import importlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import config_to_dict
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.writing.json_text import read_object
 from fpl_fast.trainer.writing.replacing import naming
 
 __all__ = ["RunLogger", "open_loggers", "require_installed"]
@@ -104,7 +104,7 @@ class _Wandb:
         from lightning.pytorch.loggers import WandbLogger
 
         self._state_file = folder.wandb / "fpl-fast.json"
-        known = json.loads(self._state_file.read_text(encoding="utf-8")) if self._state_file.is_file() else {}
+        known = read_object(self._state_file) if self._state_file.is_file() else {}
         self._steps: dict[str, int] = known.get("steps", {})
         self._rows: int = known.get("rows", 0)
         self._wandb: Any = importlib.import_module("wandb")  # without types where it is not installed

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fpl_fast.trainer.run.events import Events
 from fpl_fast.trainer.run.loggers import RunLogger
-from fpl_fast.trainer.writing.json_text import json_text, read_records
+from fpl_fast.trainer.run.records import read_metrics
+from fpl_fast.trainer.writing.json_text import json_text
 from fpl_fast.trainer.writing.replacing import naming, replacing
 
 __all__ = ["Meter", "MetricsLog"]
@@ -71,11 +72,12 @@ class MetricsLog:
         loggers: Further loggers, which are given the records that stay.
 
     Raises:
+        ValueError: A line of the JSON lines is no record.
         OSError: A file could not be written, which the error names; from the methods as well.
     """
 
     def __init__(self, path: Path, tensorboard: Path, *, step: int = 0, loggers: Sequence[RunLogger] = ()) -> None:
-        kept = [record for record in read_records(path) if record["step"] <= step]
+        kept = [record for record in read_metrics(path) if record["step"] <= step]
         with replacing(path) as file:
             file.write("".join(f"{json_text(record)}\n" for record in kept).encode())
         self._path, self._file = path, path.open("a", encoding="utf-8", buffering=1)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.run.records import read_metrics
 from fpl_fast.trainer.run.same_run import require_same_run
 from fpl_fast.trainer.study.grid import Study, Trial
-from fpl_fast.trainer.writing.json_text import read_records
 
 __all__ = ["StudyFolder", "TrialState"]
 
@@ -94,10 +94,9 @@ class StudyFolder:
 def _records(metrics: Path) -> list[dict[str, Any]]:
     """Read the records of a run; damaged ones, which a report would name, must not hide the other runs of a study."""
     try:
-        records = read_records(metrics)
-    except (OSError, UnicodeDecodeError):
+        return read_metrics(metrics)
+    except (OSError, ValueError):
         return []
-    return [record for record in records if isinstance(record, dict) and isinstance(record.get("step"), int)]
 
 
 def _is_share(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["json_text", "read_records"]
+__all__ = ["begin_of_line", "json_text", "read_object", "read_records"]
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
@@ -19,15 +19,52 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
     return json.dumps(_finite(content), indent=indent, allow_nan=False)
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a file of JSON lines, none if it does not exist; a line cut short by a kill is skipped."""
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: The file holds none, and is damaged.
+        OSError: It cannot be read.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be valid JSON, got {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_records(path: Path, keys: Mapping[str, type]) -> list[dict[str, Any]]:
+    """Read the objects of a file of JSON lines, none if it does not exist; a line cut short by a kill is skipped.
+
+    Args:
+        path: The file.
+        keys: Keys that every object has, with the types of their values.
+
+    Raises:
+        ValueError: A line is no text, or is JSON of another kind: the file is damaged.
+    """
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.is_file() else [], start=1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line.decode())
         except json.JSONDecodeError:
             continue
+        except (UnicodeDecodeError, RecursionError):
+            record = None
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in keys.items()):
+            raise ValueError(
+                f"{path} line {number} must be a JSON object with {' and '.join(keys)}, got {begin_of_line(line)}: "
+                "remove the line"
+            )
+        records.append(record)
     return records
+
+
+def begin_of_line(line: bytes) -> str:
+    """Quote the first characters of a line in a message."""
+    return repr(line[:60].decode(errors="replace"))
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,9 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
+from fpl_fast.trainer.writing.json_text import read_records
 from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["Outputs", "WrittenFiles"]
@@ -21,18 +23,17 @@ class WrittenFiles:
 
     Args:
         folder: The folder; it need not exist.
+
+    Raises:
+        ValueError: The record is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._record = self.folder / _RECORD
         self._digests: dict[str, set[str]] = {}
-        for line in self._record.read_text(encoding="utf-8").splitlines() if self._record.is_file() else []:
-            try:
-                entry = json.loads(line)
-                self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
-            except (ValueError, TypeError, KeyError):
-                continue  # cut short by a kill: the file that it would record was not written
+        for entry in read_records(self._record, {"file": str, "sha256": str}):
+            self._digests.setdefault(entry["file"], set()).add(entry["sha256"])
 
     def __contains__(self, file: object) -> bool:
         """Whether a file was written by a command and is unchanged, however its path is spelt."""
@@ -50,8 +51,10 @@ class WrittenFiles:
         name, digest = self._place(file), _sha256(content)
         if digest not in self._digests.setdefault(name, set()):
             self._digests[name].add(digest)
-            with self._record.open("a", encoding="utf-8") as record:
-                record.write(json.dumps({"file": name, "sha256": digest}) + "\n")
+            with self._record.open("a+b") as record:
+                if not _ends_in_line_end(record):
+                    record.write(b"\n")  # behind a line that a kill cut short
+                record.write(json.dumps({"file": name, "sha256": digest}).encode() + b"\n")
 
 
 class Outputs:
@@ -113,6 +116,14 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _ends_in_line_end(file: BinaryIO) -> bool:
+    """Whether a file opened at its end, which remains its place of writing, is empty or ends a line."""
+    if file.tell() == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read() == b"\n"
 
 
 def _sha256(content: bytes) -> str:
