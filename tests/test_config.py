@@ -174,6 +174,10 @@ def test_every_field_is_described(cls):
         (lambda: SyntheticData(std=(1.0, 0.0, 1.0)), "data.std must be > 0"),
         (lambda: FolderData(num_classes=1), r"data.num_classes must be in \[2, 255\], got 1"),
         (lambda: FolderData(num_classes=2, class_names=("a",)), "data.class_names must be empty or 2 names"),
+        (
+            lambda: FolderData(num_classes=2, class_names=("a", "b\n")),
+            "data.class_names must be names without control characters",
+        ),
     ],
 )
 def test_broken_rules(make, message):

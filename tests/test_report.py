@@ -145,6 +145,41 @@ def test_classes_of_another_data_set_are_not_compared(run: Path, tmp_path: Path)
     evaluation["class_names"] = [name.upper() for name in CLASS_NAMES]
     (other / "evaluation.json").write_text(json.dumps(evaluation))
     assert "compare with" not in write_report(run, compare=[other]).read_text()
+    assert [row.delta for row in comparison_rows([other, run])] == [None, None]
+
+
+def test_every_run_has_a_colour_of_the_style_sheet(run: Path, tmp_path: Path) -> None:
+    others = [write_run(tmp_path / f"other{number}", seed=number, sizes=((8, 8),)) for number in range(7)]
+    page = write_report(run, compare=others).read_text()
+    used, defined = (set(re.findall(pattern, page)) for pattern in (r"var\((--series-\d+)\)", r"(--series-\d+):"))
+    assert used == defined
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"cases": 1},
+        {"cases": dict.fromkeys(("case", "share", "vanilla", "fuzzy"), 1)},
+        {"pictures": None},
+        {"mean_positives": "2"},
+        {"vanilla": "2"},
+    ],
+)
+def test_another_analysis_is_named(run: Path, content: dict[str, object]) -> None:
+    columns: dict[str, list[float]] = {"case": [], "share": [], "vanilla": [], "fuzzy": []}
+    sound = {"images": 1, "split": "val", "step": 2, "protocol": "whole", "threshold": 0.9, "mean_positives": 1.5}
+    sound |= {"vanilla": None, "fuzzy": 0.5, "cases": columns, "pictures": [], "calibration_error": 0.1}
+    (run / "analysis").mkdir(exist_ok=True)
+    (run / "analysis" / "analysis.json").write_text(json.dumps(sound))
+    assert "Positives and the truth" in write_report(run).read_text()
+    (run / "analysis" / "analysis.json").write_text(json.dumps(sound | content))
+    with pytest.raises(ValueError, match=r"analysis\.json must hold an analysis"):
+        write_report(run)
+
+
+def test_a_crop_of_one_number_is_shown(run: Path) -> None:
+    (run / "config.yaml").write_text("augment: {crop: 512}\n")
+    assert "crops of 512" in write_report(run).read_text()
 
 
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from fpl_fast.trainer.config.label_map import LabelMap, read_label_map
 from fpl_fast.trainer.config.rules import config_class, require
+from fpl_fast.trainer.writing.printable import printable
 
 __all__ = [
     "DATA_KINDS",
@@ -121,6 +122,12 @@ class FolderData(FileData):
             len(self.class_names) in (0, self.num_classes),
             "data.class_names",
             f"empty or {self.num_classes} names",
+            self.class_names,
+        )
+        require(
+            all(printable(name) == name for name in self.class_names),
+            "data.class_names",
+            "names without control characters",
             self.class_names,
         )
         twice = sorted(read_label_map(self.label_map).keys() & set(self.label_ignore))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fpl_fast.trainer.config.io import flatten
 from fpl_fast.trainer.report.run import Run, comparison_rows
-from fpl_fast.trainer.report.text import delta, duration, percent
+from fpl_fast.trainer.report.text import delta, duration, percent, series_color
 
 __all__ = ["comparison", "differences"]
 
@@ -23,7 +23,7 @@ def comparison(run: Run, others: Sequence[Run]) -> str:
     if not others:
         return ""
     rows = "".join(
-        f"<tr><th scope=row><i class=swatch style='background:var(--series-{color})'></i>{html.escape(row.name)}</th>"
+        f"<tr><th scope=row><i class=swatch style='background:{series_color(color)}'></i>{html.escape(row.name)}</th>"
         f"<td class=number>{percent(row.miou)}</td><td class=number>{delta(row.delta)}</td>"
         f"<td class=number>{percent(row.pixel_accuracy)}</td>"
         f"<td class=number>{'–' if row.step is None else f'{row.step:,}'}</td>"

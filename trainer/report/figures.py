@@ -16,12 +16,13 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from PIL import Image
 
 from fpl_fast.trainer.data.sample import color_table
+from fpl_fast.trainer.report.text import NUM_SERIES, series_color
 
 __all__ = ["Curve", "count_colors", "curves_svg", "index_uri", "jpeg_uri"]
 
 # Colours drawn by matplotlib that the page's style sheet replaces, so that the curves follow light and dark mode.
 _THEMED = {"#010101": "var(--ink)", "#020202": "var(--muted)", "#030303": "var(--line)"}
-_SERIES = [(f"#0400{index:02x}", f"var(--series-{index})") for index in range(6)]
+_SERIES = [(f"#0400{index:02x}", series_color(index)) for index in range(NUM_SERIES)]
 
 # Lightness falls as K grows: one positive is the common case and stays the quietest colour.
 _COUNT_COLORS = ((226, 232, 240), (253, 200, 90), (240, 120, 60), (200, 50, 90), (125, 30, 120), (60, 20, 90))
@@ -80,7 +81,7 @@ def curves_svg(title: str, curves: Sequence[Curve], *, unit: str = "") -> str:
 
 
 def _draw(axes: Axes, curve: Curve) -> None:
-    color = _SERIES[curve.series % len(_SERIES)][0]
+    color = _SERIES[curve.series % NUM_SERIES][0]
     count = len(curve.values)
     if count < 40:
         axes.plot(

@@ -113,7 +113,7 @@ class ComparisonRow(NamedTuple):
     step: int | None
     miou: float | None
     delta: float | None
-    """mIoU minus the mIoU of the first run."""
+    """mIoU minus the mIoU of the first run; None where their classes differ."""
     pixel_accuracy: float | None
     elapsed_s: float | None
 
@@ -135,12 +135,13 @@ def comparison_rows(runs: Iterable[Run | Path | str]) -> list[ComparisonRow]:
     rows = []
     for run in loaded:
         evaluation, first = run.evaluation, loaded[0].evaluation
+        compared = evaluation and first and run is not loaded[0] and evaluation.class_names == first.class_names
         rows.append(
             ComparisonRow(
                 name=run.name,
                 step=evaluation.step if evaluation else run.last_step,
                 miou=evaluation.miou if evaluation else None,
-                delta=evaluation.miou - first.miou if evaluation and first and run is not loaded[0] else None,
+                delta=evaluation.miou - first.miou if evaluation and first and compared else None,
                 pixel_accuracy=evaluation.pixel_accuracy if evaluation else None,
                 elapsed_s=run.elapsed_s,
             )
@@ -203,7 +204,7 @@ def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
             raise ValueError(f"{path} line {number} must be a JSON object, got {begin_of_line(line)}") from error
-        if not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+        if not (isinstance(row, dict) and type(row.get("step")) is int):
             got = begin_of_line(line)
             raise ValueError(f"{path} line {number} must be a JSON object with an integer step, got {got}")
         rows.append(row)
@@ -255,9 +256,25 @@ def _read_analysis(path: Path) -> dict[str, Any] | None:
     keys = {"images", "split", "step", "protocol", "threshold", "mean_positives", "vanilla", "fuzzy", "cases",
             "pictures", "calibration_error"}  # fmt: skip
     columns = {"case", "share", "vanilla", "fuzzy"}
-    if content is not None and not (content.keys() >= keys and columns <= set(content["cases"])):
-        raise ValueError(f"{path} must hold an analysis, got other contents: fpl-fast analyze writes it again")
-    return content
+    if content is None or (content.keys() >= keys and columns <= _keys(content["cases"]) and _is_shown(content)):
+        return content
+    raise ValueError(f"{path} must hold an analysis, got other contents: fpl-fast analyze writes it again")
+
+
+def _keys(value: object) -> set[str]:
+    return set(value) if isinstance(value, Mapping) else set()
+
+
+def _is_shown(analysis: Mapping[str, Any]) -> bool:
+    """Whether the report can format what an analysis holds."""
+    numbers = (analysis[key] for key in ("images", "step", "mean_positives", "calibration_error"))
+    scores = (analysis["vanilla"], analysis["fuzzy"])
+    return (
+        all(isinstance(column, list) for column in analysis["cases"].values())
+        and isinstance(analysis["pictures"], list)
+        and all(map(_is_number, numbers))
+        and all(score is None or _is_number(score) for score in scores)
+    )
 
 
 def _read_num_images(path: Path, data: object) -> dict[str, int]:

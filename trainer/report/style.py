@@ -30,7 +30,7 @@ h3 { font-size: .9rem; margin: 0 0 .25rem; font-weight: 600; overflow-wrap: anyw
 p { margin: 0 0 .75rem; }
 header p { margin: .25rem 0 0; }
 .sub, .note { color: var(--muted); }
-.note { font-size: .875rem; max-width: 75ch; }
+.note { font-size: .875rem; max-width: 75ch; overflow-wrap: anywhere; }
 .card + .note { margin-top: .5rem; }
 .missing { color: var(--muted); border-left: 3px solid var(--line); padding-left: .75rem; margin: .5rem 0 0; }
 section { margin-top: 2.5rem; }
@@ -45,6 +45,7 @@ section { margin-top: 2.5rem; }
 .plots svg text { font-family: inherit; }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1rem; margin: .25rem 0 .75rem; padding: 0; list-style: none;
   font-size: .85rem; }
+.legend li { overflow-wrap: anywhere; }
 .legend i, .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .2em; margin-right: .4em;
   vertical-align: -.06em; border: 1px solid rgb(128 128 128 / .35); flex: none; }
 .scroll { overflow-x: auto; }
@@ -84,7 +85,8 @@ dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 .stack > * + * { margin-top: 1rem; }
 @media (max-width: 700px) {
   main { padding: 1.25rem .9rem 3rem; }
-  .two { grid-template-columns: 1fr; }
+  .two { grid-template-columns: minmax(0, 1fr); }
+  .two th { white-space: normal; overflow-wrap: anywhere; }
   .sample { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .optional { display: none; }
 }

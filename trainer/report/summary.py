@@ -7,7 +7,7 @@ import numpy as np
 
 from fpl_fast.trainer.report.figures import Curve, curves_svg
 from fpl_fast.trainer.report.run import CLASS_PREFIX, Run
-from fpl_fast.trainer.report.text import duration, legend, missing, percent
+from fpl_fast.trainer.report.text import duration, legend, missing, percent, series_color
 
 __all__ = ["curves", "header", "num_networks"]
 
@@ -104,8 +104,9 @@ def _setup(run: Run) -> list[str]:
     config = run.config
     model, augment, train = (config.get(part) or {} for part in ("model", "augment", "train"))
     parts = [config.get("recipe"), model.get("backbone")]
-    if augment.get("crop"):
-        parts.append("crops of " + " × ".join(map(str, augment["crop"])))
+    crop = augment.get("crop")
+    if crop:
+        parts.append("crops of " + " × ".join(map(str, crop if isinstance(crop, list) else [crop])))
     if train.get("batch_labelled"):
         parts.append(f"{train['batch_labelled']} labelled images a step")
     parts += [f"{number:,} {part} images" for part, number in run.num_images.items() if part != "val"]
@@ -145,5 +146,5 @@ def curves(run: Run, others: Sequence[Run]) -> str:
     body = f"<div class=plots>{''.join(plots)}</div>" if plots else missing("No scalar has been logged yet.")
     if not any(one.series("miou")[0] for one in runs):
         body += missing("No validation yet: the mIoU curve appears with the first evaluation.")
-    key = legend([(f"var(--series-{color})", one.name) for color, one in enumerate(runs)]) if others else ""
+    key = legend([(series_color(color), one.name) for color, one in enumerate(runs)]) if others else ""
     return f"<section><h2>Curves</h2>{key}{body}</section>"

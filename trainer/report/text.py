@@ -6,7 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["css_color", "delta", "duration", "legend", "missing", "percent"]
+__all__ = ["NUM_SERIES", "css_color", "delta", "duration", "legend", "missing", "percent", "series_color"]
+
+
+NUM_SERIES = 6
+"""Colours of runs that the style sheet defines."""
+
+
+def series_color(index: int) -> str:
+    """Choose the colour (CSS) of a run by its place; with more runs than colours they repeat."""
+    return f"var(--series-{index % NUM_SERIES})"
 
 
 def percent(fraction: float | None) -> str:
