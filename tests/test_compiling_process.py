@@ -49,13 +49,13 @@ def start(tmp_path):
 
 
 def hear(told):
-    """What the compiler tells, or nothing once it is gone, as the pipe that it holds open ends only then."""
+    """The words of the compiler, or nothing once it is gone, as the pipe that it holds open ends only then."""
     assert select.select([told], [], [], 30)[0]
     return os.read(told, 64)
 
 
 def test_signals_to_the_run_do_not_end_what_it_compiles(start, tmp_path):
-    """Of a terminal to the group, and of a scheduler to each process."""
+    """A terminal signals the group, a scheduler each process."""
     run, _, compiler = start(heeds=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         os.killpg(run.pid, number)

@@ -10,7 +10,7 @@ from fpl_fast.trainer.own_data.reachable import cached_unless_reachable
 
 
 class Session:
-    """What the hub's HTTP library does at a HEAD request."""
+    """The hub's HTTP library at a HEAD request."""
 
     def __init__(self, head):
         self.head = head
