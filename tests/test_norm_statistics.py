@@ -56,7 +56,7 @@ def test_first_images_are_those_of_the_first_steps(name):
 
 @pytest.mark.parametrize(("name", "views"), [("cps", 2), ("gct", 1)])
 def test_runs_evaluate_and_keep_the_new_statistics(tmp_path, name, views):
-    """Both networks have them: an analysis takes one for the teacher. Training is as without, its passes use the batch's."""
+    """Both networks have them: an analysis takes one for the teacher. Training passes use the batch's, as without."""
     moving, renewed = RunFolder(tmp_path / "moving"), RunFolder(tmp_path / "renewed")
     for folder, num in ((moving, 0), (renewed, 3)):
         train(with_norm_batches(num, name=name), folder, Quiet())
