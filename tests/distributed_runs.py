@@ -87,14 +87,14 @@ def config(batch=8, accumulate=1, **method):
 
 
 def exact(parent, methods, world_size, accumulate):
-    """Three steps of a network without batch normalisation, then an evaluation, by one method after the other."""
+    """Four steps of a network without batch normalisation, then an evaluation, by one method after the other."""
     build.make_network = lambda _, num_classes: DoubleNetwork(num_classes)
     gct.FlawDetector = PlainDetector
     corrmatch.CorrelationHead = PlainCorrelation
     u2pl.RepresentationHead = lambda in_channels, channels: torch.nn.Conv2d(in_channels, channels, 1)
     for name, method in methods.items():
         run = config(accumulate=accumulate, **method)
-        run = dataclasses.replace(run, train=dataclasses.replace(run.train, steps=3))
+        run = dataclasses.replace(run, train=dataclasses.replace(run.train, steps=4))
         train(run, RunFolder(parent / f"{name}_{world_size}_{accumulate}"), Quiet())
 
 

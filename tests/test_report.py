@@ -160,6 +160,7 @@ def test_every_run_has_a_colour_of_the_style_sheet(run: Path, tmp_path: Path) ->
     [
         {"cases": 1},
         {"cases": dict.fromkeys(("case", "share", "vanilla", "fuzzy"), 1)},
+        {"cases": {"case": ["truth"], "share": [], "vanilla": [], "fuzzy": []}},
         {"pictures": None},
         {"mean_positives": "2"},
         {"vanilla": "2"},

@@ -269,8 +269,10 @@ def _is_shown(analysis: Mapping[str, Any]) -> bool:
     """Whether the report can format what an analysis holds."""
     numbers = (analysis[key] for key in ("images", "step", "mean_positives", "calibration_error"))
     scores = (analysis["vanilla"], analysis["fuzzy"])
+    columns = analysis["cases"].values()
     return (
-        all(isinstance(column, list) for column in analysis["cases"].values())
+        all(isinstance(column, list) for column in columns)
+        and len(set(map(len, columns))) == 1
         and isinstance(analysis["pictures"], list)
         and all(map(_is_number, numbers))
         and all(score is None or _is_number(score) for score in scores)
