@@ -20,9 +20,10 @@ quickstart: install  ## supervised and FPL+CPS on the same few labels, then the 
 	$(BIN)/fpl-fast quickstart
 
 # mypy, which uses one core, runs beside the tests; it speaks after them, and the failure of either is one of `make test`.
+# Dozens of processes start: they compile the sources once, even where Python is told to keep no bytecode.
 test: install lint
 	$(BIN)/mypy >$(VENV)/types.txt 2>&1 & types=$$!; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; suite=$$?; \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder; suite=$$?; \
 	wait $$types; types=$$?; cat $(VENV)/types.txt; exit $$((suite | types))
 
 test-everywhere: install  ## the suite as other processors, threads, seeds and orders see it: hours; ARGS=--short, minutes

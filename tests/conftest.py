@@ -41,7 +41,8 @@ def pytest_collection_finish():
 
 def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no process is left with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def freeze_modules():

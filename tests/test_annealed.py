@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 from method_cases import CLOSE, C, upsample
-from process_group import process_group
-from torch import multiprocessing
+from process_group import fork_group
 from torch.nn import functional as F
 
 from fpl_fast.trainer.methods.annealed import annealed_cross_entropy, annealed_threshold
@@ -58,14 +57,13 @@ def test_few_labelled_pixels(num_labelled):
 
 
 def share(rank, folder, logits, label):
-    with process_group(rank, folder, 2):
-        parts = slice(2 * rank, 2 * rank + 2)
-        torch.save(annealed_cross_entropy(logits[parts], label[parts], threshold=0.0), folder / str(rank))
+    parts = slice(2 * rank, 2 * rank + 2)
+    torch.save(annealed_cross_entropy(logits[parts], label[parts], threshold=0.0), folder / str(rank))
 
 
 def test_two_processes_equal_one(tmp_path):
     logits, label = case(4)
     logits = logits.detach()
-    multiprocessing.spawn(share, (tmp_path, logits, label), nprocs=2)
+    fork_group(share, 2, tmp_path, logits, label)
     parts = [torch.load(tmp_path / str(rank)) for rank in range(2)]
     torch.testing.assert_close(sum(parts) / 2, annealed_cross_entropy(logits, label, threshold=0.0), **CLOSE)

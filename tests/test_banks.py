@@ -1,9 +1,6 @@
-import os
-
 import pytest
 import torch
-from process_group import process_group
-from torch import multiprocessing
+from process_group import fork_group
 
 from fpl_fast.trainer.data.donors import DonorQueue
 from fpl_fast.trainer.methods.banks import ConfidenceBank, CutMixBank
@@ -53,25 +50,24 @@ def test_donors_hold_the_class_where_any_image_does():
 
 def one_of_two(rank, folder):
     """Both processes end with the banks of the whole batch, and share out its donors."""
-    with process_group(rank, folder, 2):
-        generator = torch.Generator().manual_seed(5)
-        total, index = torch.rand(2, 3, generator=generator), torch.tensor([[4, 1], [0, 1]])
-        label = torch.randint(3, (2, 2, 4, 5), generator=generator)
-        bank, cutmix_bank = ConfidenceBank(3, 0.5), CutMixBank(3, 6)
-        bank.confidence.zero_()
-        bank.observe(total[rank], torch.full((3,), 2.0 + rank))
-        bank.step()
-        cutmix_bank.update(index[rank], label[rank], 0.3)
-        queue = DonorQueue(torch.arange(8).view(1, 4, 2))
-        steps = queue.steps()
-        donors = [next(steps)]
-        queue.push(torch.arange(8).view(4, 2) + 10 + 100 * rank)
-        donors.append(next(steps))
-        torch.save((bank.confidence, cutmix_bank.holds, queue.donors, donors), f"{folder}/{rank}")
+    generator = torch.Generator().manual_seed(5)
+    total, index = torch.rand(2, 3, generator=generator), torch.tensor([[4, 1], [0, 1]])
+    label = torch.randint(3, (2, 2, 4, 5), generator=generator)
+    bank, cutmix_bank = ConfidenceBank(3, 0.5), CutMixBank(3, 6)
+    bank.confidence.zero_()
+    bank.observe(total[rank], torch.full((3,), 2.0 + rank))
+    bank.step()
+    cutmix_bank.update(index[rank], label[rank], 0.3)
+    queue = DonorQueue(torch.arange(8).view(1, 4, 2))
+    steps = queue.steps()
+    donors = [next(steps)]
+    queue.push(torch.arange(8).view(4, 2) + 10 + 100 * rank)
+    donors.append(next(steps))
+    torch.save((bank.confidence, cutmix_bank.holds, queue.donors, donors), f"{folder}/{rank}")
 
 
 def test_processes_share_the_banks(tmp_path):
-    multiprocessing.spawn(one_of_two, (os.fspath(tmp_path),), nprocs=2)
+    fork_group(one_of_two, 2, tmp_path)
     (b0, holds0, queue0, steps0), (b1, holds1, queue1, steps1) = (
         torch.load(tmp_path / str(rank), weights_only=False) for rank in range(2)
     )

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fork_server import python
 
 from fpl_fast.bench.suites import PROBLEMS
 
@@ -17,8 +16,8 @@ def run_bench(*arguments):
     # Not the variables of this process's own pytest: under xdist, pytest-benchmark would time nothing.
     inherited = ("TRITON_INTERPRET", "PYTEST_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(inherited)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", "cpu", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    options = ("-q", "-p", "no:cacheprovider", "--device", "cpu")
+    return python("-m", "pytest", *options, *arguments, cwd=ROOT, env=environment)
 
 
 def test_a_cell_is_timed_and_described(tmp_path: Path) -> None:

@@ -5,15 +5,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from cli_cases import error_of, finished_run
+from fork_server import Python
 from PIL import Image
 from rich.table import Table
-from trainer_runs import HANGS, STEPS, Quiet, tiny_run
+from trainer_runs import STEPS, Quiet, tiny_run
 
 from fpl_fast.trainer.cli import StderrHandler, main
 from fpl_fast.trainer.commands.console import out_console
@@ -255,21 +254,16 @@ def test_auto_resume_leaves_other_folders_alone(config_file, tmp_path, capsys):
 def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path, group):
     """A whole process, alone or with its loaders, as schedulers signal it: exit code 128 + signal."""
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "fpl_fast.trainer.cli", "train"]
-    process = subprocess.Popen(
-        [*command, config_file, "--train.steps", "100000", "--train.workers", "1", "--out", str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    options = ("--train.steps", "100000", "--train.workers", "1", "--out", str(run))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = Python(["-m", "fpl_fast.trainer.cli", "train", config_file, *options], env=environment)
     while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.wait()
         time.sleep(0.05)
     (os.killpg if group else os.kill)(process.pid, signal.SIGTERM)
-    out, err = process.communicate(timeout=HANGS)
-    assert process.returncode == 128 + signal.SIGTERM, err
+    ended = process.wait()
+    out, err = ended.stdout, ended.stderr
+    assert ended.returncode == 128 + signal.SIGTERM, err
     assert re.search(rf"stopped after step \d+ of 100000; continue with: fpl-fast train --resume {run}\n", out)
     assert "Traceback" not in err and "want of memory" not in err
     assert "stopping after this step" in err

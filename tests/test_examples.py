@@ -4,13 +4,13 @@ import ast
 import importlib.util
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from fork_server import python
 
 DOCS = Path(__file__).parents[1] / "docs"
 SHARED = "toy"
@@ -19,7 +19,6 @@ IDS = [path.stem for path in EXAMPLES]
 OPTIONAL = {"segmentation_models_pytorch", "transformers", "mmengine"}  # not among what make test installs
 ARGUMENTS = {"compiled_step": ["aot_eager"]}  # the same graphs without a minute of C++
 SAID = {"compiled_step": "graphs compiled: 2", "fixmatch": r"pixel: 1\.00 behind a gate of 0\.95, (?!1\.00)\d"}
-HANGS = 600
 
 
 def imported(path):
@@ -36,9 +35,8 @@ def test_it_learns(path, tmp_path):
     for package in OPTIONAL & set(imported(path)):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install -r docs/examples/requirements.txt")
-    command = [sys.executable, str(path), *ARGUMENTS.get(path.stem, [])]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANGS)
+    done = python(str(path), *ARGUMENTS.get(path.stem, []), cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     steps = re.findall(r"^step \d+: labelled (\S+), unlabelled ([^\s,]+)", done.stdout, flags=re.M)
     labelled, unlabelled = ([float(number) for number in column] for column in zip(*steps, strict=True))

@@ -24,29 +24,30 @@ from fpl_fast.engines import packages
 # The library has the name of a folder of this repository, which a process started in there would import.
 LIBRARY = next((x.locate_file("") for x in metadata.distributions() if x.name == "kernels"), None)
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="needs the package kernels")
+ENGINES = ("eager", "triton", "compiled")
 needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 
-# Twice in a process, where there are two builds; then the installed package beside them.
+# Every engine, twice where there are two builds; then the installed package beside them.
 LOAD = """
 import sys
 from pathlib import Path
 import torch, kernels
 
-folder, inputs, outputs, options = sys.argv[1:]
-options = eval(options)
-student, teacher = torch.load(inputs)
-results = []
-for backend in (None, "cpu"):
-    loaded = kernels.get_local_kernel(Path(folder), backend=backend)
-    student.grad = None
-    loss = loaded.fuzzy_positive_loss(student, teacher, **options)
-    loss.backward()
-    compiled = torch.compile(loaded.fuzzy_positive_loss, fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(student, teacher, **options), loss)
-    results.append((loss.detach(), student.grad))
+folder, inputs, outputs = sys.argv[1:]
+results = {}
+for engine, (student, teacher, options) in torch.load(inputs).items():
+    results[engine] = []
+    for backend in (None, "cpu"):
+        loaded = kernels.get_local_kernel(Path(folder), backend=backend)
+        student.grad = None
+        loss = loaded.fuzzy_positive_loss(student, teacher, **options)
+        loss.backward()
+        compiled = torch.compile(loaded.fuzzy_positive_loss, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(student, teacher, **options), loss)
+        results[engine].append((loss.detach(), student.grad))
 assert not [name for name in sys.modules if name.partition(".")[0] == "fpl_fast"]
 import fpl_fast
-fpl_fast.fuzzy_positive_loss(student, teacher, engine="eager")
+fpl_fast.fuzzy_positive_loss(student, teacher, **options | {"engine": "eager"})
 torch.save(results, outputs)
 """
 
@@ -56,29 +57,44 @@ def folder(tmp_path_factory):
     return hub.write_hub_package(tmp_path_factory.mktemp("hub") / "package")
 
 
-@needs_library
-@pytest.mark.parametrize(
-    "engine", ["eager", "triton", pytest.param("compiled", marks=[needs_compiler, pytest.mark.slow])]
-)
-def test_the_library_loads_what_is_installed(folder, engine, kernel_device, tmp_path, monkeypatch):
-    device = "cpu" if engine == "compiled" else kernel_device
+def case(engine):
+    """Logits and options of the loss."""
+    device = "cuda" if engine != "compiled" and torch.cuda.is_available() else "cpu"
     student = torch.randn(1, 4, 3, 5, device=device, requires_grad=True)
     teacher = torch.randn(1, 4, 3, 5, device=device)
     options = {"size": (7, 11), "max_positives": 3, "weighting": "concave", "balance": True, "engine": engine}
     if engine == "compiled":
         options |= {"max_positives": 1, "weighting": "none", "balance": False}  # a graph that is built soon
-        probe_once(monkeypatch)
-    torch.save((student, teacher), tmp_path / "inputs.pt")
-    environment = os.environ | {"PYTHONPATH": f"{LIBRARY}{os.pathsep}{Path(fpl_fast.__file__).parents[1]}"}
-    environment |= {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path)}
-    arguments = [str(folder), str(tmp_path / "inputs.pt"), str(tmp_path / "outputs.pt"), repr(options)]
-    command = [sys.executable, "-c", LOAD, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    return student, teacher, options
 
+
+@pytest.fixture(scope="module")
+def loaded(folder, tmp_path_factory):
+    """What goes into the losses of every engine that works here, and what comes out, in a process without ours."""
+    parent = tmp_path_factory.mktemp("loaded")
+    engines = ENGINES if packages.unavailable_reason() is None else ENGINES[:-1]
+    cases = {engine: case(engine) for engine in engines}
+    torch.save(cases, parent / "inputs.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        probe_once(patch)
+        patch.setenv("PYTHONPATH", f"{LIBRARY}{os.pathsep}{Path(fpl_fast.__file__).parents[1]}")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("XDG_CACHE_HOME", str(parent))
+        command = [sys.executable, "-c", LOAD, *map(str, (folder, parent / "inputs.pt", parent / "outputs.pt"))]
+        done = subprocess.run(command, cwd=parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return cases, torch.load(parent / "outputs.pt")
+
+
+@pytest.mark.slow
+@needs_library
+@pytest.mark.parametrize("engine", [*ENGINES[:-1], pytest.param(ENGINES[-1], marks=needs_compiler)])
+def test_the_library_loads_what_is_installed(loaded, engine, kernel_device):
+    student, teacher, options = loaded[0][engine]
     expected = fpl_fast.fuzzy_positive_loss(student, teacher, **options | {"engine": "eager"})
     (expected_grad,) = torch.autograd.grad(expected, student)
-    for loss, grad in torch.load(tmp_path / "outputs.pt"):
+    assert len(loaded[1][engine]) == 2
+    for loss, grad in loaded[1][engine]:
         assert_close(loss, expected.detach(), **LOSS)
         assert_close(grad, expected_grad, **GRADIENT[torch.float32])
 

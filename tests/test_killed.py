@@ -1,14 +1,13 @@
 """SIGKILL, which no process can catch: whatever it hits, the run goes on as if nothing had happened."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fork_server import python
 from killed_runs import PHASES
 from test_loop import assert_same_state, metrics
-from trainer_runs import HANGS, Quiet, tiny_run
+from trainer_runs import Quiet, tiny_run
 
 from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.run.checkpoint import load_checkpoint
@@ -19,8 +18,9 @@ from fpl_fast.trainer.run.folder import RunFolder
 def runs(tmp_path_factory):
     """Killed runs and one that nothing interrupts."""
     parent = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(parent)]
-    subprocess.run(command, check=True, timeout=HANGS, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    script = str(Path(__file__).with_name("killed_runs.py"))
+    done = python(script, str(parent), env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
     train(tiny_run(), RunFolder(parent / "straight"), Quiet())
     train(tiny_run(**PHASES), RunFolder(parent / "straight_phases"), Quiet())
     return parent

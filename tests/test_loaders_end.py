@@ -1,11 +1,9 @@
 """Loader processes end with what reads them, even if an error keeps it; at the latest they end with their process."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from trainer_runs import HANGS
+from fork_server import python
 
 BEGIN = f"""
 import sys
@@ -55,8 +53,7 @@ print(len(multiprocessing.active_children()), kept)
 
 def run(work, tmp_path):
     """The number of loader processes that a script leaves, and what it keeps; the process must end."""
-    command = [sys.executable, "-c", BEGIN + work + END, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    done = python("-c", BEGIN + work + END, str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
     left, kept = done.stdout.strip().split(" ", 1)
     return int(left), kept

@@ -1,6 +1,5 @@
 import torch
-from process_group import process_group
-from torch import multiprocessing
+from process_group import fork_group
 
 from fpl_fast.trainer.methods.selection import Selection
 from fpl_fast.trainer.methods.unreliable import percentiles
@@ -25,19 +24,18 @@ def parts(rank, member, values):
 
 
 def one_of_three(rank, folder, member, values, wanted):
-    with process_group(rank, folder, 3):
-        mine, ours = parts(rank, member, values)
-        selection = Selection(mine, SIZES[0])
-        index, here = selection.find(wanted)
-        (high,) = percentiles(ours, [80.0], ours > 0.2)
-        torch.save((selection.total, ours[index] * here, here, high), folder / str(rank))
+    mine, ours = parts(rank, member, values)
+    selection = Selection(mine, SIZES[0])
+    index, here = selection.find(wanted)
+    (high,) = percentiles(ours, [80.0], ours > 0.2)
+    torch.save((selection.total, ours[index] * here, here, high), folder / str(rank))
 
 
 def test_processes_find_what_one_finds(tmp_path):
     """Each wanted member in exactly one of them."""
     member, values = torch.rand(4, 51) < 0.4, torch.rand(51)
     wanted = torch.randint(25, (4, 30))
-    multiprocessing.spawn(one_of_three, (tmp_path, member, values, wanted), nprocs=3)
+    fork_group(one_of_three, 3, tmp_path, member, values, wanted)
     results = [torch.load(tmp_path / str(rank)) for rank in range(3)]
     selection = Selection(member, 18)
     index, here = selection.find(wanted)

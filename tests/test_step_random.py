@@ -1,8 +1,5 @@
-import os
-
 import torch
-from process_group import process_group
-from torch import multiprocessing
+from process_group import fork_group
 
 from fpl_fast.trainer.methods.step_random import StepRandom, draw
 
@@ -36,13 +33,12 @@ def test_the_seed_decides_and_the_default_generator_is_left_alone():
 
 
 def one_of_three(rank, folder):
-    with process_group(rank, folder, 3):
-        torch.manual_seed(rank)
-        torch.save(numbers(8, 2), f"{folder}/{rank}")
+    torch.manual_seed(rank)
+    torch.save(numbers(8, 2), f"{folder}/{rank}")
 
 
 def test_processes_share_out_the_numbers_of_one(tmp_path):
-    multiprocessing.spawn(one_of_three, (os.fspath(tmp_path),), nprocs=3)
+    fork_group(one_of_three, 3, tmp_path)
     parts = [torch.load(tmp_path / str(rank)) for rank in range(3)]
     before, rows, after = numbers(8, 6)
     assert torch.equal(torch.cat([part[1] for part in parts]), rows)
