@@ -100,7 +100,8 @@ class Disturbance:
             self._meet("open", arguments[0])
         elif event in ("os.rename", "os.remove", "os.mkdir"):
             path = arguments[event == "os.rename"]
-            if self._has(path):
+            # The system says of a folder that is there no more than that, however full the disk is.
+            if self._has(path) and not (event == "os.mkdir" and os.path.isdir(path)):
                 self._meet(event.removeprefix("os."), path)
 
     def _meet(self, operation: str, path: object) -> None:

@@ -1,21 +1,20 @@
 """The campaign of chaos.py in short: a round, every operation of a checkpoint's write, defects that it must find."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from chaos import KINDS, PLAN, Draw, plan
-from trainer_runs import HANGS
+from chaos_files import recorded
+from fork_server import python
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     """The findings of chaos_defects.py."""
-    command = [sys.executable, str(Path(__file__).with_name("chaos_defects.py")), str(tmp_path_factory.mktemp("chaos"))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS)
+    script = str(Path(__file__).with_name("chaos_defects.py"))
+    done = python(script, str(tmp_path_factory.mktemp("chaos")))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -41,6 +40,20 @@ def test_a_checkpoint_is_the_previous_or_the_new_one_at_every_operation_of_its_w
     sound, in_place = (np.array(played["saves"][defect]) for defect in ("nothing", "write_in_place"))
     assert set(sound) == {1, 2} and sound.tolist() == sorted(sound)
     assert -1 in in_place
+
+
+def test_making_a_folder_that_is_there_is_no_operation(tmp_path):
+    """It needs no room on a full disk."""
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from chaos_files import Recorder\n"
+        "Recorder(Path('run'), Path('record')).install()\n"
+        "for _ in range(2): os.makedirs('run/a', exist_ok=True)\n"
+        "os.rename('run/a', 'run/b')\n"
+    )
+    assert python("-c", code, cwd=tmp_path).returncode == 0
+    assert [str(point) for point in recorded(tmp_path / "record")] == ["mkdir 1 of .", "mkdir 1 of a", "rename 1 of b"]
 
 
 def test_consecutive_seeds_visit_everything():
