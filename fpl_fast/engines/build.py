@@ -16,6 +16,7 @@ _INDUCTOR_OPTIONS: dict[str, Any] = {
     "cpp.max_horizontal_fusion_size": 1 << 20,
     "cpp.dynamic_threads": True,
     "aot_inductor.precompile_headers": False,
+    "aot_inductor.compile_wrapper_opt_level": "O0",  # of what calls the loop: 1.5 s less
 }
 
 
