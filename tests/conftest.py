@@ -4,6 +4,7 @@ import shutil
 import sys
 import tempfile
 import zlib
+from collections import Counter
 
 # Runs of the trainer write, synchronise and remove thousands of files: in memory, where there is room for them.
 if "TMPDIR" not in os.environ and os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 4 << 30:
@@ -40,9 +41,11 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests come first, so that no process is left with one at the end."""
+    """Files with slow tests come first, then those with many, so that no process is left with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    number = Counter(item.path for item in items)
+    place = {path: index for index, path in enumerate(number)}
+    items.sort(key=lambda item: (item.path not in slow, -number[item.path], place[item.path]))
 
 
 def freeze_modules():
