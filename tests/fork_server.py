@@ -70,8 +70,10 @@ class _Server:
     """The process that imports, and forks one program at a time."""
 
     def __init__(self) -> None:
-        # Triton must not be told yet whether it interprets: programs are.
+        # Triton must not be told yet whether it interprets: programs are. Nor may a look for GPUs start CUDA, which
+        # does not outlive a fork.
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         command, pipe = [sys.executable, __file__], subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
 

@@ -42,9 +42,10 @@ for engine, (student, teacher, options) in torch.load(inputs).items():
         student.grad = None
         loss = loaded.fuzzy_positive_loss(student, teacher, **options)
         loss.backward()
-        compiled = torch.compile(loaded.fuzzy_positive_loss, fullgraph=True, backend="aot_eager")
-        assert torch.equal(compiled(student, teacher, **options), loss)
         results[engine].append((loss.detach(), student.grad))
+        if engine == "eager":  # a graph has the same operator for every engine
+            compiled = torch.compile(loaded.fuzzy_positive_loss, fullgraph=True, backend="aot_eager")
+            assert torch.equal(compiled(student, teacher, **options), loss)
 assert not [name for name in sys.modules if name.partition(".")[0] == "fpl_fast"]
 import fpl_fast
 fpl_fast.fuzzy_positive_loss(student, teacher, **options | {"engine": "eager"})
