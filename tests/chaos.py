@@ -180,11 +180,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Tiny runs, disturbed in every way we know.")
     parser.add_argument("--rounds", type=int, default=100, help="rounds to play (default: 100)")
     parser.add_argument(
-        "--skip", type=int, default=0, help="rounds of these to leave out, because they were made before"
+        "--skip", type=int, default=0, help="first rounds of these to leave out, because they were made before"
     )
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the first round of each kind")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of each kind's first (default: the time)")
     parser.add_argument("--only", choices=KINDS, metavar="KIND", help=f"one kind: {', '.join(KINDS)}")
     options = parser.parse_args()
+    if not 0 <= options.skip < options.rounds:
+        parser.error(
+            f"--rounds must be >= 1 and --skip in [0, rounds), got --rounds {options.rounds} --skip {options.skip}"
+        )
     torch.set_num_threads(1)  # of the forked processes as well
     parent = Path(tempfile.mkdtemp(prefix="fpl_fast-chaos-"))
     parent.chmod(0o755)  # a round without privileges reads its configuration here

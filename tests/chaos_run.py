@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from test_loop import TIMES, assert_same_state, metrics
 from trainer_runs import HANGS, tiny_run
 
@@ -101,6 +102,7 @@ class Process:
             try:
                 os.setpgid(0, 0)
                 _write_to(output)
+                torch.set_num_threads(1)  # before threads ask PyTorch all at once for a pool that a fork broke
                 # A shell that starts the campaign in the background may have told it to ignore Ctrl-C.
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 self._count(on_step)

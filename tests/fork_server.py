@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import torch
 from trainer_runs import HANGS
 
 _IMPORTED = (
@@ -119,8 +120,8 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], *stream
     for number, path in enumerate((os.devnull, *streams)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     os.chdir(cwd)
-    if threads := environment.get("OMP_NUM_THREADS"):  # which OpenMP has read before
-        sys.modules["torch"].set_num_threads(int(threads))
+    # OpenMP has read the environment before; and threads that ask PyTorch for its pool all at once after a fork fail.
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     if arguments[0] == "-m":
         sys.argv, sys.path[0] = arguments[1:], cwd

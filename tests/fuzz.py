@@ -162,18 +162,22 @@ def prepare(compiled: bool) -> None:
 
 def seed_and_number(text: str) -> tuple[int, int]:
     """SEED:NUMBER, as a failure prints it."""
-    seed, number = map(int, text.split(":"))
-    return seed, number
+    seed, _, number = text.partition(":")
+    if not (seed.isdecimal() and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be two numbers, as a failure prints them, got {text!r}")
+    return int(seed), int(number)
 
 
 def main() -> int:
     """Run or continue a campaign, or repeat a case; 1 if a promise is broken."""
     parser = argparse.ArgumentParser(description="Random inputs through every loss and engine, against float64.")
     parser.add_argument("--minutes", type=float, default=10, help="time to run (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the campaign, which goes on where it stopped")
+    parser.add_argument("--seed", type=int, default=0, help="of the campaign, which goes on (default: 0)")
     parser.add_argument("--only", metavar="SEED:NUMBER", type=seed_and_number, help="repeat this case alone")
     parser.add_argument("--compiled", action="store_true", help="compile the class planes, for one set of options")
     options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes must be > 0, got {options.minutes:g}")
     prepare(options.compiled)
     pinned = PINNED if options.compiled else {}
     if options.only:

@@ -159,8 +159,9 @@ def findings(report: str, said: str, packages: list[Package]) -> Iterator[str]:
     if missed:
         reason = audited.get(missed[0].name, {}).get("skip_reason") or (said.strip().splitlines() or ["no report"])[-1]
         yield (
-            f"the vulnerabilities of {len(missed)} of {len(packages)} packages are not known: the service of "
-            f"pip-audit must be reachable and know them, got {' '.join(reason.split())[:300]!r}"
+            f"the vulnerabilities of {len(missed)} of {len(packages)} packages are not known: pip-audit must reach its "
+            f"service and find each of them, got {' '.join(reason.split())[:300]!r} for {missed[0].name}; run it again "
+            "where there is a network"
         )
 
 
@@ -171,7 +172,7 @@ def main() -> int:
     licences = refused_licences(packages)
     print(f"licences: {len(packages) - len(licences)} of {len(packages)} packages accepted", *licences, sep="\n  ")
     found = vulnerabilities(packages)
-    print("vulnerabilities: " + ("none known" if not found else ""), *found, sep="\n  ", flush=True)
+    print(f"vulnerabilities: {len(found) or 'none known'}", *found, sep="\n  ", flush=True)
     return int(bool(licences or found))
 
 

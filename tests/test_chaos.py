@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos import KINDS, PLAN, Draw, plan
+from chaos import KINDS, PLAN, Draw, main, plan
 from chaos_files import recorded
 from fork_server import python
 
@@ -54,6 +54,14 @@ def test_making_a_folder_that_is_there_is_no_operation(tmp_path):
     )
     assert python("-c", code, cwd=tmp_path).returncode == 0
     assert [str(point) for point in recorded(tmp_path / "record")] == ["mkdir 1 of .", "mkdir 1 of a", "rename 1 of b"]
+
+
+@pytest.mark.parametrize("options", [["--rounds", "0"], ["--rounds", "2", "--skip", "2"]])
+def test_a_campaign_of_no_rounds_is_refused(monkeypatch, capsys, options):
+    monkeypatch.setattr("sys.argv", ["chaos.py", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--rounds must be >= 1 and --skip in [0, rounds)" in capsys.readouterr().err
 
 
 def test_consecutive_seeds_visit_everything():

@@ -111,7 +111,7 @@ def test_the_remedy_is_the_other_checkpoint(tmp_path):
     for name, other in (("last.ckpt", "best.ckpt"), ("best.ckpt", "last.ckpt")):
         (tmp_path / name).write_bytes(b"damaged")
         (tmp_path / other).unlink(missing_ok=True)
-        with pytest.raises(ValueError, match=r"or foreign$"):
+        with pytest.raises(ValueError, match=r"or foreign: restore it from a copy, or train anew with another --out$"):
             load_checkpoint(tmp_path / name)
         save_checkpoint(tmp_path / other, {"step": 3})
         with pytest.raises(ValueError, match=f": copy {other}, the run's other checkpoint, over it$"):

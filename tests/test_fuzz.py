@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import fuzz
 import fuzz_cases
@@ -194,6 +195,17 @@ def test_a_campaign_goes_on(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit):
         fuzz.main()
     assert f"{file} is a campaign of other settings than those of fuzz_cases.py; remove it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [("--minutes", "0", "--minutes must be > 0, got 0"), ("--only", "7:-1", "must be two numbers, .*got '7:-1'")],
+)
+def test_options_are_checked(monkeypatch, capsys, option, value, rule):
+    monkeypatch.setattr("sys.argv", ["fuzz.py", option, value])
+    with pytest.raises(SystemExit):
+        fuzz.main()
+    assert re.search(rule, capsys.readouterr().err)
 
 
 def test_cases_follow_from_seed_and_number():

@@ -116,6 +116,14 @@ def test_a_run_that_ends_in_its_first_evaluation_goes_on(tmp_path, straight, mon
     assert metrics(folder) == metrics(straight)
 
 
+def test_a_run_without_a_checkpoint_says_that_it_begins_again(tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(tiny_run())
+    with caplog.at_level(logging.INFO):
+        train(tiny_run(), folder, Quiet(lambda step: step == 1 and os.kill(os.getpid(), signal.SIGTERM)), resume=True)
+    assert f"{folder.path} holds no checkpoint yet: the run begins again" in caplog.text
+
+
 def test_half_a_step_is_not_saved(tmp_path, straight, monkeypatch):
     step = loop.train_step
 

@@ -144,6 +144,8 @@ class _Trainer:
         if checkpoint:
             _LOGGER.info("the run goes on from %s, after step %d", checkpoint, self.state.step)
         else:
+            if resume:
+                _LOGGER.info("%s holds no checkpoint yet: the run begins again", folder.path)
             _LOGGER.info(describe_start(config, len(self.method.networks)))
         if isinstance(config.data, FileData) and config.data.skip_damaged:
             self.datasets = skip_damaged(self.datasets)

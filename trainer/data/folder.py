@@ -153,7 +153,7 @@ class FolderDataset:
                 f"{stored.shape[0]} high and {stored.shape[1]} wide"
                 f"{turned if tuple(stored.shape) == tuple(size)[::-1] else ''}"
             )
-        pixels = torch.bincount(stored.flatten(), minlength=256)
+        pixels = torch.from_numpy(np.bincount(stored.numpy().ravel(), minlength=256))
         wrong = np.flatnonzero(pixels.numpy() * ~self._allowed).tolist()
         if wrong:
             advice = "" if self._where_wrong is None else self._where_wrong(wrong)

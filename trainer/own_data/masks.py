@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from fpl_fast.trainer.data.files import FileStore, picture_size
@@ -100,7 +99,7 @@ def _looks(root: Path, pairs: Sequence[tuple[str, str | None]]) -> Iterator[tupl
             turned = " (both after EXIF orientation: turn the mask, or store the image upright)"
             fault = f"{height} high and {width} wide, its image {size[0]} high and {size[1]} wide"
             return _Look(size, Counter(), fault + (turned if (width, height) == size else ""))
-        counts = torch.bincount(label.flatten(), minlength=256).tolist()
+        counts = np.bincount(label.numpy().ravel(), minlength=256).tolist()
         return _Look(size, Counter({value: count for value, count in enumerate(counts) if count}), "")
 
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -130,7 +130,9 @@ def _is_whole(file: BinaryIO) -> bool:
 def _remedy(path: Path) -> str:
     """Advice to use the other checkpoint of the run, where there is one."""
     other = path.with_name(_OTHER.get(path.name, path.name))
-    return f": copy {other.name}, the run's other checkpoint, over it" if other != path and other.is_file() else ""
+    if other != path and other.is_file():
+        return f": copy {other.name}, the run's other checkpoint, over it"
+    return ": restore it from a copy, or train anew with another --out"
 
 
 def random_state() -> dict[str, Any]:
