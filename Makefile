@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-quickstart: install  ## supervised and FPL+CPS on the same few labels, then the comparison and the reports
+quickstart: install  ## supervised, CPS and FPL+CPS on the same few labels, then the comparison and the reports
 	$(BIN)/fpl-fast quickstart
 
 # mypy, which uses one core, runs beside the tests; it speaks after them, and the failure of either is one of `make test`.

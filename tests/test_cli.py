@@ -270,16 +270,19 @@ def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path, group):
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
-def test_quickstart_compares_two_runs(tmp_path, monkeypatch, capsys):
+def test_quickstart_compares_three_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "fpl_fast.trainer.commands.quickstart.make_recipe",
         lambda name: tiny_run(name="supervised" if name == "synthetic/supervised" else "cps"),
     )
-    assert main(["quickstart", "--out", str(tmp_path / "both"), "--seed", "3"]) == 0
+    monkeypatch.setattr("fpl_fast.trainer.commands.quickstart._STEPS", STEPS)
+    assert main(["quickstart", "--out", str(tmp_path / "all"), "--seed", "3"]) == 0
     shown = capsys.readouterr().out
-    for word in ("supervised", "fpl_cps_cutmix", "road", "pixel accuracy", "seconds", "3 labelled images"):
+    methods = ("supervised", "cps_cutmix", "fpl_cps_cutmix")
+    for word in (*methods, "road", "pixel accuracy", "seconds", "3 labelled images"):
         assert word in shown
-    for method in ("supervised", "fpl_cps_cutmix"):
-        assert (tmp_path / "both" / method / "report.html").exists()
-        assert load_config(tmp_path / "both" / method / "config.yaml").train.seed == 3
-    assert "must be a new or an empty folder" in error_of(capsys, "quickstart", "--out", str(tmp_path / "both"))
+    assert re.search(r"IoU, %.* supervised .* cps_cutmix .* fpl_cps_cutmix", shown)
+    for method in methods:
+        assert (tmp_path / "all" / method / "report.html").exists()
+        assert load_config(tmp_path / "all" / method / "config.yaml").train.seed == 3
+    assert "must be a new or an empty folder" in error_of(capsys, "quickstart", "--out", str(tmp_path / "all"))

@@ -4,22 +4,27 @@ import dataclasses
 from pathlib import Path
 
 from fpl_fast.trainer.commands.console import Parser, out_console
-from fpl_fast.trainer.config import RunConfig, SyntheticData
+from fpl_fast.trainer.config import OptimConfig, RunConfig, SyntheticData
 from fpl_fast.trainer.recipes import make_recipe
 from fpl_fast.trainer.run.folder import RunFolder, free_path
 
 __all__ = ["main"]
 
-METHODS = ("supervised", "fpl_cps_cutmix")
+METHODS = ("supervised", "cps_cutmix", "fpl_cps_cutmix")
+
+# Three runs fit into four minutes on two cores, and networks from scratch get further in them by AdamW than by the
+# SGD of the recipes.
+_STEPS = 500
+_OPTIM = OptimConfig(algorithm="adamw", lr=0.01, weight_decay=0.01)
 
 
 def main(arguments: list[str]) -> int:
-    """Train with the same few labels, without and with unlabelled images, and compare the results."""
+    """Train with the same few labels, without unlabelled images, with CPS and with FPL, and compare the results."""
     parser = Parser(
         "fpl-fast quickstart",
-        "Train on synthetic street scenes, supervised and with FPL+CPS, from the same few labels, and compare.",
+        "Train on synthetic street scenes from the same few labels, supervised, by CPS and by FPL+CPS, and compare.",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the two runs; default runs/quickstart")
+    parser.add_argument("--out", metavar="DIR", help="folder for the three runs; default runs/quickstart")
     parser.add_argument("--seed", type=int, default=0, help="seed of training; the scenes stay the same")
     options = parser.parse_args(arguments)
     parent = Path(options.out) if options.out else free_path(Path("runs") / "quickstart")
@@ -34,15 +39,15 @@ def main(arguments: list[str]) -> int:
         code = run_training(_config(method, options.seed), folder)
         if code:
             return code
-    supervised, semi = (folders[method].path for method in METHODS)
-    reports = [write_report(supervised, compare=[semi]), write_report(semi, compare=[supervised])]
+    paths = [folder.path for folder in folders.values()]
+    reports = [write_report(path, compare=[other for other in paths if other != path]) for path in paths]
     _show(folders, reports)
     return 0
 
 
 def _config(method: str, seed: int) -> RunConfig:
     config = make_recipe(f"synthetic/{method}")
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed))
+    return dataclasses.replace(config, optim=_OPTIM, train=dataclasses.replace(config.train, steps=_STEPS, seed=seed))
 
 
 def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
