@@ -72,14 +72,15 @@ def kernel_device(request):
     return request.param
 
 
-@pytest.fixture(params=["eager", "triton", "compiled"])
+on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
+
+
+@pytest.fixture(params=["eager", "triton", pytest.param("compiled", marks=on_a_cpu)])
 def engine(request, monkeypatch):
     """Each engine; the class planes run uncompiled here, and compiled in tests/test_planes.py."""
     if request.param == "compiled":
         from fpl_fast.engines import packages  # once the interpreter is chosen
 
-        if torch.cuda.is_available():
-            pytest.skip("the compiled engine runs on the CPU")
         monkeypatch.setattr(packages, "load", lambda specialisation: specialisation.evaluate)
         monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
     return request.param

@@ -76,17 +76,19 @@ class _Server:
         environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
         environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
         command, pipe = [sys.executable, __file__], subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, text=True)
+        # Without buffers: what has been read, but not taken, would look to select as if nothing had been said.
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, bufsize=0)
 
     def ask(self, line: str) -> str:
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        """Have a program forked; return its number."""
+        self._process.stdin.write(f"{line}\n".encode())
         return self.answer()
 
     def answer(self) -> str:
+        """The next number that it says."""
         line = self._process.stdout.readline()
         assert line, "the process that forks others has ended"
-        return line
+        return line.decode()
 
     def answers(self, seconds: float) -> bool:
         """Whether it says something within ``seconds``."""

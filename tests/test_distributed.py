@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from distributed_runs import EXACT, SCALED, config
 from fork_server import python
 from test_loop import assert_same_state, metrics
+from trainer_runs import HANGS
 
 from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.run.checkpoint import load_checkpoint
@@ -81,16 +84,20 @@ def test_what_the_first_process_refuses_stops_all(runs):
 
 
 @pytest.mark.slow
-def test_the_launcher_restarts_from_the_last_checkpoint(runs):
-    """One process of two is killed; the launcher of torchrun starts both again with the same command."""
+def test_torchrun_restarts_from_the_last_checkpoint(runs):
+    """One process of two is killed; the launcher starts both again with the same command."""
     save_config(config(), runs / "config.yaml")
     folder = RunFolder(runs / "elastic")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"),
+        *(str(Path(__file__).with_name("elastic_run.py")), "train", str(runs / "config.yaml")),
+        *("--out", str(folder.path), "--auto-resume"),
+    ]
     # Otherwise the processes of the second attempt may read the addresses of the first one's.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    script = str(Path(__file__).with_name("elastic_launch.py"))
-    command = ("train", str(runs / "config.yaml"), "--out", str(folder.path), "--auto-resume")
-    done = python(script, *command, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, env=environment)
     assert done.returncode == 0, done.stderr
+    assert "exitcode: -9" in done.stderr
     assert f"the run goes on from {folder.last}, after step 4" in done.stderr
     assert_same_state(folder.last, RunFolder(runs / "real").last)
     assert metrics(folder) == metrics(RunFolder(runs / "real"))

@@ -15,7 +15,6 @@ from fork_server import python
 DOCS = Path(__file__).parents[1] / "docs"
 SHARED = "toy"
 EXAMPLES = sorted(path for path in (DOCS / "examples").glob("*.py") if path.stem != SHARED)
-IDS = [path.stem for path in EXAMPLES]
 OPTIONAL = {"segmentation_models_pytorch", "transformers", "mmengine"}  # not among what make test installs
 ARGUMENTS = {"compiled_step": ["aot_eager"]}  # the same graphs without a minute of C++
 SAID = {"compiled_step": "graphs compiled: 2", "fixmatch": r"pixel: 1\.00 behind a gate of 0\.95, (?!1\.00)\d"}
@@ -29,12 +28,16 @@ def imported(path):
         yield from (name.split(".")[0] for name in names)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=IDS)
+def example(path):
+    """Parameter of an example, which is skipped where a package is missing."""
+    missing = sorted(name for name in OPTIONAL & set(imported(path)) if importlib.util.find_spec(name) is None)
+    advice = f"{', '.join(missing)} not installed: pip install -r docs/examples/requirements.txt"
+    return pytest.param(path, id=path.stem, marks=pytest.mark.skipif(bool(missing), reason=advice))
+
+
+@pytest.mark.parametrize("path", [example(path) for path in EXAMPLES])
 def test_it_learns(path, tmp_path):
     """The labelled loss falls; the unlabelled one is a positive number whose gradient reaches the student."""
-    for package in OPTIONAL & set(imported(path)):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install -r docs/examples/requirements.txt")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = python(str(path), *ARGUMENTS.get(path.stem, []), cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
