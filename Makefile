@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test test-everywhere matrix fuzz chaos safety test-gpu lint format types docs links bench bench-gpu \
+.PHONY: install quickstart test test-everywhere matrix fuzz chaos ptx safety test-gpu lint format types docs links bench bench-gpu \
 	audit clean
 
 install: $(STAMP)
@@ -40,6 +40,10 @@ fuzz: install  ## random inputs of the losses against float64, on from where it 
 ROUNDS ?= 100
 chaos: install  ## tiny runs, killed, stopped, starved and damaged: minutes; ARGS='--only KIND --seed S' repeats a round
 	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos.py --rounds $(ROUNDS) $(ARGS)
+
+ARCHS ?= sm_80 sm_90
+ptx: install  ## the compiled kernels in an emulator of PTX, with defects that it must find: half an hour; ARGS='--only C=5 --seed 3'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/emulate.py --arch $(ARCHS) --mutations $(ARGS)
 
 safety: install  ## known vulnerabilities (on the network) and licences of the runtime dependencies
 	$(BIN)/python tests/safety.py

@@ -21,7 +21,7 @@ import torch
 import triton
 from ptx import device
 from ptx.cases import CASES, QUICK
-from ptx.defects import DEFECTS, find
+from ptx.defects import DEFECTS, Finding, find
 from ptx.kernels import launched_kernels
 from ptx.runs import Outcome, run_case
 
@@ -65,19 +65,33 @@ def table(found: dict[tuple[str, str], Line]) -> str:
     return "\n".join(rows)
 
 
-def on_device(arch: str, jobs: int, function: Callable[[Any], Any], given: list[Any]) -> Iterable[Any]:
-    """The results of a function on an architecture, in the order of what is given."""
-    if not given:
-        return
-    spawn = multiprocessing.get_context("spawn")
-    install = functools.partial(device.install, ARCHITECTURES[arch], str(CACHE))
-    with concurrent.futures.ProcessPoolExecutor(jobs, spawn, install) as pool:
-        yield from zip(given, pool.map(function, given), strict=True)
+class Report:
+    """What cases and defects have shown, of which each is told as it comes."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[str, Outcome]] = []
+        self.failures: list[str] = []
+
+    def run(self, arch: str, names: list[str], defects: list[str], seed: int, jobs: int) -> None:
+        """Run cases and defects on a device of an architecture, each in one of a few processes."""
+        examinations = [(run_case, name) for name in names] + [(find, defect) for defect in defects]
+        install = functools.partial(device.install, ARCHITECTURES[arch], str(CACHE))
+        fork = multiprocessing.get_context("fork")  # the libraries are imported
+        with concurrent.futures.ProcessPoolExecutor(jobs, fork, install) as pool:
+            findings = pool.map(functools.partial(examine, seed=seed), examinations)
+            for (function, name), finding in zip(examinations, findings, strict=True):
+                what = f"{arch} {name}" if function is run_case else f"{arch} defect, {name}"
+                print(f"{'ok  ' if finding.holds else 'FAIL'} {what}: {finding.report}", flush=True)
+                if isinstance(finding, Outcome):
+                    self.outcomes.append((arch, finding))
+                if not finding.holds:
+                    self.failures.append(what)
 
 
-def divided(names: list[str], archs: list[str], split: bool) -> dict[str, list[str]]:
-    """The cases of each architecture: all, or with ``split`` every case on one of them."""
-    return {arch: names[i :: len(archs)] if split else names for i, arch in enumerate(archs)}
+def examine(examination: tuple[Callable[..., Any], str], seed: int) -> Outcome | Finding:
+    """What a case or a defect shows."""
+    function, name = examination
+    return function(name, seed)
 
 
 def main() -> int:
@@ -89,7 +103,7 @@ def main() -> int:
     parser.add_argument(
         "--split", action="store_true", help="each case on one of the architectures in turn, not on all"
     )
-    parser.add_argument("--mutations", action="store_true", help="also: defects put into the PTX have to be found")
+    parser.add_argument("--mutations", action="store_true", help="also: defects put into the PTX of these cases")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
     options = parser.parse_args()
@@ -99,30 +113,27 @@ def main() -> int:
     if not names:
         parser.error(f"--only must be a part of a case's name, got {' '.join(options.only)!r}")
 
-    begin, outcomes, failures = time.monotonic(), [], []
-    for arch, some in divided(names, options.arch, options.split).items():
-        for name, outcome in on_device(arch, options.jobs, functools.partial(run_case, seed=options.seed), some):
-            outcomes.append((arch, outcome))
-            print(f"{'ok  ' if outcome.holds else 'FAIL'} {arch} {name}: {outcome.report}", flush=True)
-            if not outcome.holds:
-                failures.append(f"{arch} {name}")
-    if options.mutations:
-        for arch, some in divided([*DEFECTS], options.arch, options.split).items():
-            for name, finding in on_device(arch, options.jobs, functools.partial(find, seed=options.seed), some):
-                print(f"{'ok  ' if finding.holds else 'FAIL'} {arch} defect, {name}: {finding.report}", flush=True)
-                if not finding.holds:
-                    failures.append(f"{arch} defect, {name}")
-    found = lines(outcomes)
-    print(table(found))
+    begin, report = time.monotonic(), Report()
+    try:
+        for i, arch in enumerate(options.arch):
+            some = names[i :: len(options.arch)] if options.split else names
+            defects = [name for name, defect in DEFECTS.items() if options.mutations and defect.case in some]
+            report.run(arch, some, defects, options.seed, options.jobs)
+    except KeyboardInterrupt:
+        report.failures.append("interrupted")
+    found = lines(report.outcomes)
     if options.only == [""]:
-        failures += [f"no case launches {kernel}" for kernel in launched_kernels() - {kernel for kernel, _ in found}]
+        missing = launched_kernels() - {kernel for kernel, _ in found}
+        report.failures += [f"no case launches {kernel}" for kernel in sorted(missing)]
     print(
-        f"torch {torch.__version__}, triton {triton.__version__}, seed {options.seed}: {len(outcomes)} cases, "
-        f"{sum(line.accesses for line in found.values()):,} accesses, {len(failures)} failures, "
-        f"{time.monotonic() - begin:.0f} s"
+        table(found),
+        f"torch {torch.__version__}, triton {triton.__version__}, seed {options.seed}: {len(report.outcomes)} cases, "
+        f"{sum(line.accesses for line in found.values()):,} accesses, {len(report.failures)} failures, "
+        f"{time.monotonic() - begin:.0f} s",
+        *(f"failed: {failure}" for failure in report.failures),
+        sep="\n",
     )
-    print(*(f"failed: {failure}" for failure in failures), sep="\n", end="\n" if failures else "")
-    return int(bool(failures))
+    return int(bool(report.failures))
 
 
 if __name__ == "__main__":

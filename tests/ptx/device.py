@@ -85,7 +85,7 @@ def install(capability: int, cache: str) -> None:
 def unavailable_reason() -> str | None:
     """Why Triton cannot compile for CUDA here; None if it can."""
     try:
-        triton.knobs.nvidia.ptxas.path  # noqa: B018, the search is what is asked for
+        triton.knobs.nvidia.ptxas  # noqa: B018, the search is what is asked for
     except RuntimeError as error:
         return str(error)
     return None
