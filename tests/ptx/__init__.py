@@ -7,8 +7,9 @@ with NumPy, one lane a thread; results are compared with float64 in the toleranc
 What is checked at every access to global memory: that it lies in an element of an argument, not merely in its memory,
 aligned to its width; that no input is written, no value overwritten by another one, nothing read that another thread
 of the launch writes; that outputs which a launch fills are filled. In shared memory: bounds, alignment, races between
-warps with no barrier in between, and within a warp. Memory and registers that nothing has written hold NaN. A barrier
-that a part of a block misses, or a warp's instruction without all of its threads, is a fault.
+warps with no barrier in between, reads within a warp of what another of its threads has just written. Memory and
+registers that nothing has written hold NaN. A barrier that a part of a block misses, or a warp's instruction without
+all of its threads, is a fault.
 
 Every case runs three times. The warps of a block run one by one, in an order that is drawn anew after each barrier;
 then all in step, with every approximate instruction off by a random error within its documented bound; then two at a

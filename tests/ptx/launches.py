@@ -55,10 +55,8 @@ class Launch(NamedTuple):
     """What a launch has done."""
 
     kernel: str
-    grid: tuple[int, int, int]
     accesses: int
     """Of threads to memory, each of them checked."""
-    machine: Machine
 
 
 class Recorder:
@@ -125,7 +123,7 @@ class Launcher:
             mapped.check_filled(OUTPUTS[self._kernel] - IN_PARTS.get(self._kernel, set()))
         except Fault as fault:
             raise Fault(f"{self._kernel}[{x}, {y}, {z}]: {fault}") from None
-        RECORDER.launches.append(Launch(self._kernel, (x, y, z), accesses, machine))
+        RECORDER.launches.append(Launch(self._kernel, accesses))
 
     def _machine(self) -> Machine:
         mutate = RECORDER.settings.mutate

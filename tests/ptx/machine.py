@@ -5,8 +5,6 @@ they meet again behind a branch. Between barriers a block of threads runs its wa
 time, in a random order.
 """
 
-from typing import Any
-
 import numpy as np
 
 from ptx.accesses import Accesses
@@ -19,7 +17,7 @@ from ptx.registers import Array, Mask, Step
 from ptx.shared import Shared
 
 _MOST_LANES = 1 << 15  # that run together
-_ENDS_BLOCK = ("bra", "ret", "exit", "bar", "barrier", "trap")
+_ENDS_BLOCK = ("bra", "ret", "bar")
 
 
 class Machine(Arithmetic, Bits, Conversions, Accesses):
@@ -29,9 +27,6 @@ class Machine(Arithmetic, Bits, Conversions, Accesses):
         program: To run.
         shared_bytes: Of a block of threads.
         num_threads: Of a block.
-
-    Attributes:
-        covered: The basic blocks that have run in any launch.
     """
 
     def __init__(self, program: Program, shared_bytes: int, num_threads: int) -> None:
@@ -42,8 +37,7 @@ class Machine(Arithmetic, Bits, Conversions, Accesses):
         starts |= {n + 1 for n, x in enumerate(instructions) if x.parts[0] in _ENDS_BLOCK and "warp" not in x.parts}
         order = sorted(x for x in starts if x < len(instructions))
         ends = [*order[1:], len(instructions)]
-        self.basic_blocks = [instructions[a:b] for a, b in zip(order, ends, strict=True)]
-        self.covered: set[int] = set()
+        self._basic_blocks = [instructions[a:b] for a, b in zip(order, ends, strict=True)]
         self._targets = {name: order.index(program.labels[name]) for name in targets}
 
     def launch(
@@ -91,7 +85,7 @@ class Machine(Arithmetic, Bits, Conversions, Accesses):
         self.threads, self.blocks = np.tile(np.arange(threads), blocks), np.repeat(np.arange(blocks), threads)
         self.global_threads = np.repeat(numbers, threads) * threads + self.threads
         self.fill(grid, numbers, self._random)
-        self._code = [[self._step(x) for x in block] for block in self.basic_blocks]
+        self._code = [[self._step(x) for x in block] for block in self._basic_blocks]
         self._place = np.zeros(self.lanes, np.int64)
         self._waiting, self._done = np.zeros(self.lanes, bool), np.zeros(self.lanes, bool)
         rank = self._random_ranks(blocks)
@@ -130,7 +124,6 @@ class Machine(Arithmetic, Bits, Conversions, Accesses):
             if place == len(self._code):
                 raise Fault("the program ends without a return")
             self.active = active & (self._place == place)
-            self.covered.add(int(place))
             self._next = np.full(self.lanes, place + 1)
             mask = True if self.active.all() else self.active
             for step in self._code[place]:
@@ -190,8 +183,3 @@ class Machine(Arithmetic, Bits, Conversions, Accesses):
     def op_nop(self, instruction: Instruction) -> Step:
         """Do nothing: in the place of an instruction that a defect leaves out."""
         return lambda mask: None
-
-
-def not_covered(machine: Machine) -> list[Any]:
-    """The first instructions of basic blocks that no launch has run."""
-    return [block[0] for i, block in enumerate(machine.basic_blocks) if i not in machine.covered]

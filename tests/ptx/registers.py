@@ -16,7 +16,8 @@ Array = np.ndarray[Any, Any]
 Mask = Any  # bool for each thread, or True
 Step = Callable[[Mask], None]
 
-_UNWRITTEN = 0x7FC0_0000_7FC0_DEAD  # NaN in float32, a large number in integers
+# What a register holds before it is written, by its bits: NaN, in integers a large number.
+_UNWRITTEN = {16: np.uint16(0x7FC0), 32: np.uint32(0x7FC0_DEAD), 64: np.uint64(0x7FF8_0000_7FC0_DEAD)}
 
 
 class Registers:
@@ -50,7 +51,7 @@ class Registers:
             self.special[f"%nctaid.{axis}"] = each(size)
         is_set = bool(random.integers(2))
         self.registers = {
-            name: np.full(lanes, is_set) if width == 1 else np.full(lanes, _UNWRITTEN & (2**width - 1), UINT[width])
+            name: np.full(lanes, is_set if width == 1 else _UNWRITTEN[width])
             for name, width in self.program.registers.items()
         }
 

@@ -12,6 +12,7 @@ from ptx.cases.labels import CrossEntropy
 from ptx.cases.table import add, logits
 
 BIG = 2**31 + 16
+MAP_NORESERVE = 0x4000  # of Linux, which Python 3.11 does not name
 Strides = tuple[int, ...]
 
 
@@ -32,8 +33,8 @@ class HugeCrossEntropy(CrossEntropy):
 def spread_out(x: Tensor, strides: Strides) -> Tensor:
     """The same values at other strides."""
     size = 64 + x.element_size() * (1 + sum(s * (n - 1) for s, n in zip(strides, x.shape, strict=True)))
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
-    base = torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=x.dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    base = torch.frombuffer(memory, dtype=x.dtype)
     return base.as_strided(x.shape, strides).copy_(x)
 
 
