@@ -42,7 +42,7 @@ PROGRAM = """
 """
 
 
-def launch(body, data=None, seed=0, together=1, mutable=True):
+def launch(body, data=None, seed=0, salt=0, together=1, mutable=True):
     """Run a body over a tensor of a number for each thread; returns the tensor."""
     program = parse(PROGRAM.replace("BODY", body))
     data = torch.zeros(NUM_THREADS, dtype=torch.int32) if data is None else data
@@ -52,7 +52,7 @@ def launch(body, data=None, seed=0, together=1, mutable=True):
     storage.writable[:] = mutable
     values = {"kernel_param_0": storage.base}
     machine = Machine(program, 4 * NUM_THREADS, NUM_THREADS)
-    settings = {"seed": seed, "salt": 0, "together": together, "races": True}
+    settings = {"seed": seed, "salt": salt, "together": together, "races": True}
     machine.launch((1, 1, 1), values, memory, **settings)
     return data
 
@@ -171,6 +171,26 @@ def test_floats(instruction):
     body = f"ld.global.b32 %r5, [%rd2];\n{instruction}\nst.global.b32 [%rd2], %r4;"
     found = launch(body, x.view(torch.int32).clone())
     assert torch.equal(found, FLOATS[instruction](x).view(torch.int32))
+
+
+APPROXIMATE = {
+    "ex2.approx.f32": (torch.exp2, 2.0**-22),
+    "lg2.approx.f32": (torch.log2, 2.0**-22),
+    "div.full.f32": (lambda x: x / 3, 2.0**-22),
+}
+
+
+@pytest.mark.parametrize("instruction", APPROXIMATE)
+def test_approximations_are_off_within_their_bounds(instruction):
+    function, bound = APPROXIMATE[instruction]
+    x = 1 + torch.rand(NUM_THREADS)
+    operands = "%r4, %r5, 0f40400000" if instruction.startswith("div") else "%r4, %r5"
+    body = f"ld.global.b32 %r5, [%rd2];\n{instruction} {operands};\nst.global.b32 [%rd2], %r4;"
+    exact, other, same = (launch(body, x.view(torch.int32).clone(), salt=salt) for salt in (0, 7, 7))
+    exact, other, same = (y.view(torch.float32) for y in (exact, other, same))
+    assert torch.equal(other, same) and not torch.equal(other, exact)
+    error = (other.double() - function(x.double())).abs() / function(x.double()).clamp(min=1)
+    assert 0 < error.max() <= bound + 2.0**-24  # and what it is rounded by
 
 
 def test_fused_multiply_adds_are_rounded_once():
