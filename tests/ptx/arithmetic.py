@@ -10,7 +10,7 @@ from ptx.program import UINT, WIDTHS, Instruction, Unsupported, number_type
 from ptx.registers import Array, Registers, Step
 
 # Of the largest float32 in a binade, so that the error is within the bound in all of it.
-_ONE_ULP, _TWO_ULP = 2.0**-24, 2.0**-23
+_TWO_ULP = 2.0**-23
 _FLOATS = ("f32", "f64", "bf16", "bf16x2", "f16", "f16x2")
 
 
@@ -146,12 +146,6 @@ class Arithmetic(Registers):
             return np.where((x.view(np.uint32) & np.uint32(0x7FFFFF)) == 0, 0, size)  # powers of two
 
         return self._approximate(instruction, np.log2, bound)
-
-    def op_rcp(self, instruction: Instruction) -> Step:
-        return self._approximate(instruction, np.reciprocal, lambda x, y: np.abs(y) * _ONE_ULP)
-
-    def op_sqrt(self, instruction: Instruction) -> Step:
-        return self._approximate(instruction, np.sqrt, lambda x, y: y * 2.0**-23)
 
     def _approximate(self, instruction: Instruction, function: np.ufunc, bound: Callable[..., Array]) -> Step:
         """A function of float32, with the documented bound on its error by operand and result."""

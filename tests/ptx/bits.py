@@ -61,8 +61,6 @@ class Bits(Registers):
             return self.pointwise(out, kind, np.asarray, [self.numbers(source, kind)])
         return self.pointwise(out, f"u{width}", np.asarray, [self.bits(source, width)])
 
-    op_cvta = op_mov
-
     def _unpack(self, pieces: list[Any], source: Array) -> Step:
         width = 8 * source.dtype.itemsize // len(pieces)
 
@@ -150,18 +148,6 @@ class Bits(Registers):
             return field.astype(number_type(kind))
 
         return self.pointwise(out, kind, extract, [self.numbers(x, kind), *(self.bits(n, 32) for n in place)])
-
-    def op_bfi(self, instruction: Instruction) -> Step:
-        out, *args = instruction.args
-        if instruction.parts[-1] != "b32":
-            raise Unsupported("type")
-
-        def insert(x: Array, into: Array, first: Array, length: Array) -> Array:
-            first, length = (np.minimum(n.astype(np.uint64) & np.uint64(0xFF), np.uint64(32)) for n in (first, length))
-            field = ((np.uint64(1) << length) - np.uint64(1)) << first
-            return (((x.astype(np.uint64) << first) & field) | (into & ~field)).astype(np.uint32)
-
-        return self.pointwise(out, "u32", insert, [self.bits(n, 32) for n in args])
 
     def op_prmt(self, instruction: Instruction) -> Step:
         out, *args = instruction.args

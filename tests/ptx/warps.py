@@ -1,6 +1,5 @@
 """Instructions that the threads of a warp execute together."""
 
-from typing import Any
 
 import numpy as np
 
@@ -67,24 +66,6 @@ class Warps(Registers):
         def step(mask: Mask) -> None:
             self.check_whole(mask, named, instruction)
             found = _REDUCED[how].reduce(np.broadcast_to(value, (self.lanes,)).reshape(-1, 32), axis=1)
-            np.copyto(written, np.repeat(found, 32), where=mask)
-
-        return step
-
-    def op_vote(self, instruction: Instruction) -> Step:
-        how, (out, asked, members) = instruction.parts[2], instruction.args
-        negated = asked[0] == "not"
-        source, named = self.registers[(asked[1] if negated else asked)[1]], self.bits(members, 32)
-        written = self.registers[out[1]]
-
-        def answer(votes: Array) -> Any:
-            if how == "ballot":
-                return (votes.astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(1).astype(np.uint32)
-            return {"any": votes.any(1), "all": votes.all(1)}[how]
-
-        def step(mask: Mask) -> None:
-            self.check_whole(mask, named, instruction)
-            found = answer((~source if negated else source).reshape(-1, 32))
             np.copyto(written, np.repeat(found, 32), where=mask)
 
         return step
