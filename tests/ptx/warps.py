@@ -1,6 +1,5 @@
 """Instructions that the threads of a warp execute together."""
 
-
 import numpy as np
 
 from ptx.program import Fault, Instruction, Unsupported
