@@ -36,11 +36,14 @@ def run(tmp_path_factory):
     return finished_run(tmp_path_factory.mktemp("cli"))
 
 
+COMMANDS = ("init", "train", "warmup", "study", "eval", "predict", "report", "recipes", "data", "quickstart", "bench")
+
+
 def test_help_lists_every_command(capsys):
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0
         shown = capsys.readouterr().out
-        for command in ("init", "train", "eval", "predict", "report", "recipes", "data", "quickstart", "bench"):
+        for command in COMMANDS:
             assert re.search(rf"^  {command} ", shown, re.MULTILINE)
 
 

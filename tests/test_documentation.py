@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fpl_fast.trainer import cli
-from fpl_fast.trainer.commands import bench, data, quickstart, study, train
+from fpl_fast.trainer.commands import bench, data, quickstart, study, train, warmup
 from fpl_fast.trainer.study.grid import read_study
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +68,7 @@ def test_commands_parse(page, line, monkeypatch, tmp_path, capsys):
         (study, ("_train", "_predict")),
         (bench, ("_audit", "_train")),
         (quickstart, ("main",)),
+        (warmup, ("_warm_up",)),
     ):
         for name in names:
             monkeypatch.setattr(module, name, lambda *_, **__: done.append(True) or 0)

@@ -19,6 +19,7 @@ __all__ = ["StderrHandler", "main"]
 _COMMANDS = {
     "init": "describe a folder of images and masks: lists and a configuration to train with",
     "train": "train a recipe or a configuration file, or continue a run",
+    "warmup": "compile what a run will launch, in parallel, before it begins",
     "study": "train a grid of runs to the end, and tabulate it: the paper's tables, or your own",
     "eval": "evaluate a run",
     "predict": "segment images with a run",

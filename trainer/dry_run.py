@@ -7,6 +7,7 @@ on this machine. Memory is also predicted beforehand, so that a run that cannot 
 import dataclasses
 import math
 import time
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,16 @@ from fpl_fast.trainer.random_batches import prepared_method, random_batches
 from fpl_fast.trainer.run.clock import available_memory_bytes, peak_memory_mb, reset_peak_memory
 from fpl_fast.trainer.step import set_up_phases, train_step
 
-__all__ = ["DryRun", "Prediction", "PreparedRun", "dry_run", "predict_memory", "prepare_run"]
+__all__ = [
+    "DryRun",
+    "Prediction",
+    "PreparedRun",
+    "dry_run",
+    "predict_memory",
+    "prepare_run",
+    "require_fit",
+    "take_steps",
+]
 
 _STEPS = 2
 _PROGRESS = 0.5  # of the run: a method may begin with steps that need less
@@ -87,28 +97,10 @@ def dry_run(config: RunConfig) -> DryRun:
         ValueError: The configuration breaks a rule, or the run does not fit into the memory of this machine.
     """
     prepared = prepare_run(config)
-    _require_fit(prepared)
+    require_fit(prepared)
     fabric, method = prepared.fabric, prepared.method
     reset_peak_memory(fabric.device)
-    optimizer = build_optimizer(method, config.optim, fabric.device)
-    module, optimizer = fabric.setup(method, optimizer)
-    phases = set_up_phases(fabric, method)
-
-    durations = []
-    for step, batch in enumerate(random_batches(config, method, fabric, _STEPS)):
-        begin = time.perf_counter()
-        losses = train_step(
-            fabric,
-            module,
-            optimizer,
-            batch,
-            _PROGRESS,
-            num_micro_batches=config.train.accumulate,
-            phases=phases,
-        )
-        method.after_step(step)
-        float(losses["loss"])  # waits for the device
-        durations.append(time.perf_counter() - begin)
+    durations = list(take_steps(config, prepared, random_batches(config, method, fabric, _STEPS)))
     return DryRun(
         device=prepared.device,
         num_unlabelled_views=method.num_unlabelled_views,
@@ -121,6 +113,27 @@ def dry_run(config: RunConfig) -> DryRun:
         peak_memory_mb=peak_memory_mb(fabric.device),
         is_first=fabric.is_global_zero,
     )
+
+
+def take_steps(config: RunConfig, prepared: PreparedRun, batches: Iterable[Batch]) -> Iterator[float]:
+    """Take a step of a prepared run on each batch; yields the seconds that it took, the device's work included."""
+    fabric, method = prepared.fabric, prepared.method
+    module, optimizer = fabric.setup(method, build_optimizer(method, config.optim, fabric.device))
+    phases = set_up_phases(fabric, method)
+    for step, batch in enumerate(batches):
+        begin = time.perf_counter()
+        losses = train_step(
+            fabric,
+            module,
+            optimizer,
+            batch,
+            _PROGRESS,
+            num_micro_batches=config.train.accumulate,
+            phases=phases,
+        )
+        method.after_step(step)
+        float(losses["loss"])  # waits for the device
+        yield time.perf_counter() - begin
 
 
 def prepare_run(config: RunConfig, *, alone: bool = False) -> PreparedRun:
@@ -230,7 +243,12 @@ def _available_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory_bytes()
 
 
-def _require_fit(prepared: PreparedRun) -> None:
+def require_fit(prepared: PreparedRun) -> None:
+    """Check that the predicted memory is free.
+
+    Raises:
+        ValueError: It is not.
+    """
     if not prepared.fits:
         assert prepared.available is not None
         need, free = (f"{size / 1e9:.1f} GB" for size in (prepared.predicted.total, prepared.available))

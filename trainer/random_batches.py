@@ -52,8 +52,10 @@ def prepared_method(config: RunConfig, steps: int) -> Method:
     return method
 
 
-def random_batches(config: RunConfig, method: Method, fabric: Fabric, steps: int) -> Iterator[Batch]:
-    """Make the batches of some steps of a run from noise."""
+def random_batches(
+    config: RunConfig, method: Method, fabric: Fabric, steps: int, *, num_processes: int | None = None
+) -> Iterator[Batch]:
+    """Make the batches of some steps of a run from noise: the share of one of ``num_processes``, default fabric's."""
     train = dataclasses.replace(config.train, steps=steps, workers=0)
     classes = class_table(config.data)
     images = RandomImages(_num_images(config, steps), config.augment.crop, classes, config.data.ignore_index)
@@ -63,7 +65,7 @@ def random_batches(config: RunConfig, method: Method, fabric: Fabric, steps: int
         num_unlabelled_views=method.num_unlabelled_views,
         device=fabric.device,
         rank=fabric.global_rank,
-        world_size=fabric.world_size,
+        world_size=fabric.world_size if num_processes is None else num_processes,
         donors=method.donors,
         paste=method.reads_paste_sources,
     )

@@ -106,9 +106,23 @@ def load(specialisation: Specialisation) -> Graph:
     return loaded
 
 
+def prepare(specialisation: Specialisation) -> bool:
+    """Compile a graph unless it is in the cache, and return whether it was; threads may compile several at once.
+
+    Raises:
+        UnavailableError: As in :func:`load`.
+        ChildProcessError: As in :func:`load`.
+    """
+    was_there = (cache_folder() / _file_name(specialisation)).exists()
+    loaded = _load(specialisation)
+    if isinstance(loaded, str):
+        raise UnavailableError(loaded)
+    return was_there
+
+
 @functools.cache
 def _load(specialisation: Specialisation) -> Graph | str:
-    name = f"{_key(specialisation)}.pt2"
+    name = _file_name(specialisation)
     package = cache_folder() / name
     graph = _open(package)
     if graph is not None:
@@ -216,6 +230,10 @@ def _compiler() -> list[str] | None:
         if words and all(shutil.which(word) for word in words if not word.startswith("-")):
             return words
     return None
+
+
+def _file_name(specialisation: Specialisation) -> str:
+    return f"{_key(specialisation)}.pt2"
 
 
 def _key(specialisation: Specialisation) -> str:
