@@ -59,7 +59,7 @@ stage environment 60 'versions and commit' "$python" -c \
 # One test at a time to each worker, in this order: the most telling first, the kernels that compile longest last.
 tests=(streams paths step kernels_fuzzy_positive functional label_losses ops consistency_loss adaptive_threshold
     pseudo_labels pixel_thresholds derivatives kernels_student kernels_finish kernels_confidence kernels_ranking
-    kernels_classes kernels_keys kernels_distance measure planes_peer schedules training default_device
+    kernels_classes kernels_keys kernels_distance kernels_mean_scale measure planes_peer schedules training default_device
     kernels_upsampled kernels_assignment determinism hub deterministic
     compiled fuzz)
 tests=("${tests[@]/#/tests/test_}")

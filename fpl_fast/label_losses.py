@@ -9,7 +9,7 @@ from fpl_fast import checks
 from fpl_fast.engines import choice
 from fpl_fast.kernels.arguments import LabelInputs
 from fpl_fast.ops.cross_entropy import loss_of_labels, pixel_losses_of_labels
-from fpl_fast.ops.gradient import refuse_transforms
+from fpl_fast.ops.gradient import is_traced, refuse_transforms
 from fpl_fast.reference import accumulate_dtype
 from fpl_fast.valid_labels import comparable, is_labelled
 
@@ -109,7 +109,7 @@ def cross_entropy(
         return pixel_losses_of_labels(inputs, resolved)
     scale = None
     if reduction == "mean":
-        scale = _mean_scale(target, is_labelled(target, ignore_index), weight, pixel_weight, dtype)
+        scale = _mean_scale(inputs, resolved, dtype)
     return loss_of_labels(inputs, resolved, scale=scale)
 
 
@@ -191,11 +191,16 @@ def ohem_cross_entropy(
     return total / (average * len(kept))
 
 
-def _mean_scale(
-    target: Tensor, labelled: Tensor, weight: Tensor | None, pixel_weight: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def _mean_scale(inputs: LabelInputs, engine: str, dtype: torch.dtype) -> Tensor:
     """Compute 1 / sum of a * weight[y] over the labelled pixels; 1 where there is none, so that an empty mean is 0."""
-    if weight is None and pixel_weight is None:
+    _, target, weight, pixel_weight, ignore_index, *_ = inputs
+    alike = weight is None and pixel_weight is None
+    if alike and engine == "triton" and not is_traced(target):
+        from fpl_fast.kernels import mean_scale  # imports triton: only where it is asked for
+
+        return mean_scale.mean_scale(target, ignore_index)
+    labelled = is_labelled(target, ignore_index)
+    if alike:
         return 1 / labelled.sum(dtype=torch.int64).clamp(min=1).to(dtype)
     factor = labelled.to(dtype)
     if weight is not None:

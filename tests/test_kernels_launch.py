@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import CUDABackend
 from triton.compiler import ASTSource
 from triton.runtime.jit import create_function_from_signature
-from fpl_fast.kernels import consistency, context, cross_entropy, finish, fuzzy_positive, scale
+from fpl_fast.kernels import consistency, context, cross_entropy, finish, fuzzy_positive, mean_scale, scale
 from fpl_fast.kernels.arguments import ContextOptions, LabelInputs, LossInputs, LossOptions
 from fpl_fast.kernels.arguments import PseudoLabelOptions, TeacherInputs
 from fpl_fast.kernels.pseudo_labels import pseudo_labels
@@ -48,6 +48,8 @@ consistency.consistency_map(LossInputs(z, z, size=size), "mse")
 fuzzy_positive.fuzzy_positive_sums(LossInputs(z, z), options, scale=0.5, with_grad=True, with_stats=False)
 for todo in (Finish(0.5), Finish(torch.ones(()), True, True, True, True)):
     finish.finish(torch.ones(12, 5), todo, 48)
+mean_scale.mean_scale(weight > 0.5)
+mean_scale.mean_scale(labels.target.long(), -1)
 scale.scale_(z, torch.ones(()))
 scale.scale_(z, torch.ones(()), torch.ones(()))
 for mixed in ((z, None, None, None), (z.bfloat16(), z.bfloat16(), weight > 0.5, weight > 0.1)):
@@ -57,7 +59,7 @@ for mixed in ((z, None, None, None), (z.bfloat16(), z.bfloat16(), weight > 0.5, 
 print(*launched)
 """
 TEACHER = ["ranks_kernel", "context_kernel", *["pseudo_labels_kernel"] * 2] * 2
-ENDS = ["fuzzy_positive_kernel", *["finish_kernel"] * 2, *["scale_kernel"] * 2]
+ENDS = ["fuzzy_positive_kernel", *["finish_kernel"] * 2, *["mean_scale_kernel"] * 2, *["scale_kernel"] * 2]
 FULL = ["fuzzy_positive_kernel"] * 3 + ["cross_entropy_kernel"] * 2 + ["consistency_kernel"] * 3 + [*ENDS, *TEACHER]
 GRADIENT = ["upsampled_kernel", "column_adjoint_kernel"]
 UPSAMPLED = [*GRADIENT, *GRADIENT, "upsampled_kernel", *GRADIENT, "upsampled_kernel", *GRADIENT, *GRADIENT]

@@ -167,7 +167,7 @@ driver.set_active(Device())
 JITFunction._do_compile = compile_nothing
 from fpl_fast import consistency_loss, cross_entropy, fuzzy_positive_loss
 from fpl_fast.engines import choice
-from fpl_fast.kernels import scale
+from fpl_fast.kernels import mean_scale, scale
 from fpl_fast.ops import gradient
 choice._refusal = lambda *_: None
 gradient.scale_ = scale.scale_
@@ -189,14 +189,19 @@ def run(call, *inputs):
 """
 COUNTS = """
 MOVE_NOTHING = {"empty", "empty_like", "empty_strided", "new_empty", "ones_like"}
-MOVE_NOTHING |= {"detach", "unbind", "select", "slice", "as_strided"}
+MOVE_NOTHING |= {"view", "detach", "unbind", "select", "slice", "as_strided"}
 z, t = torch.randn(2, 19, 4, 6), torch.randn(2, 19, 4, 6)
 y = torch.zeros(2, 4, 6, dtype=torch.int64)
+m = y == 0
+mean_scale.mean_scale(m)  # the first one makes a counter
 for call, others in (
     (lambda z, t: fuzzy_positive_loss(z, t, engine="triton"), (t,)),
     (lambda z, t: fuzzy_positive_loss(z, t, engine="triton", balance=True, return_stats=True), (t,)),
     (lambda z, y: cross_entropy(z, y, engine="triton", reduction="sum"), (y,)),
     (lambda z, t: consistency_loss(z, t, engine="triton"), (t,)),
+    (lambda z, t: fuzzy_positive_loss(z, t, engine="triton", valid_mask=m, balance=True, return_stats=True), (t,)),
+    (lambda z, y: cross_entropy(z, y, engine="triton"), (y,)),
+    (lambda z, t: consistency_loss(z, t, engine="triton", valid_mask=m), (t,)),
 ):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         names = [name for name, *_ in run(call, z, *others)]
@@ -274,12 +279,18 @@ def run_stub(script):
 
 
 def test_launches_of_a_call():
-    """Four with the fill, which is autograd's, of its first gradient; nothing else moves data."""
+    """Four with the fill, which is autograd's, of its first gradient; nothing else moves data.
+
+    One more counts the pixels where a mask or labels decide on them.
+    """
     assert run_stub(COUNTS).splitlines() == [
         "fuzzy_positive_kernel finish_kernel scale_kernel fill_",
         "fuzzy_positive_kernel finish_kernel scale_kernel fill_",
         "cross_entropy_kernel finish_kernel scale_kernel fill_",
         "consistency_kernel finish_kernel scale_kernel fill_",
+        "mean_scale_kernel fuzzy_positive_kernel finish_kernel scale_kernel fill_",
+        "mean_scale_kernel cross_entropy_kernel finish_kernel scale_kernel fill_",
+        "mean_scale_kernel consistency_kernel finish_kernel scale_kernel fill_",
     ]
 
 

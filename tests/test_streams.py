@@ -13,13 +13,13 @@ def draw(size):
     shape = (2, 19, 41, 67) if size is None else (2, 19, 11, 17)
     student, teacher = (torch.randn(shape, device="cuda") for _ in range(2))
     label = torch.randint(19, (2, 41, 67), device="cuda")
-    return student.requires_grad_(), teacher, label
+    return student.requires_grad_(), teacher, label, torch.rand(2, 41, 67, device="cuda") < 0.5
 
 
-def step(student, teacher, label, size):
+def step(student, teacher, label, mask, size):
     """Both losses and the gradient of their sum."""
     losses = (
-        fuzzy_positive_loss(student, teacher, size=size, weighting="concave"),
+        fuzzy_positive_loss(student, teacher, size=size, weighting="concave", valid_mask=mask),
         cross_entropy(student, label, size=size),
     )
     (gradient,) = torch.autograd.grad(sum(losses), student)

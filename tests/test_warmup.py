@@ -77,7 +77,7 @@ def test_a_run_finds_every_kernel_in_the_cache(tmp_path):
     """Each in a process of its own: the second one launches, by Triton's own path, and compiles nothing."""
     warm, launched = run("warm up", tmp_path), run("launch", tmp_path)
     names = {name for name, _ in warm}
-    assert names == {"upsampled_kernel", "column_adjoint_kernel", "finish_kernel", "scale_kernel",
+    assert names == {"upsampled_kernel", "column_adjoint_kernel", "finish_kernel", "scale_kernel", "mean_scale_kernel",
                      "pseudo_labels_kernel"}  # fmt: skip
     assert {was_there for _, was_there in warm} == {"False"}
     assert {was_there for _, was_there in launched} == {"True"}

@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]  # compilations done, and asked for so far
 
 # Parameters of the kernels that they write to.
 RESULTS = (
-    *("loss_ptr", "factor_ptr", "statistics_ptr", "sums_ptr", "map_ptr", "grad", "buffer_ptr"),
+    *("reciprocal_ptr", "loss_ptr", "factor_ptr", "statistics_ptr", "sums_ptr", "map_ptr", "grad", "buffer_ptr"),
     *("label_ptr", "confidence_ptr", "entropy_ptr", "positives_ptr", "chosen_ptr", "classes_ptr", "counts_ptr"),
 )
 

@@ -52,7 +52,7 @@ def pixel_distances(inputs: LossInputs, kind: Distance, engine: str) -> Tensor:
 
 def evaluate(inputs: LossInputs, kind: Distance, engine: str, *, mean: bool, with_grad: bool) -> Evaluated:
     """Evaluate a call; eager code and the operator of a compiler share this, and so give the same bits."""
-    todo = Finish(ops_finish.mean_scale(inputs) if mean else None, scales_in_backward(inputs.student))
+    todo = Finish(ops_finish.mean_scale(inputs, engine) if mean else None, scales_in_backward(inputs.student))
     module = choice.consistency_module(engine)
     sums, grad = module.consistency_sums(inputs, kind, scale=todo.scale_of_gradient, with_grad=with_grad)
     if engine == "triton":

@@ -11,10 +11,19 @@ from fpl_fast.kernels.statistics import MAX_BALANCE, Finish, Finished
 from fpl_fast.reference import accumulate_dtype
 
 
-def mean_scale(inputs: LossInputs) -> float | Tensor:
-    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN."""
+def mean_scale(inputs: LossInputs, engine: str) -> float | Tensor:
+    """Compute 1 / number of valid pixels; 1 where there is none, so that an empty mean is 0 and not NaN.
+
+    Args:
+        inputs: of the loss.
+        engine: a resolved one.
+    """
     if inputs.valid_mask is None:
         return 1 / max(math.prod(inputs.pixels()), 1)
+    if engine == "triton":
+        from fpl_fast.kernels import mean_scale  # imports triton: only where it is asked for
+
+        return mean_scale.mean_scale(inputs.valid_mask)
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
     return inputs.valid_mask.sum(dtype=torch.int64).clamp(min=1).to(dtype).reciprocal()
 

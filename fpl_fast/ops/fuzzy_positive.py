@@ -69,8 +69,9 @@ def evaluate(
     """Evaluate a call; eager code and the operator of a compiler share this, and so give the same bits."""
     warn_of_gate(options)
     student = inputs.student
+    resolved = choice.resolve(engine, student, inputs.teacher, inputs.pixels())
     todo = Finish(
-        scale=ops_finish.mean_scale(inputs) if reduction == "mean" else None,
+        scale=ops_finish.mean_scale(inputs, resolved) if reduction == "mean" else None,
         scale_in_backward=scales_in_backward(student),
         weighted_mean=reduction == "weighted_mean",
         balance=balance,
@@ -78,7 +79,7 @@ def evaluate(
     )
     num_pixels = math.prod(inputs.pixels())
     keywords = {"with_grad": with_grad, "with_stats": todo.needs_all_sums}
-    if choice.resolve(engine, student, inputs.teacher, inputs.pixels()) == "triton":
+    if resolved == "triton":
         from fpl_fast.kernels import finish, fuzzy_positive
 
         sums, grad = fuzzy_positive.fuzzy_positive_sums(inputs, options, scale=todo.scale_of_gradient, **keywords)
