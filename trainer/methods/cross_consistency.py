@@ -132,6 +132,7 @@ class CrossConsistencyTraining(PseudoLabelMethod):
         """Compute L, a mean over decoders, and its telemetry."""
         config, num = self.config, len(students)
         if config.loss == "js":
+            # Their gradient passes through the mixture, too, which no fused loss has; q is made once for all decoders.
             with torch.no_grad():
                 q = upsample(main_logits.float(), size).softmax(1)
             total = reduce(torch.add, [sum_of_divergences(z, q, counted) for z in students])

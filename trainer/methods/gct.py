@@ -184,6 +184,7 @@ class GuidedCollaborativeTraining(PseudoLabelMethod):
 
 def _probability(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Compute the probabilities of each pixel, (N, C, H, W), from logits (N, C, h, w)."""
+    # At full size whatever the loss fuses: they are the flaw detector's input, beside the image, and pass a gradient.
     return upsample(_accurate(logits), size).softmax(1)
 
 
