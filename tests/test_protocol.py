@@ -1,10 +1,12 @@
 import itertools
+import math
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fpl_fast.trainer.evaluation import protocol
 from fpl_fast.trainer.evaluation.protocol import (
     PROTOCOLS,
     Protocol,
@@ -77,9 +79,9 @@ def test_padding_is_the_mean_colour_whichever_side_is_short():
     """0 after normalisation, as the crops of training are padded; black would be -mean / std."""
     seen = []
 
-    def network(crop):
-        seen.append(crop[0, 0])
-        return crop
+    def network(crops):
+        seen.extend(crops[:, 0])
+        return crops
 
     predict_logits(network, torch.full((1, 3, 2, 5), 7.0), Protocol((4, 4), stride=1.0))
     row = [7.0] * 4
@@ -155,19 +157,19 @@ def test_the_border_cuts_windows(window, size, rows, columns):
     assert (protocol.starts(size[0], axis=0), protocol.starts(size[1], axis=1)) == (rows, columns)
     image = torch.randn(1, NUM_CLASSES, *size)
 
-    def network(crop):
-        seen.append(tuple(crop.shape[-2:]))
-        return crop
+    def network(crops):
+        seen.extend([tuple(crops.shape[-2:])] * len(crops))
+        return crops
 
     torch.testing.assert_close(predict_logits(network, image, protocol).softmax(1), image.softmax(1))
     expected = itertools.product(*([min(w, s - t) for t in starts] for w, s, starts in
                                    zip(window, size, (rows, columns), strict=True)))  # fmt: skip
-    assert seen == list(expected)
+    assert sorted(seen) == sorted(expected)
 
 
 def test_probabilities_of_zero_stay_finite():
     logits = torch.tensor([0.0, 500.0, -500.0, 0.0]).view(1, 4, 1, 1)
-    found = predict_logits(lambda crop: logits.expand(1, 4, 2, 2), torch.zeros(1, 3, 2, 3),
+    found = predict_logits(lambda crops: logits.expand(len(crops), 4, 2, 2), torch.zeros(1, 3, 2, 3),
                            Protocol((2, 2), combine="probabilities"))  # fmt: skip
     assert found.isfinite().all()
     assert (found.argmax(1) == 1).all()
@@ -258,3 +260,53 @@ def test_classes_are_those_of_the_logits(name, autocast, multiple):
     clear = two[:, 0] - two[:, 1] > 1e-5
     assert torch.equal(classes[clear], logits.argmax(1)[clear]) and clear.float().mean() > 0.9
     assert classes.dtype == torch.int64 and classes.shape == logits[:, 0].shape
+
+
+@pytest.mark.parametrize("name", ["cps", "ael", "unimatch"])
+@pytest.mark.parametrize(("images", "multiple"), [(1, 1), (2, 1), (1, 5)])
+def test_windows_together_are_windows_one_at_a_time(name, images, multiple, monkeypatch):
+    """As many as the bound allows, of one size; the predictions are the same where two logits do not nearly tie."""
+    convolution, seen = nn.Conv2d(3, 6, 3, padding=1, stride=2), []
+
+    class Network(nn.Module):
+        size_multiple = multiple
+
+        def forward(self, crops):
+            seen.append(len(crops) * crops.shape[-2] * crops.shape[-1])
+            return convolution(crops)
+
+    image, named, found = torch.randn(images, 3, 33, 50), named_protocol(name, (15, 20)), {}
+    for most in (1, 1500, 1 << 22):
+        monkeypatch.setattr(protocol, "batch_pixels", lambda device, most=most: most)
+        seen.clear()
+        with torch.inference_mode():
+            logits, classes = predict_logits(Network(), image, named), predict_classes(Network(), image, named)
+        found[most] = logits, classes, len(seen)
+        assert max(seen) <= max(most, images * 300) or most == 1 << 22
+    one_at_a_time, alone, passes = found[1]
+    two = one_at_a_time.topk(2, dim=1).values
+    clear = two[:, 0] - two[:, 1] > 1e-4
+    assert clear.float().mean() > 0.9
+    for logits, classes, fewer in (found[1500], found[1 << 22]):
+        torch.testing.assert_close(logits, one_at_a_time)
+        assert torch.equal(classes[clear], alone[clear])
+        assert fewer < passes
+    sizes = [{min(extent, side - first) for first in named.starts(side, axis)}
+             for axis, (extent, side) in enumerate(((15, 33), (20, 50)))]  # fmt: skip
+    assert found[1 << 22][2] == 2 * math.prod(map(len, sizes))
+
+
+def test_windows_go_together_on_a_gpu_alone():
+    assert [protocol.batch_pixels(torch.device(name)) for name in ("cpu", "cuda")] == [0, protocol.BATCH_PIXELS]
+
+
+def test_one_window_has_no_logits_at_its_size(monkeypatch):
+    """Images of PASCAL VOC, each smaller than the window around it."""
+    network, image = nn.Conv2d(3, 6, 3, padding=1, stride=4), torch.randn(2, 3, 21, 30)
+    with torch.inference_mode():
+        logits = predict_logits(network, image, Protocol(window=(32, 32)))
+        monkeypatch.setattr(protocol, "upsample", None)
+        classes = predict_classes(network, image, Protocol(window=(32, 32)))
+    two = logits.topk(2, dim=1).values
+    clear = two[:, 0] - two[:, 1] > 1e-5
+    assert torch.equal(classes[clear], logits.argmax(1)[clear]) and clear.float().mean() > 0.9
