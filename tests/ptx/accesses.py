@@ -64,6 +64,21 @@ class Accesses(Warps):
 
         return step
 
+    def op_atom(self, instruction: Instruction) -> Step:
+        """Add to a number in global memory, one thread after the other."""
+        parts, (out, target, operand) = instruction.parts, instruction.args
+        if parts[1:] != ["global", "gpu", "acq_rel", "add", "u64"]:
+            raise Unsupported("atomic operation")
+        register, address, values = self.registers[out[1]], self._address(target, "global"), self.bits(operand, 64)
+
+        def step(mask: Mask) -> None:
+            lanes = self.where(mask)
+            if len(lanes):
+                added = _of_lanes(values, lanes).astype(np.uint64)
+                register[lanes] = self.memory.add_to(self.global_threads[lanes], address(lanes), added, instruction)
+
+        return step
+
     def _load_parameter(self, instruction: Instruction) -> Step:
         kind, (out, source) = instruction.parts[-1], instruction.args
         if out[0] == "vec" or source[2]:

@@ -118,6 +118,7 @@ UPSAMPLED = ("upsampled C=5 small", "upsampled_kernel")
 ADJOINT = ("upsampled C=5 small", "column_adjoint_kernel")
 LABELS = ("labels uint8 C=5 bf16 small", "cross_entropy_kernel")
 CONSISTENCY = ("consistency kl C=5 small", "consistency_kernel")
+COUNT = ("count of a mask small", "mean_scale_kernel")
 FINISH = ("finish: everything, small", "finish_kernel")
 SCALE = ("scale bf16 small", "scale_kernel")
 PREDICTION = ("pseudo labels C=5 bf16 small", "pseudo_labels_kernel")
@@ -158,6 +159,8 @@ DEFECTS = {
         *LABELS, "setp.eq", replace("setp.eq", "setp.ne"), None
     ),
     "consistency: a difference is a sum": Defect(*CONSISTENCY, "sub.f32", replace("sub", "add")),
+    "count: every thread adds, not one of a program": Defect(*COUNT, "atom", always),
+    "count: the counter is not 0 again": Defect(*COUNT, "st.global", leave_out, -1),
     "finish: a barrier is left out": Defect(*FINISH, "bar.sync", leave_out, 1),
     "finish: the loss is stored elsewhere": Defect(*FINISH, "st.global", move(4)),
     "scale: a store moves": Defect(*SCALE, "st.global", move(16)),

@@ -22,12 +22,13 @@ OUTPUTS = {
     "upsampled_kernel": {"buffer_ptr", "sums_ptr", "map_ptr"},
     "column_adjoint_kernel": {"grad.ptr"},
     "scale_kernel": {"grad_ptr"},
+    "mean_scale_kernel": {"counter_ptr", "reciprocal_ptr"},
     "finish_kernel": {"loss_ptr", "factor_ptr", "statistics_ptr"},
     "pseudo_labels_kernel": {"label_ptr", "confidence_ptr", "entropy_ptr", "positives_ptr"},
     "ranks_kernel": {"classes_ptr", "counts_ptr"},
     "context_kernel": {"chosen_ptr"},
 }
-IN_PLACE = {"scale_kernel"}  # reads what it writes
+IN_PLACE = {"scale_kernel", "mean_scale_kernel"}  # read what they write
 # Launches that are a part of a call, or pass over what is not valid, do not fill these.
 IN_PARTS = {
     "upsampled_kernel": {"buffer_ptr", "sums_ptr", "map_ptr"},

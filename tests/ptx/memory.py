@@ -130,6 +130,23 @@ class Memory:
                 raise Fault(f"{by}: two threads write different values to one address of {storage.name}")
             storage.writer[index] = threads[chosen, None]
 
+    def add_to(self, threads: Array, addresses: Array, values: Array, by: Instruction) -> Array:
+        """Add numbers of eight bytes to memory, one after the other; returns what each has found there.
+
+        Raises:
+            Fault: If an access may not be.
+        """
+        found = np.empty(len(threads), np.uint64)
+        for i in range(len(threads)):
+            ((storage, _, index),) = self._find(addresses[i : i + 1], 8, by)
+            if not (storage.readable[index] & storage.writable[index]).all():
+                raise Fault(f"{by}: adds to {storage.name} at byte {index[0, 0]}, which it may not")
+            if ((storage.writer[index] >= 0) & (storage.writer[index] != threads[i])).any():
+                raise Fault(f"{by}: adds to {storage.name} where another thread of the launch has stored")
+            found[i] = storage.array[index[0]].view(np.uint64)[0]
+            storage.array[index[0]] = np.array([found[i] + values[i]]).view(np.uint8)
+        return found
+
     def _find(self, addresses: Array, size: int, by: Instruction) -> Iterator[tuple[Storage, Array, Array]]:
         """The storages, which of the addresses lie in each, and the bytes there."""
         self.accesses += len(addresses)

@@ -1,6 +1,6 @@
 """The cases: a call of a launcher each, with what its results have to be."""
 
-from ptx.cases import consistency, ends, functions, fuzzy_positive, huge, labels, pixels, teachers, upsampled
+from ptx.cases import consistency, counts, ends, functions, fuzzy_positive, huge, labels, pixels, teachers, upsampled
 from ptx.cases.table import CASES, QUICK, Case, draw
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "QUICK",
     "Case",
     "consistency",
+    "counts",
     "draw",
     "ends",
     "functions",
