@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from cli_cases import error_of, finished_run
@@ -21,6 +22,7 @@ from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES
 from fpl_fast.trainer.recipes.tables import grid
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.study.named import NAMED
 
 
 @pytest.fixture
@@ -273,19 +275,47 @@ def test_signal_saves_and_says_how_to_go_on(config_file, tmp_path, group):
     assert (run / "checkpoints" / "last.ckpt").exists()
 
 
+class InThisProcess:
+    """Launcher of a study that trains in this process, which spares imports."""
+
+    def __init__(self, folder, *, cluster, devices, options):
+        self.devices, self.is_remote = devices, False
+
+    def command(self, config, out):
+        return ["train", str(config), "--out", str(out), "--auto-resume"]
+
+    def submit(self, process):
+        code = main(process.command)
+        return SimpleNamespace(done=lambda: True, result=lambda: code)
+
+
 def test_quickstart_compares_three_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "fpl_fast.trainer.commands.quickstart.make_recipe",
-        lambda name: tiny_run(name="supervised" if name == "synthetic/supervised" else "cps"),
-    )
-    monkeypatch.setattr("fpl_fast.trainer.commands.quickstart._STEPS", STEPS)
-    assert main(["quickstart", "--out", str(tmp_path / "all"), "--seed", "3"]) == 0
+    settings = {
+        "data": {"num_labelled": 3, "num_unlabelled": 4, "num_val": 2},
+        "augment.crop": [32, 32],
+        "model": {"head_channels": 8, "low_channels": 4},
+        "train": {"steps": 2, "batch_labelled": 2, "batch_unlabelled": 2},
+    }
+    study = NAMED["quickstart"]()
+    monkeypatch.setitem(NAMED, "quickstart", lambda: {**study, "settings": settings})
+    monkeypatch.setattr("fpl_fast.trainer.study.launch.Launcher", InThisProcess)
+    monkeypatch.setattr("fpl_fast.trainer.study.queue._POLL_S", 0.0)
+    out = tmp_path / "all"
+    assert main(["quickstart", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     methods = ("supervised", "cps_cutmix", "fpl_cps_cutmix")
-    for word in (*methods, "road", "pixel accuracy", "seconds", "3 labelled images"):
+    for word in (*methods, "road", "3 labelled images", "study.md"):
         assert word in shown
     assert re.search(r"IoU, %.* supervised .* cps_cutmix .* fpl_cps_cutmix", shown)
-    for method in methods:
-        assert (tmp_path / "all" / method / "report.html").exists()
-        assert load_config(tmp_path / "all" / method / "config.yaml").train.seed == 3
-    assert "must be a new or an empty folder" in error_of(capsys, "quickstart", "--out", str(tmp_path / "all"))
+    names = {f"synthetic_{method}-seed0" for method in methods}
+    for name in names:
+        report = (out / "runs" / name / "report.html").read_text()
+        assert set(re.findall(r"synthetic_\w+-seed\d", report)) == names
+
+    assert main(["quickstart", "--out", str(out)]) == 0
+    assert "started" not in capsys.readouterr().out
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "note.txt").write_text("mine")
+    error = error_of(capsys, "quickstart", "--out", str(tmp_path / "mine"))
+    assert "must be a new or an empty folder, or one of a study" in error
+    assert "seeds must be their number" in error_of(capsys, "quickstart", "--seeds", "0")

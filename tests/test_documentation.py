@@ -67,7 +67,7 @@ def test_commands_parse(page, line, monkeypatch, tmp_path, capsys):
         (data, ("_check", "_pack")),
         (study, ("_train", "_predict")),
         (bench, ("_audit", "_train")),
-        (quickstart, ("main",)),
+        (quickstart, ("_run",)),
         (warmup, ("_warm_up",)),
     ):
         for name in names:

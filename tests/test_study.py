@@ -96,7 +96,9 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tmp_path, changes, mes
 
 
 def test_no_such_study(tmp_path):
-    with pytest.raises(ValueError, match="one of voc-table, city-table, got 'voc-tabel': did you mean 'voc-table'"):
+    with pytest.raises(
+        ValueError, match="one of voc-table, city-table, quickstart, got 'voc-tabel': did you mean 'voc-table'"
+    ):
         read_study("voc-tabel")
     with pytest.raises(ValueError, match="cannot be read"):
         read_study(str(tmp_path / "none.yaml"))

@@ -1,71 +1,77 @@
 """``fpl-fast quickstart``."""
 
-import dataclasses
+import os
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fpl_fast.trainer.commands.console import Parser, out_console
-from fpl_fast.trainer.config import OptimConfig, RunConfig, SyntheticData
-from fpl_fast.trainer.recipes import make_recipe
-from fpl_fast.trainer.run.folder import RunFolder, free_path
+from fpl_fast.trainer.config import SyntheticData
+from fpl_fast.trainer.run.folder import free_path
+
+if TYPE_CHECKING:
+    from fpl_fast.trainer.study.grid import Study
+    from fpl_fast.trainer.study.state import StudyFolder
 
 __all__ = ["main"]
-
-METHODS = ("supervised", "cps_cutmix", "fpl_cps_cutmix")
-
-# Three runs fit into four minutes on two cores, and networks from scratch get further in them by AdamW than by the
-# SGD of the recipes.
-_STEPS = 500
-_OPTIM = OptimConfig(algorithm="adamw", lr=0.01, weight_decay=0.01)
 
 
 def main(arguments: list[str]) -> int:
     """Train with the same few labels, without unlabelled images, with CPS and with FPL, and compare the results."""
     parser = Parser(
         "fpl-fast quickstart",
-        "Train on synthetic street scenes from the same few labels, supervised, by CPS and by FPL+CPS, and compare.",
+        "Train on synthetic street scenes from the same few labels, supervised, by CPS and by FPL+CPS, and compare: "
+        "the study of that name, one run for each core, with a report for each run.",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder for the three runs; default runs/quickstart")
-    parser.add_argument("--seed", type=int, default=0, help="seed of training; the scenes stay the same")
+    parser.add_argument("--out", metavar="DIR", help="folder of the study; default runs/quickstart")
+    parser.add_argument("--seeds", type=int, metavar="N", default=1, help="seeds of training, 0 to N - 1; default 1")
     options = parser.parse_args(arguments)
-    parent = Path(options.out) if options.out else free_path(Path("runs") / "quickstart")
-    folders = {method: RunFolder(parent / method) for method in METHODS}
-    for folder in folders.values():
-        folder.require_free()
-
-    from fpl_fast.trainer.commands.train import run_training
-    from fpl_fast.trainer.report import write_report
-
-    for method, folder in folders.items():
-        code = run_training(_config(method, options.seed), folder)
-        if code:
-            return code
-    paths = [folder.path for folder in folders.values()]
-    reports = [write_report(path, compare=[other for other in paths if other != path]) for path in paths]
-    _show(folders, reports)
-    return 0
+    return _run(Path(options.out) if options.out else free_path(Path("runs") / "quickstart"), options.seeds)
 
 
-def _config(method: str, seed: int) -> RunConfig:
-    config = make_recipe(f"synthetic/{method}")
-    return dataclasses.replace(config, optim=_OPTIM, train=dataclasses.replace(config.train, steps=_STEPS, seed=seed))
+def _run(path: Path, seeds: int) -> int:
+    from fpl_fast.trainer.commands.study import train_study
+    from fpl_fast.trainer.study.gpus import visible_gpus
+    from fpl_fast.trainer.study.grid import read_study
+    from fpl_fast.trainer.study.launch import Launcher
+    from fpl_fast.trainer.study.state import StudyFolder
+
+    study = read_study("quickstart", seeds=seeds)
+    folder = StudyFolder(path)
+    folder.create(study)
+    gpus = visible_gpus()
+    launcher = Launcher(folder.jobs, cluster="local", devices=1 if gpus else 0, options={})
+    again = shlex.join(["fpl-fast", "quickstart", "--seeds", str(seeds), "--out", str(path)])
+    jobs = min(len(study.trials), len(os.sched_getaffinity(0)))
+    code = train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=again)
+    if code == 0:
+        _compare(study, folder)
+    return code
 
 
-def _show(folders: dict[str, RunFolder], reports: list[Path]) -> None:
-    """Print the final table."""
+def _compare(study: "Study", folder: "StudyFolder") -> None:
+    """Write the report of each run beside the others of its seed, and print the classes."""
+    import numpy as np
+
     from fpl_fast.trainer.commands.tables import class_table
-    from fpl_fast.trainer.report import read_run
+    from fpl_fast.trainer.data.synthetic import SyntheticScenes
+    from fpl_fast.trainer.report import read_run, write_report
 
-    runs = [read_run(folder.path) for folder in folders.values()]
-    data = folders[METHODS[0]].load_config().data
-    assert isinstance(data, SyntheticData)
+    iou = {}
+    paths = {trial: folder.run(trial).path for trial in study.trials}
     console = out_console()
+    for trial, path in paths.items():
+        others = [other for rival, other in paths.items() if rival.seed == trial.seed and other != path]
+        console.print(f"report: {write_report(path, compare=others)}")
+        evaluation = read_run(path).evaluation
+        assert evaluation is not None  # of a run that is done
+        iou[trial] = evaluation.iou
+
+    data = study.trials[0].config.data
+    assert isinstance(data, SyntheticData)
     console.print()
     console.print(f"{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate")
-    evaluations = {run.name: run.evaluation for run in runs if run.evaluation is not None}
-    (names, *_) = (evaluation.class_names for evaluation in evaluations.values())
-    table = class_table(names, {run: evaluation.iou.tolist() for run, evaluation in evaluations.items()})
-    table.add_row("pixel accuracy", *(f"{100 * evaluation.pixel_accuracy:.1f}" for evaluation in evaluations.values()))
-    table.add_row("seconds", *(f"{run.elapsed_s:.0f}" for run in runs))
-    console.print(table)
-    for report in reports:
-        console.print(f"report: {report}")
+    console.print(class_table(SyntheticScenes.class_names, {
+        cell.recipe.partition("/")[2]: np.nanmean([iou[trial] for trial in study.trials if trial.cell == cell], axis=0)
+        for cell in study.cells
+    }))  # fmt: skip

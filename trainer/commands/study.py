@@ -15,14 +15,15 @@ from fpl_fast.trainer.config.plain_yaml import load_yaml
 
 if TYPE_CHECKING:
     from fpl_fast.trainer.study.grid import Study
+    from fpl_fast.trainer.study.launch import Launcher
     from fpl_fast.trainer.study.state import StudyFolder
 
-__all__ = ["main"]
+__all__ = ["main", "train_study"]
 
 _DESCRIPTION = """
-Train every run of STUDY that is not done, and write its table. STUDY is a YAML file (docs/studies.md), voc-table or
-city-table. Options of fpl-fast train, such as --data-root D or --train.steps 300, hold for all runs. The same command
-goes on after a stop, a kill, or an extension of the file.
+Train every run of STUDY that is not done, and write its table. STUDY is a YAML file (docs/studies.md), voc-table,
+city-table or quickstart. Options of fpl-fast train, such as --data-root D or --train.steps 300, hold for all runs. The
+same command goes on after a stop, a kill, or an extension of the file.
 """
 
 
@@ -71,21 +72,41 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, command: str) -> int:
-    from fpl_fast.trainer.commands.study_table import StudyMonitor
-    from fpl_fast.trainer.run.interrupt import StopRequest
-    from fpl_fast.trainer.run.lock import RunLock
     from fpl_fast.trainer.study.launch import Launcher
-    from fpl_fast.trainer.study.queue import run_study
 
     gpus = _gpus(options)
     jobs = _jobs(options, len(gpus), len(study.trials))
+    launcher = Launcher(
+        folder.jobs,
+        cluster=options.cluster,
+        devices=options.devices if gpus or options.cluster != "local" else 0,
+        options=_cluster_options(options.cluster_option),
+    )
+    return train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=command)
+
+
+def train_study(
+    study: "Study", folder: "StudyFolder", launcher: "Launcher", *, jobs: int, gpus: tuple[str, ...], command: str
+) -> int:
+    """Train the runs that are not done, live, and write and print the results.
+
+    Args:
+        study: The study.
+        folder: Its folder, which has been created.
+        launcher: Submits the runs.
+        jobs: Runs at the same time, at most.
+        gpus: GPUs to share out on this machine.
+        command: Command that goes on after a stop, for the message.
+
+    Returns:
+        The exit code: 1 if a run has failed, 128 + the signal after a stop.
+    """
+    from fpl_fast.trainer.commands.study_table import StudyMonitor
+    from fpl_fast.trainer.run.interrupt import StopRequest
+    from fpl_fast.trainer.run.lock import RunLock
+    from fpl_fast.trainer.study.queue import run_study
+
     with RunLock(folder.lock), StopRequest() as stop, StudyMonitor(study) as monitor:
-        launcher = Launcher(
-            folder.jobs,
-            cluster=options.cluster,
-            devices=options.devices if gpus or options.cluster != "local" else 0,
-            options=_cluster_options(options.cluster_option),
-        )
         snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=monitor.show)
     code = _conclude(study, folder, failed=snapshot.failed)
     if stop.signal is not None:

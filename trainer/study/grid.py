@@ -81,7 +81,7 @@ def read_study(source: str, *, overrides: Sequence[str] = (), seeds: int | None 
     """Read a study and build the configuration of each of its runs.
 
     Args:
-        source: A YAML file, or one of the studies by name: "voc-table" and "city-table", the paper's tables.
+        source: A YAML file, or a study by name: "voc-table" and "city-table", the paper's tables, or "quickstart".
         overrides: Options such as ``--data.root D``, for all runs.
         seeds: Number of seeds, 0, 1, ..., in place of the study's own.
 
