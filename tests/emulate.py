@@ -30,7 +30,7 @@ CACHE = Path(__file__).resolve().parents[1] / "build" / "ptx"
 
 
 class Line(NamedTuple):
-    """What the cases have shown of a kernel on an architecture."""
+    """Sums of the cases of a kernel on an architecture."""
 
     cases: int = 0
     launches: int = 0
@@ -66,7 +66,7 @@ def table(found: dict[tuple[str, str], Line]) -> str:
 
 
 class Report:
-    """What cases and defects have shown, of which each is told as it comes."""
+    """Findings of cases and defects, each told as it comes."""
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, Outcome]] = []
@@ -89,7 +89,7 @@ class Report:
 
 
 def examine(examination: tuple[Callable[..., Any], str], seed: int) -> Outcome | Finding:
-    """What a case or a defect shows."""
+    """Run a case, or find a defect."""
     function, name = examination
     return function(name, seed)
 

@@ -13,7 +13,7 @@ from ptx import device, floats, kernels, launches
 from ptx.machine import Machine
 from ptx.memory import Memory
 from ptx.parser import parse
-from ptx.program import Fault
+from ptx.program import Fault, Unsupported
 
 NUM_THREADS = 64
 # Each thread's address in global memory in %rd2 and in shared memory in %r3, four bytes further than the last one's.
@@ -206,6 +206,11 @@ def test_fused_multiply_adds_are_rounded_once():
         ]
         assert all(own <= neighbours for own, neighbours in gaps)
     assert [float(e) for e in exact] == floats.fma64(*(v.astype(np.float64) for v in (x, y, z))).tolist()
+
+
+def test_an_unknown_directive_is_refused():
+    with pytest.raises(Unsupported, match="no such directive"):
+        parse(PROGRAM.replace("BODY", ".branchtargets a;"))
 
 
 def test_every_launched_kernel_says_what_it_writes():

@@ -171,7 +171,7 @@ DEFECTS = {
 
 
 class Finding(NamedTuple):
-    """What is said of a kernel with a defect."""
+    """Verdict on a kernel with a defect."""
 
     holds: bool
     """Whether it is seen."""

@@ -17,7 +17,7 @@ SHARED_BYTES = {80: 166912, 86: 101376, 89: 101376, 90: 232448}  # that a block 
 
 
 class _Utilities:
-    """What Triton asks of a device."""
+    """Answers to all that Triton asks of a device."""
 
     def __init__(self, capability: int) -> None:
         self._capability = capability

@@ -53,7 +53,7 @@ class Settings(NamedTuple):
 
 
 class Launch(NamedTuple):
-    """What a launch has done."""
+    """Record of a launch."""
 
     kernel: str
     accesses: int

@@ -2,7 +2,7 @@
 
 import re
 
-from ptx.program import WIDTHS, Instruction, Operand, Program
+from ptx.program import WIDTHS, Instruction, Operand, Program, Unsupported
 
 _LABEL = re.compile(r"^([A-Za-z_$][\w$]*):\s*(.*)$", re.S)
 _FILE = re.compile(r'\s*\.file\s+(\d+)\s+"[^"]*?([^/"]+)"')
@@ -36,7 +36,7 @@ def parse(text: str) -> Program:
 
 
 class _Body:
-    """What has been read of a function's body.
+    """State of the reading of a function's body.
 
     Args:
         files: Names of source files by their numbers.
@@ -91,7 +91,7 @@ class _Body:
         if text.startswith(".reg"):
             self._declare(text)
         elif text.startswith("."):
-            raise NotImplementedError(text)
+            raise Unsupported(f"{text}: no such directive")
         elif text:
             self.instructions.append(self._instruction(text))
 

@@ -18,7 +18,7 @@ _SALT = 0x5EED
 
 
 class Outcome(NamedTuple):
-    """What a case has shown."""
+    """Result of a case."""
 
     errors: dict[str, float]
     """Over what is allowed, by name: up to 1."""
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     accesses: collections.Counter[str]
     """Of each kernel's threads, all of them checked."""
     problem: str | None
-    """What stopped it."""
+    """The fault that stopped it."""
 
     @property
     def worst(self) -> float:

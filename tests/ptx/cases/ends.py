@@ -1,4 +1,4 @@
-"""What is around a pass: the sums made into results, and the gradient scaled in place."""
+"""Kernels around a pass: the sums made into results, and the gradient scaled in place."""
 
 import torch
 from kernel_cases import draw_logits

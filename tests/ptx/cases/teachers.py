@@ -1,4 +1,4 @@
-"""What depends on a teacher alone: its predictions, and thresholds by context."""
+"""Kernels that read a teacher alone: its predictions, and thresholds by context."""
 
 from typing import Any
 
