@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fpl_fast.kernels.kept import kept
+
 
 class Axis(NamedTuple):
     """Bilinear interpolation along one axis: position x lies in cell[x], at fraction[x] of the way to the next sample.
@@ -27,7 +29,7 @@ class Axis(NamedTuple):
         return len(self.start) - 1
 
 
-@functools.lru_cache(maxsize=256)
+@kept(most=256)
 def axis(
     num_samples: int, num_positions: int, align_corners: bool, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Axis:
@@ -39,7 +41,20 @@ def axis(
     With align_corners the ends of both axes coincide; otherwise position x lies at (x + 1/2) * L / positions - 1/2,
     clamped to the samples.
     """
-    position = torch.arange(num_positions, dtype=torch.float64, device="cpu")  # whatever the default device is
+    # Made on the device, with no copy to it: by sums and products of float64, which all devices round alike but MPS,
+    # which has none.
+    place = torch.device("cpu") if device.type == "mps" else device
+    cell, source, start = _positions(num_samples, num_positions, align_corners, place)
+    tables = (cell.to(torch.int32), (source - cell).to(dtype), start.to(torch.int32))
+    on_device = (table.to(device) for table in tables)
+    return Axis(*on_device, max_span=_max_span(num_samples, num_positions, align_corners))
+
+
+def _positions(
+    num_samples: int, num_positions: int, align_corners: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cell of each position and its place among the samples, float64, and the first position of each cell."""
+    position = torch.arange(num_positions, dtype=torch.float64, device=device)
     if align_corners:
         source = position * ((num_samples - 1) / max(num_positions - 1, 1))
     else:
@@ -47,10 +62,14 @@ def axis(
     source = source.clamp(0, num_samples - 1)
     num_cells = max(num_samples - 1, 1)
     cell = source.floor().clamp(max=num_cells - 1)
-    start = torch.searchsorted(cell, torch.arange(num_cells + 1, dtype=torch.float64, device="cpu"))
+    start = torch.searchsorted(cell, torch.arange(num_cells + 1, dtype=torch.float64, device=device))
+    return cell, source, start
+
+
+@functools.lru_cache(maxsize=256)
+def _max_span(num_samples: int, num_positions: int, align_corners: bool) -> int:
+    """Most positions that touch one sample; computed on the host, which needs it before a launch."""
+    start = _positions(num_samples, num_positions, align_corners, torch.device("cpu"))[2]
     # Sample j is touched by the cells j - 1 and j.
     bounds = torch.cat([start[:1], start, start[-1:]])
-    max_span = int((bounds[2:] - bounds[:-2]).max())
-    tables = (cell.to(torch.int32), (source - cell).to(dtype), start.to(torch.int32))
-    on_device = (table.to(device, non_blocking=True) for table in tables)
-    return Axis(next(on_device), next(on_device), next(on_device), max_span)
+    return int((bounds[2:] - bounds[:-2]).max())

@@ -5,13 +5,13 @@ of them are exact in any order, all engines choose the same, and divergences tha
 in a region of one label whatever the threshold, stay equal. Torch alone: every engine uses the same table.
 """
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fpl_fast.kernels.arguments import ContextOptions
+from fpl_fast.kernels.kept import kept
 
 EPSILON = 1e-6
 # Divergences lie below log(1 / EPSILON) = 13.8: times 2^26 they fit into an int32, and a term's error is 7.5e-9.
@@ -27,12 +27,12 @@ def table_shape(options: ContextOptions) -> tuple[int, int, int]:
     return options.max_positives + 1, options.num_neighbours * options.max_positives + 1, options.num_neighbours + 1
 
 
-@functools.lru_cache(maxsize=16)
+@kept(most=16)
 def divergence_table(options: ContextOptions, device: torch.device) -> Tensor:
     """Terms round(2^26 * b (log b - log d)) of one class, contiguous int32; 0 without neighbours."""
-    k, sums, neighbours = (torch.arange(size, device="cpu") for size in table_shape(options))  # not the default device
-    table = torch.stack([terms(x, sums.unsqueeze(1), neighbours) for x in k])
-    return table.to(device, non_blocking=True)
+    place = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    k, sums, neighbours = (torch.arange(size, device=place) for size in table_shape(options))
+    return torch.stack([terms(x, sums.unsqueeze(1), neighbours) for x in k]).to(device)
 
 
 def terms(k: Tensor, sums: Tensor, neighbours: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def terms(k: Tensor, sums: Tensor, neighbours: Tensor) -> Tensor:
     b = EPSILON + B / S, d = EPSILON + 1 / K for a positive and EPSILON for any other class.
     """
     b = EPSILON + (neighbours.double() / sums.clamp(min=1)).clamp(max=1)
-    d = EPSILON + torch.where(k > 0, 1 / k.double().clamp(min=1), 0)
+    d = EPSILON + (1 / k.double().clamp(min=1)).masked_fill(k == 0, 0)
     term: Tensor = (ONE * b * (b.log() - d.log())).round().to(torch.int32)
     return term.masked_fill(sums == 0, 0)
 

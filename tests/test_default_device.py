@@ -24,8 +24,8 @@ def forget_tables():
     """Tables of places and terms are kept: each call below makes its own."""
 
     def forget():
-        axis.axis.cache_clear()
-        divergence.divergence_table.cache_clear()
+        axis.axis.forget()
+        divergence.divergence_table.forget()
 
     forget()
     yield forget
