@@ -11,7 +11,7 @@ from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
 from fpl_fast.kernels.divergence import divergence_table
-from fpl_fast.kernels.operands import pixels
+from fpl_fast.kernels.operands import column_pixels
 from fpl_fast.kernels.teacher import launch_rows
 
 # What the bytes hold; a window of 15 x 15 has 224 neighbours.
@@ -33,13 +33,14 @@ def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor
     chosen = torch.empty(inputs.pixels(), dtype=torch.float32, device=teacher.device)
     if chosen.numel() == 0:
         return chosen
-    classes, counts = torch.empty((2, *inputs.pixels()), dtype=torch.int32, device=teacher.device)
+    # Two tensors: a half of one may lie at any address, for which the kernels would be compiled again.
+    classes, counts = (torch.empty(inputs.pixels(), dtype=torch.int32, device=teacher.device) for _ in range(2))
     launch = launch_rows(inputs)
     is_narrow = inputs.size is None and teacher.dtype != torch.float32
     with torch.cuda.device_of(teacher):
         ranks_kernel[launch.grid](
             **launch.arguments,
-            valid_mask=pixels(inputs.valid_mask),
+            valid_mask=column_pixels(inputs.valid_mask),
             thresholds=options.thresholds,
             classes_ptr=classes,
             counts_ptr=counts,

@@ -61,9 +61,16 @@ def classes(x: Tensor | None) -> operands.Classes | None:
     return operands.Classes(x, x.stride(0), x.stride(1), stride_p, constant(rows))
 
 
+def column_pixels(x: Tensor | None) -> operands.ColumnPixels | None:
+    """Like :func:`pixels`, for programs that own columns."""
+    taken = pixels(x)
+    return None if taken is None else operands.ColumnPixels(taken.ptr, 16 * taken.stride_n, taken.stride_p)
+
+
 def samples(x: Tensor) -> operands.Samples:
     """(N, C, h, w), with any strides, as samples."""
-    return operands.Samples(x, *x.stride())
+    stride_n, stride_c, stride_h, stride_w = x.stride()
+    return operands.Samples(x, 16 * stride_n, 16 * stride_c, 16 * stride_h, stride_w if x.shape[3] > 1 else 0)
 
 
 def scale_arguments(scale: float | Tensor | None) -> tuple[Tensor | None, float | None]:

@@ -9,7 +9,7 @@ from fpl_fast.kernels.axis import axis
 from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.configs import choose_upsampled_config
 from fpl_fast.kernels.device import operands
-from fpl_fast.kernels.operands import pixels, samples, tables
+from fpl_fast.kernels.operands import column_pixels, samples, tables
 
 
 class RowLaunch(NamedTuple):
@@ -35,11 +35,10 @@ def launch_rows(inputs: TeacherInputs) -> RowLaunch:
     arguments = {
         "teacher": samples(teacher),
         "partner_ptr": partner,
-        "mix_mask": pixels(inputs.mix_mask),
+        "mix_mask": column_pixels(inputs.mix_mask),
         "rows": axes[0],
         "columns": axes[1],
         "low_height": low_height,
-        "low_width": low_width,
         "width": width,
         "num_pixels": height * width,
         "C": num_classes,

@@ -16,12 +16,12 @@ import triton
 from torch import Tensor
 
 from fpl_fast.kernels.arguments import LabelInputs, LossInputs
-from fpl_fast.kernels.axis import axis
+from fpl_fast.kernels.axis import Axis, axis
 from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.configs import choose_strips, choose_upsampled_config, program_slots
 from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
-from fpl_fast.kernels.operands import Outputs, collapsed, pixels, samples, scale_arguments, tables
+from fpl_fast.kernels.operands import Outputs, collapsed, column_pixels, samples, scale_arguments, tables
 from fpl_fast.kernels.repeat import MAX_KEPT, RepeatedKernel, refilled, traits
 from fpl_fast.kernels.specialisation import has_libdevice, key_type
 
@@ -78,11 +78,12 @@ def launch(
     scale_ptr, scale = scale_arguments(scale)
     operands = (*tensors.values(), grad, scale_ptr, pixel_map)
     key = (specialisation, num_terms, scale is None, inputs.size, inputs.align_corners, traits(operands))
+    rows, columns = _axes(inputs)
     plan = _PLANS.get(key)
     if plan is None:
         if len(_PLANS) >= MAX_KEPT:  # sizes that do not come back
             _PLANS.clear()
-        plan = _PLANS[key] = _make_plan(inputs, tensors, arguments, outputs)
+        plan = _PLANS[key] = _make_plan(inputs, rows, columns, tensors, arguments, outputs)
 
     programs_per_image = plan.programs[0] * plan.programs[1]
     sums = torch.empty((num_terms, n * programs_per_image), dtype=torch.float32, device=student.device)
@@ -91,8 +92,10 @@ def launch(
         buffer = torch.empty(plan.buffer_floats, dtype=torch.float32, device=student.device)
     forward = plan.forward_arguments | {name: refilled(plan.forward_arguments[name], x) for name, x in tensors.items()}
     forward |= {"scale_ptr": scale_ptr, "scale": scale, "buffer_ptr": buffer, "map_ptr": pixel_map}
-    forward |= {"sums_ptr": sums if pixel_map is None else None, **arguments}
-    adjoint = plan.adjoint_arguments | {"buffer_ptr": buffer, "grad": refilled(plan.adjoint_arguments["grad"], grad)}
+    forward |= {"sums_ptr": sums if pixel_map is None else None, "rows": tables(rows), "columns": tables(columns)}
+    forward |= arguments
+    adjoint = plan.adjoint_arguments | {"buffer_ptr": buffer, "columns": tables(columns)}
+    adjoint["grad"] = refilled(adjoint["grad"], grad)
     with torch.cuda.device_of(student):
         for first_image in range(0, n, plan.images):
             num_images = min(plan.images, n - first_image)
@@ -121,14 +124,28 @@ def teacher_tensors(inputs: LossInputs) -> dict[str, Tensor | None]:
     }
 
 
+def _axes(inputs: LossInputs | LabelInputs) -> tuple[Axis, Axis]:
+    """Rows and columns. They are no part of a plan: whether a kept table can be used depends on the stream."""
+    height, width = inputs.pixels()[1:]
+    low_height, low_width = inputs.student.shape[2:]
+    device = inputs.student.device
+    return (
+        axis(low_height, height, inputs.align_corners, device),
+        axis(low_width, width, inputs.align_corners, device),
+    )
+
+
 def _make_plan(
-    inputs: LossInputs | LabelInputs, tensors: dict[str, Tensor | None], arguments: dict[str, Any], outputs: Outputs
+    inputs: LossInputs | LabelInputs,
+    rows: Axis,
+    columns: Axis,
+    tensors: dict[str, Tensor | None],
+    arguments: dict[str, Any],
+    outputs: Outputs,
 ) -> Plan:
     student = inputs.student
     n, num_classes, low_height, low_width = student.shape
     _, height, width = inputs.pixels()
-    rows = axis(low_height, height, inputs.align_corners, student.device)
-    columns = axis(low_width, width, inputs.align_corners, student.device)
     device = capacity(student.device)
     config = choose_upsampled_config(num_classes, device.lanes)
     column_blocks = triton.cdiv(width, config.block)
@@ -145,7 +162,6 @@ def _make_plan(
     launched: dict[str, Any] = {"buffer_ptr": None, "first_image": 0}
     sizes: dict[str, Any] = {
         "low_height": low_height,
-        "low_width": low_width,
         "width": width,
         "strip_cells": strips.cells,
     }
@@ -174,6 +190,7 @@ def _make_plan(
         | {
             "grad": None if outputs.grad is None else samples(outputs.grad),
             "columns": None,
+            "low_width": low_width,
             "num_strips": num_strips,
             "column_cells": columns.num_cells,
             "max_span": columns.max_span,
@@ -188,9 +205,9 @@ def _make_plan(
         programs=(column_blocks, num_strips),
         buffer_floats=strips.images * num_strips * (strips.cells + 1) * row_floats,
         forward=forward,
-        forward_arguments=forward.ordered(forward_arguments) | {"rows": tables(rows), "columns": tables(columns)},
+        forward_arguments=forward.ordered(forward_arguments),
         adjoint=adjoint,
-        adjoint_arguments=adjoint.ordered(adjoint_arguments) | {"columns": tables(columns)},
+        adjoint_arguments=adjoint.ordered(adjoint_arguments),
         adjoint_programs=triton.cdiv(low_width, device.lanes) * groups * low_height,
     )
 
@@ -199,4 +216,4 @@ def _operand(name: str, x: Tensor | None) -> Any:
     """The argument of a parameter of the kernel."""
     if x is None or name in _POINTERS:
         return x
-    return samples(x) if name in _SAMPLES else pixels(x)
+    return samples(x) if name in _SAMPLES else column_pixels(x)

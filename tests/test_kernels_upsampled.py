@@ -3,6 +3,8 @@
 import pytest
 import torch
 from kernel_cases import check_against_reference, draw_logits, fuzzy_positive_sums
+from tolerances import GRADIENT, SUMS
+from torch.testing import assert_close
 
 from fpl_fast.kernels import upsampled
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
@@ -95,6 +97,26 @@ def test_thresholds_of_pixels(kernel_device, num_classes, max_positives):
     mix_mask = torch.rand(1, *size, device=kernel_device) > 0.5
     keywords = {"size": size, "threshold": threshold, "max_positives": max_positives}
     check_against_reference(student, teacher, partner=partner, mix_mask=mix_mask, **keywords)
+
+
+def test_a_single_column_has_no_neighbour(kernel_device):
+    """What lies behind it in memory is another tensor's."""
+    student, teacher = (draw(5, 3, 2, device=kernel_device) for _ in range(2))
+    for logits in (student, teacher):
+        logits[..., 1] = float("nan")
+    check_against_reference(student[..., :1], teacher[..., :1], size=(5, 4))
+
+
+def test_a_mask_that_is_true_changes_nothing(kernel_device):
+    """With a mask the teacher's rows are loaded for each cell row, without one they are carried to the next."""
+    student, teacher = (draw(5, 6, 4, device=kernel_device) for _ in range(2))
+    inputs, options = LossInputs(student, teacher, size=(13, 9)), LossOptions(0.9, 3, "concave", 1.0, "smooth")
+    masked = inputs._replace(valid_mask=torch.ones(1, 13, 9, dtype=torch.bool, device=kernel_device))
+    keywords = {"scale": None, "with_grad": True, "with_stats": True}
+    sums, gradient = fuzzy_positive_sums(masked, options, **keywords)
+    expected_sums, expected_gradient = fuzzy_positive_sums(inputs, options, **keywords)
+    assert_close(sums, expected_sums, **SUMS)
+    assert_close(gradient, expected_gradient, **GRADIENT[torch.float32])
 
 
 def test_ties_go_to_the_lower_class(kernel_device):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.strip import widened
+from fpl_fast.kernels.device.strip import samples_of_image, widened
 
 
 class Taps(NamedTuple):
@@ -21,6 +21,7 @@ class Taps(NamedTuple):
         "first_image",
         "low_height",
         "low_width",
+        "width",
         "num_strips",
         "strip_cells",
         "column_cells",
@@ -63,6 +64,7 @@ def column_adjoint_kernel(
     border_row = ((image * num_strips + strip - 1) * strip_rows + strip_cells) * C
     on_border = (row_in_strip == 0) & (strip > 0)
 
+    grad = samples_of_image(grad, first_image + image)
     taps = load_taps(columns, column, low_width, column_cells, 0, BLOCK, SPAN)
     for number in range(first_class, tl.minimum(first_class + CLASSES, C)):
         own = buffer_ptr + (own_row + number) * width
@@ -70,8 +72,12 @@ def column_adjoint_kernel(
         if on_border:
             border = buffer_ptr + (border_row + number) * width
             total += gather(border, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN)
-        offset = (first_image + image) * grad.stride_n + widened(number) * grad.stride_c + widened(row) * grad.stride_h
-        out = grad.ptr + offset + column.to(tl.int64) * grad.stride_w
+        out = (
+            grad.ptr
+            + widened(number) * grad.stride_c
+            + widened(row) * grad.stride_h
+            + column.to(tl.int64) * grad.stride_w
+        )
         tl.store(out, total.to(grad.ptr.dtype.element_ty), mask=column < low_width)
 
 

@@ -19,7 +19,7 @@ from fpl_fast.kernels.device.classes import widen, zero_times_sum
 from fpl_fast.kernels.device.distance import distance_pixels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks_per_image"])
 def consistency_kernel(
     student,  # Classes, float16, bfloat16 or float32
     teacher,  # Classes, float16, bfloat16 or float32

@@ -14,7 +14,8 @@ BYTES = tl.constexpr(0x01010101)
 NO_RANK = tl.constexpr(63)  # beyond any K, and 64 + K - 63 sets no bit 6
 
 
-@triton.jit
+# No number decides how wide a thread loads its column: see ``upsampled``.
+@triton.jit(do_not_specialize=["height", "width", "num_pixels"])
 def context_kernel(
     classes_ptr,  # (N, P) contiguous int32, see ``ranks``
     counts_ptr,  # (N, P) contiguous int32, see ``ranks``

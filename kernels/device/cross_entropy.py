@@ -11,7 +11,7 @@ from fpl_fast.kernels.device.classes import widen, zero_times_sum
 from fpl_fast.kernels.device.labels import labelled_pixels, load_labels
 
 
-@triton.jit(do_not_specialize=["ignore_index"])
+@triton.jit(do_not_specialize=["blocks_per_image", "ignore_index"])
 def cross_entropy_kernel(
     logits,  # Classes, float16, bfloat16 or float32
     target,  # Pixels, uint8, int32 or int64

@@ -26,18 +26,20 @@ def flatten(block):
 
 
 @triton.jit
-def load_ends(pointer, ends, in_bounds, stride_c, FIRST: tl.constexpr, SIZE: tl.constexpr):
+def load_ends(pointer, left, in_bounds, stride_c, stride_w, FIRST: tl.constexpr, SIZE: tl.constexpr):
     """Two (SIZE, P) blocks of float32: the samples of each class at the left and the right end of each column's cell.
 
     Args:
         pointer: class 0 of the row.
-        ends: (2, P) int64, elements from there to the samples.
+        left: (P,) int64, elements from there to the left samples.
         in_bounds: (P,), columns to load.
         stride_c: elements from class to class.
+        stride_w: elements from a left sample to the right one; one pointer serves both.
         FIRST: class of the block.
         SIZE: classes of the block.
     """
-    P: tl.constexpr = ends.shape[1]
+    P: tl.constexpr = left.shape[0]
+    ends = left[None, :] + tl.arange(0, 2)[:, None] * stride_w
     classes = pointer + (FIRST + tl.arange(0, SIZE)).to(tl.int64)[:, None, None] * stride_c
     exists = tl.broadcast_to(in_bounds[None, None, :], [SIZE, 2, P])
     x = tl.load(flatten(classes + ends[None, :, :]), mask=flatten(exists), other=0.0)

@@ -19,7 +19,7 @@ from fpl_fast.kernels.device.classes import widen, zero_times_sum
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks_per_image"])
 def fuzzy_positive_kernel(
     student,  # Classes, float16, bfloat16 or float32
     teacher,  # Classes, float16, bfloat16 or float32

@@ -18,13 +18,12 @@ class Columns(NamedTuple):
 
     column: Any  # int32
     in_bounds: Any  # columns that exist
-    left: Any  # int64: the sample on the left
-    right: Any  # int64: the sample on the right
-    fraction: Any  # of the way from the left one to the right one
+    cell: Any  # int64: the sample on the left, behind which lies the one on the right
+    fraction: Any  # of the way from there to the sample on the right
 
 
 @triton.jit
-def own_columns(axis, low_width, width, G: tl.constexpr, BLOCK: tl.constexpr):
+def own_columns(axis, width, G: tl.constexpr, BLOCK: tl.constexpr):
     """The BLOCK columns of this program; ``axis`` holds the tables of the columns."""
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     if G > 1:
@@ -32,7 +31,7 @@ def own_columns(axis, low_width, width, G: tl.constexpr, BLOCK: tl.constexpr):
     in_bounds = column < width
     cell = tl.load(axis.cell_ptr + column, mask=in_bounds, other=0).to(tl.int64)
     fraction = tl.load(axis.fraction_ptr + column, mask=in_bounds, other=0.0)
-    return Columns(column, in_bounds, cell, tl.minimum(cell + 1, low_width - 1), fraction)
+    return Columns(column, in_bounds, cell, fraction)
 
 
 @triton.jit
@@ -47,17 +46,17 @@ def load_row(samples, row, columns, C: tl.constexpr, G: tl.constexpr):
         G: classes in a group.
     """
     pointer = samples.ptr + row * samples.stride_h
-    left, right = columns.left * samples.stride_w, columns.right * samples.stride_w
+    left = columns.cell * samples.stride_w
     groups = ()
     if G == 1:
-        ends = tl.permute(tl.join(left, right), [1, 0])
         for exponent in tl.static_range(highest_exponent(C), -1, -1):
             if C & 1 << exponent:
                 a, b = load_ends(
                     pointer,
-                    ends,
+                    left,
                     columns.in_bounds,
                     samples.stride_c,
+                    samples.stride_w,
                     FIRST=C // (2 << exponent) * (2 << exponent),
                     SIZE=1 << exponent,
                 )
@@ -67,7 +66,7 @@ def load_row(samples, row, columns, C: tl.constexpr, G: tl.constexpr):
             classes = pointer + class_index(g, G).to(tl.int64) * samples.stride_c
             exists = tile_mask(columns.in_bounds, g, C, G)
             a = tl.load(classes + left, mask=exists, other=0.0).to(tl.float32)
-            b = tl.load(classes + right, mask=exists, other=0.0).to(tl.float32)
+            b = tl.load(classes + (left + samples.stride_w), mask=exists, other=0.0).to(tl.float32)
             groups = groups + (a + (b - a) * columns.fraction,)
     return groups
 

@@ -1,6 +1,9 @@
 """Tensors as kernels take them: a pointer with its strides in elements. A tensor that is absent is None instead.
 
 Triton specialises each field like an argument of its own: pointers and strides that are multiples of 16, strides of 1.
+That makes full-resolution loads wide. A program that owns columns loads them one by one, and a kernel compiled for each
+pattern of alignment would gain nothing: it takes the strides that depend on the size in sixteenths of an element, all
+of them multiples of 16.
 """
 
 from typing import Any, NamedTuple
@@ -24,14 +27,22 @@ class Classes(NamedTuple):
     ROWS: Any  # constexpr: dense channels_last, stride_c 1 and stride_p C; whole pixels are moved
 
 
-class Samples(NamedTuple):
-    """A value of each class of each sample that pixels are interpolated from, (N, C, h, w)."""
+class ColumnPixels(NamedTuple):
+    """A value of each pixel, (N, P), for programs that own columns."""
 
     ptr: Any
-    stride_n: Any
-    stride_c: Any
-    stride_h: Any
-    stride_w: Any
+    stride_n: Any  # in sixteenths
+    stride_p: Any
+
+
+class Samples(NamedTuple):
+    """A value of each class of each sample, (N, C, h, w), for programs that own columns."""
+
+    ptr: Any
+    stride_n: Any  # in sixteenths
+    stride_c: Any  # in sixteenths
+    stride_h: Any  # in sixteenths
+    stride_w: Any  # 0 with a single column, whose sample lies on either side of every pixel
 
 
 class Axis(NamedTuple):

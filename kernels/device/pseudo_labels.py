@@ -11,11 +11,12 @@ from fpl_fast.kernels.device.strip import widened
 from fpl_fast.kernels.device.teacher import teacher_logits
 
 
-@triton.jit
+# No number decides how wide a thread loads its column: see ``upsampled``.
+@triton.jit(do_not_specialize=["max_positives", "low_height", "width", "num_pixels"])
 def pseudo_labels_kernel(
     teacher,  # Samples, float16, bfloat16 or float32
     partner_ptr,  # the teacher where mix_mask is true, with the strides of teacher, or None
-    mix_mask,  # Pixels, bool, or None
+    mix_mask,  # ColumnPixels, bool, or None
     rows,  # Axis of the rows that are upsampled, or None at full resolution
     columns,  # Axis of the columns, or None
     threshold,  # T, float32
@@ -25,7 +26,6 @@ def pseudo_labels_kernel(
     entropy_ptr,  # out (N, P) contiguous float32, in nats
     positives_ptr,  # out (N, P) contiguous int32: K, or None
     low_height,  # h
-    low_width,  # w
     width,  # W
     num_pixels,  # P
     C: tl.constexpr,  # classes
@@ -40,7 +40,7 @@ def pseudo_labels_kernel(
     if G > 1:
         column = column[None, :]
     in_bounds = column < width
-    t = teacher_logits(teacher, partner_ptr, mix_mask, rows, columns, column, low_height, low_width, width, C, G, BLOCK)
+    t = teacher_logits(teacher, partner_ptr, mix_mask, rows, columns, column, low_height, width, C, G, BLOCK)
     top = t[0]
     for g in tl.static_range(1, len(t)):
         top = tl.maximum(top, t[g])

@@ -15,19 +15,19 @@ from fpl_fast.kernels.device.strip import pixels_of_image, widened
 from fpl_fast.kernels.device.teacher import teacher_logits
 
 
-@triton.jit
+# No number decides how wide a thread loads its column: see ``upsampled``.
+@triton.jit(do_not_specialize=["low_height", "width", "num_pixels"])
 def ranks_kernel(
     teacher,  # Samples, float16, bfloat16 or float32
     partner_ptr,  # the teacher where mix_mask is true, with the strides of teacher, or None
-    mix_mask,  # Pixels, bool, or None
-    valid_mask,  # Pixels, bool, or None for all
+    mix_mask,  # ColumnPixels, bool, or None
+    valid_mask,  # ColumnPixels, bool, or None for all
     rows,  # Axis of the rows that are upsampled, or None at full resolution
     columns,  # Axis of the columns, or None
     thresholds,  # one to four float32, ascending
     classes_ptr,  # out (N, P) contiguous int32: the class of each rank, a byte each, rank 1 lowest
     counts_ptr,  # out (N, P) contiguous int32: K under each threshold, a byte each; 0 where not valid
     low_height,  # h
-    low_width,  # w
     width,  # W
     num_pixels,  # P
     C: tl.constexpr,  # classes, at most 256
@@ -48,7 +48,7 @@ def ranks_kernel(
     if valid_mask is not None:
         mask = pixels_of_image(valid_mask, image)
         valid = valid & (tl.load(mask.ptr + pixel * mask.stride_p, mask=in_bounds, other=0) != 0)
-    t = teacher_logits(teacher, partner_ptr, mix_mask, rows, columns, column, low_height, low_width, width, C, G, BLOCK)
+    t = teacher_logits(teacher, partner_ptr, mix_mask, rows, columns, column, low_height, width, C, G, BLOCK)
     keys = ()
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)

@@ -6,19 +6,27 @@ import triton.language as tl
 from fpl_fast.kernels.device.classes import class_index, tile_mask
 from fpl_fast.kernels.device.flat import highest_exponent, store_rows
 from fpl_fast.kernels.device.interpolation import load_row
-from fpl_fast.kernels.device.operands import Pixels, Samples
+from fpl_fast.kernels.device.operands import ColumnPixels, Samples
+
+
+@triton.jit
+def elements(stride):
+    """Elements of a stride in sixteenths, see ``operands``."""
+    return stride >> 4
 
 
 @triton.jit
 def samples_of_image(x, image):
-    """The samples of one image; its pointer is that of the first."""
-    return Samples(x.ptr + image * x.stride_n, x.stride_n, x.stride_c, x.stride_h, x.stride_w)
+    """The samples of one image, from its first, with strides in elements."""
+    stride_n = elements(x.stride_n)
+    return Samples(x.ptr + image * stride_n, stride_n, elements(x.stride_c), elements(x.stride_h), x.stride_w)
 
 
 @triton.jit
 def pixels_of_image(x, image):
-    """The pixels of one image; their pointer is that of the first."""
-    return Pixels(x.ptr + image * x.stride_n, x.stride_n, x.stride_p)
+    """The pixels of one image, from its first, with strides in elements."""
+    stride_n = elements(x.stride_n)
+    return ColumnPixels(x.ptr + image * stride_n, stride_n, x.stride_p)
 
 
 @triton.jit

@@ -18,7 +18,6 @@ def teacher_logits(
     columns,  # Axis of the columns, or None
     column,  # (BLOCK,), or (1, BLOCK) with tiles: columns, which may lie beyond the width
     low_height,  # h
-    low_width,  # w
     width,  # W
     C: tl.constexpr,  # classes
     G: tl.constexpr,  # classes in a group: 1 or a power of two
@@ -27,22 +26,20 @@ def teacher_logits(
     """Class groups, float32, of the columns of row ``program_id(1)`` of image ``program_id(2)``."""
     y = tl.program_id(1)
     image = tl.program_id(2).to(tl.int64)
-    t = row_logits(samples_of_image(teacher, image), rows, columns, column, low_height, low_width, width, C, G, BLOCK)
+    t = row_logits(samples_of_image(teacher, image), rows, columns, column, low_height, width, C, G, BLOCK)
     if mix_mask is not None:
         mask = pixels_of_image(mix_mask, image)
         pixel = widened(y) * width + column
         mixed = tl.load(mask.ptr + pixel * mask.stride_p, mask=column < width, other=0) != 0
         partner = Samples(partner_ptr, teacher.stride_n, teacher.stride_c, teacher.stride_h, teacher.stride_w)
-        other = row_logits(
-            samples_of_image(partner, image), rows, columns, column, low_height, low_width, width, C, G, BLOCK
-        )
+        other = row_logits(samples_of_image(partner, image), rows, columns, column, low_height, width, C, G, BLOCK)
         t = select(mixed, other, t)
     return t
 
 
 @triton.jit
 def row_logits(
-    samples, rows, columns, column, low_height, low_width, width, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr
+    samples, rows, columns, column, low_height, width, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Class groups, float32, of columns of the program's row: interpolated, or as they are without axes."""
     y = tl.program_id(1)
@@ -51,7 +48,7 @@ def row_logits(
         offset = column.to(tl.int64) * samples.stride_w
         groups = load_classes(pointer, offset, column < width, samples.stride_c, C, G, False, BLOCK)
     else:
-        at = own_columns(columns, low_width, width, G, BLOCK)
+        at = own_columns(columns, width, G, BLOCK)
         cell = tl.load(rows.cell_ptr + y).to(tl.int64)
         top = load_row(samples, cell, at, C, G)
         bottom = load_row(samples, tl.minimum(cell + 1, low_height - 1), at, C, G)

@@ -2,9 +2,9 @@
 
 Shapes: logits (N, C, h, w), per-pixel tensors (N, P), P = H * W, by strides (see ``operands``). A program owns BLOCK
 high-resolution columns of a strip of cell rows (see ``interpolation``) and marches down it. The gradient of a cell
-row's pixels is summed over the rows of each column, once plain and once weighted by the row's fraction. From these two
-sums follows the gradient of the rows above and below the cell. It goes to a buffer that is small, because it has
-low-resolution rows, and that no two programs share.
+row's pixels is summed over the rows of each column, weighted once for the row of samples above the cell and once for
+that below, which the next cell goes on from. It goes to a buffer that is small, because it has low-resolution rows, and
+that no two programs share.
 """
 
 import triton
@@ -28,14 +28,16 @@ from fpl_fast.kernels.device.strip import (
 )
 
 
-# Numbers that vary from launch to launch, or with the size, and decide no alignment are not worth a compilation each.
+# No number that varies from launch to launch, or with the size, is worth a compilation: a thread loads and stores one
+# column at a time, whatever the alignment.
 @triton.jit(
     do_not_specialize=[
         "first_image",
         "first_program",
         "num_programs",
         "low_height",
-        "low_width",
+        "width",
+        "num_pixels",
         "row_cells",
         "strip_cells",
         "ignore_index",
@@ -45,12 +47,12 @@ def upsampled_kernel(
     student,  # Samples, float16, bfloat16 or float32
     teacher,  # Samples, float16, bfloat16 or float32; None for a loss with labels
     partner_ptr,  # the teacher where mix_mask is true, with the strides of teacher, or None
-    mix_mask,  # Pixels, bool, or None
-    target,  # Pixels, uint8, int32 or int64, instead of a teacher
+    mix_mask,  # ColumnPixels, bool, or None
+    target,  # ColumnPixels, uint8, int32 or int64, instead of a teacher
     class_weight_ptr,  # (C,) float32, for labels, or None for 1
-    pixel_weight,  # Pixels, float32, or None for 1
-    valid_mask,  # Pixels, bool, or None for all
-    threshold,  # Pixels, float32, or None for that of loss_options
+    pixel_weight,  # ColumnPixels, float32, or None for 1
+    valid_mask,  # ColumnPixels, bool, or None for all
+    threshold,  # ColumnPixels, float32, or None for that of loss_options
     scale_ptr,  # () float32, factor of the gradient; None for the next argument
     scale,  # a number, or None for 1
     rows,  # Axis of the rows
@@ -62,7 +64,6 @@ def upsampled_kernel(
     first_program,  # of this launch, in sums_ptr
     num_programs,  # of all launches
     low_height,  # h
-    low_width,  # w
     width,  # W
     num_pixels,  # P
     row_cells,  # max(h - 1, 1)
@@ -86,7 +87,7 @@ def upsampled_kernel(
     """
     strip = tl.program_id(1)
     image = first_image + tl.program_id(2).to(tl.int64)
-    at = own_columns(columns, low_width, width, G, BLOCK)
+    at = own_columns(columns, width, G, BLOCK)
     student = samples_of_image(student, image)
     if teacher is not None:
         teacher = samples_of_image(teacher, image)
@@ -115,6 +116,10 @@ def upsampled_kernel(
     first_cell = strip * strip_cells
     last_cell = tl.minimum(first_cell + strip_cells, row_cells)
     student_top = load_row(student, widened(first_cell), at, C, G)
+    # With a mask, whether a cell row needs its teacher's rows, and whose, shows when it is reached.
+    CARRY_TEACHER: tl.constexpr = teacher is not None and not MASKED
+    if CARRY_TEACHER:
+        teacher_top = load_row(teacher, widened(first_cell), at, C, G)
     # With a gradient there is a row more than cells: a last turn without pixels stores what the last cell carries.
     turns = last_cell if buffer_ptr is None else last_cell + 1
     for row_cell in range(first_cell, turns):
@@ -123,8 +128,10 @@ def upsampled_kernel(
         begin = tl.load(rows.start_ptr + row_cell)
         end = tl.load(rows.start_ptr + tl.minimum(row_cell + 1, last_cell))
         student_bottom = load_row(student, next_row, at, C, G)
-        plain = zeros_like(carried)
-        sloped = zeros_like(carried)
+        if CARRY_TEACHER:
+            teacher_rows = teacher_top, load_row(teacher, next_row, at, C, G)
+        upper = carried  # gradient of the row above the cell, on top of what the cell above has left
+        lower = zeros_like(carried)
         for side in range(SIDES):
             active = begin < end
             if MASKED:
@@ -134,7 +141,7 @@ def upsampled_kernel(
                     count += is_on_side(valid_mask, mix_mask, y, width, at, side).to(tl.int32)
                 active = tl.max(count) > 0
             if active:
-                if teacher is not None:
+                if teacher is not None and not CARRY_TEACHER:
                     teacher_rows = load_sides_rows(teacher, partner_ptr, side, row, next_row, at, C, G)
                 for y in range(begin, end):
                     valid = is_on_side(valid_mask, mix_mask, y, width, at, side)
@@ -186,14 +193,16 @@ def upsampled_kernel(
                         )
                     totals = add(totals, terms)
                     if buffer_ptr is not None:
-                        plain = add(plain, gradient)
-                        sloped = add_scaled(sloped, gradient, fraction)
+                        upper = add_scaled(upper, gradient, 1.0 - fraction)
+                        lower = add_scaled(lower, gradient, fraction)
                     if map_ptr is not None:
                         tl.store(map_ptr + image * num_pixels + pixel, terms[0], mask=valid)
         if buffer_ptr is not None:
-            store_row(buffer_ptr, add(carried, add_scaled(plain, sloped, -1.0)), at, width, C, G)
+            store_row(buffer_ptr, upper, at, width, C, G)
             buffer_ptr += row_size
-            carried = sloped
+            carried = lower
         student_top = student_bottom
+        if CARRY_TEACHER:
+            teacher_top = teacher_rows[1]
     if sums_ptr is not None:
         store_sums(sums_ptr + first_program, totals, num_programs)
