@@ -45,9 +45,12 @@ def axis(
     # which has none.
     place = torch.device("cpu") if device.type == "mps" else device
     cell, source, start = _positions(num_samples, num_positions, align_corners, place)
-    tables = (cell.to(torch.int32), (source - cell).to(dtype), start.to(torch.int32))
-    on_device = (table.to(device) for table in tables)
-    return Axis(*on_device, max_span=_max_span(num_samples, num_positions, align_corners))
+    return Axis(
+        cell.to(torch.int32).to(device),
+        (source - cell).to(dtype).to(device),
+        start.to(torch.int32).to(device),
+        _max_span(num_samples, num_positions, align_corners),
+    )
 
 
 def _positions(

@@ -47,7 +47,7 @@ class Kept(Generic[Table]):
                 return table if capturing else self._keep(arguments, _Entry(table, stream, stream.record_event()))
         if capturing:
             self._captured[arguments] = entry
-        elif stream != entry.stream:
+        elif entry.made is not None and stream != entry.stream:
             stream.wait_event(entry.made)
             for x in entry.table if isinstance(entry.table, tuple) else (entry.table,):
                 if isinstance(x, Tensor):

@@ -76,16 +76,31 @@ def pixel_path(instructions: list[Instruction], spread: int | None) -> collectio
         instructions: Instructions of a kernel.
         spread: None for a kernel whose threads go once from the entry to an exit: the shortest path is counted.
             Otherwise the kernel has a loop over cell rows around a loop over pixels. Counted are then the shortest path
-            through the inner loop, and 1 / ``spread`` of the shortest path through the outer loop without the inner
-            one, which is the share of each pixel.
+            through the inner loop, and 1 / ``spread`` of what a cell row takes besides, which is the share of each
+            pixel.
     """
-    loops = large_loops(instructions)
     if spread is None:
         return pipe_counts(shortest_path(instructions, 0, _is_exit))
-    inner, outer = loops[0], loops[-1]
-    counts = pipe_counts(shortest_path(instructions, inner.start, lambda i, _: i == inner.stop - 1))
-    around = pipe_counts(shortest_path(instructions, outer.start, lambda i, _: i == outer.stop - 1))
-    return _spread(counts, around, spread)
+    inner = large_loops(instructions)[0]
+    pixel = shortest_path(instructions, inner.start, lambda i, _: i == inner.stop - 1)
+    return _spread(pipe_counts(pixel), pipe_counts(_cell_path(instructions)), spread)
+
+
+def _cell_path(instructions: list[Instruction]) -> list[Instruction]:
+    """The shortest turn of the loop over cell rows that enters the loop over pixels, without the latter.
+
+    With CutMix a loop over the two sides lies between them. All pixels of the cell row are on one side, as they are in
+    most blocks: the other side is passed over once its pixels have been counted, which are short loops of one trip.
+    """
+    inner, *between, outer = large_loops(instructions)
+    path = shortest_path(instructions, inner.stop, lambda i, _: i == outer.stop - 1)
+    path += shortest_path(instructions, outer.start, lambda i, _: i in inner)[:-1]
+    for sides in between:
+        path += shortest_path(instructions, sides.start, lambda i, _, stop=sides.stop: i == stop - 1)  # type: ignore[misc]
+        for count in large_loops(instructions, num_instructions=1):
+            if sides.start <= count.start and count.stop <= inner.start:
+                path += 2 * [instructions[i] for i in count]
+    return path
 
 
 def whole_path(instructions: list[Instruction], spread: int | None) -> collections.Counter[str]:
@@ -142,18 +157,6 @@ def _spread(
     counts: collections.Counter[str], around: collections.Counter[str], spread: int
 ) -> collections.Counter[str]:
     return collections.Counter({pipe: counts[pipe] + around[pipe] / spread for pipe in counts | around})
-
-
-def access_bits(instructions: list[Instruction], opcode: str) -> int:
-    """Widest access of a memory opcode (LDG, STG) per thread, in bits; 0 if there is none."""
-    widths = [0]
-    for instruction in instructions:
-        base, *modifiers = instruction.opcode.split(".")
-        if base == opcode:
-            widths.append(
-                next((int(m.lstrip("US")) for m in modifiers if m in ("U8", "S8", "U16", "S16", "64", "128")), 32)
-            )
-    return max(widths)
 
 
 def _successors(instructions: list[Instruction], i: int, index_of: dict[int, int]) -> list[int]:

@@ -17,7 +17,7 @@ from fpl_fast.kernels.context import CONTEXT_BLOCK, MAX_POSITIVES, MAX_THRESHOLD
 from fpl_fast.kernels.device.consistency import consistency_kernel
 from fpl_fast.kernels.device.context import context_kernel
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
-from fpl_fast.kernels.device.operands import Axis, Classes, Pixels, Samples
+from fpl_fast.kernels.device.operands import Axis, Classes, ColumnPixels, Pixels, Samples
 from fpl_fast.kernels.device.pseudo_labels import pseudo_labels_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
@@ -51,7 +51,7 @@ AXIS = Axis(INTS, FLOATS, INTS)
 
 
 class Case(NamedTuple):
-    """One compilation: gradient and sums, sizes divisible by 16; of the fuzzy positive loss concave and smooth."""
+    """One compilation: gradient and sums; of the fuzzy positive loss concave and smooth."""
 
     num_classes: int
     dtype: str  # "bf16", "fp16" or "fp32", of student and teacher
@@ -61,6 +61,7 @@ class Case(NamedTuple):
     kernel: Kernel = "full"
     cutmix: bool = False
     stats: bool = True  # whether the statistics are computed
+    odd: bool = False  # a plane at full resolution whose size 2 does not divide, such as 769 x 769
 
     @property
     def distance(self) -> str | None:
@@ -93,6 +94,7 @@ class Case(NamedTuple):
         """Short name for tables and messages."""
         words = [f"C={self.num_classes}", self.dtype, self.layout, "capped" if self.capped else "uncapped"]
         words += [self.kernel] * (self.kernel != "full") + ["cutmix"] * self.cutmix
+        words += ["odd"] * self.odd
         return " ".join([*words, *["no stats"] * (not self.stats), self.target])
 
 
@@ -133,8 +135,10 @@ def specialise(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
             multiples[path] = [["tt.divisibility", int(multiple)]]
         return kind
 
-    for i, name in enumerate(kernel.arg_names):
-        signature[name] = visit(arguments.get(name, "i32"), (i,))
+    for i, parameter in enumerate(kernel.params):
+        signature[parameter.name] = visit(arguments.get(parameter.name, "i32"), (i,))
+        if parameter.do_not_specialize:
+            multiples = {path: multiple for path, multiple in multiples.items() if path[0] != i}
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=multiples)
 
 
@@ -146,7 +150,7 @@ def _common(case: Case) -> dict[str, Any]:
     key_dtype = torch.float32 if case.launch == "upsampled" else _TORCH_DTYPES[case.dtype]
     return derived | {
         "loss_options": derived["loss_options"]._replace(**types),
-        "mix_mask": MASK if case.cutmix else None,
+        "mix_mask": (MASK if case.launch == "full" else ColumnPixels(*MASK)) if case.cutmix else None,
         "pixel_weight": None,
         "valid_mask": None,
         "threshold": None,
@@ -166,12 +170,13 @@ def _common(case: Case) -> dict[str, Any]:
 def _full(case: Case) -> dict[str, Any]:
     """Arguments of the full-resolution kernel."""
     pointer, rows = f"*{case.dtype}:16", case.layout == "channels_last"
-    stride_c, stride_p = (1, "i32") if rows else ("i32:16", 1)
-    logits = Classes(pointer, "i32:16", stride_c, stride_p, tl.constexpr(rows and case.config.group == 1))
+    plane = "i32" if case.odd else "i32:16"
+    stride_c, stride_p = (1, "i32") if rows else (plane, 1)
+    logits = Classes(pointer, plane, stride_c, stride_p, tl.constexpr(rows and case.config.group == 1))
     return {
         **dict.fromkeys(("student", "teacher", "grad"), logits),
         "partner": logits if case.cutmix else None,
-        "num_pixels": "i32:16",
+        "num_pixels": plane,
         "WITH_STATS": case.stats,
     }
 
@@ -179,15 +184,13 @@ def _full(case: Case) -> dict[str, Any]:
 def _upsampled(case: Case) -> dict[str, Any]:
     """Arguments of the kernel that upsamples."""
     pointer = f"*{case.dtype}:16"
-    samples = Samples(pointer, "i32:16", "i32:16", "i32", 1)
+    samples = Samples(pointer, "i32:16", "i32:16", "i32:16", 1)
     return {
         **dict.fromkeys(("student", "teacher"), samples),
         **dict.fromkeys(("target", "class_weight_ptr")),
         **dict.fromkeys(("rows", "columns"), AXIS),
         "partner_ptr": pointer if case.cutmix else None,
         "buffer_ptr": FLOATS,
-        "num_pixels": "i32:16",
-        "width": "i32:16",
         "NUM_TERMS": NUM_SUMS if case.stats else 1,
     }
 
@@ -198,8 +201,7 @@ def _rows(case: Case) -> dict[str, Any]:
     return {
         **dict.fromkeys(("partner_ptr", "mix_mask")),
         **dict.fromkeys(("rows", "columns"), AXIS if upsampled else None),
-        **dict.fromkeys(("width", "num_pixels"), "i32:16"),
-        "teacher": Samples(f"*{case.dtype}:16", "i32:16", "i32:16", "i32", 1),
+        "teacher": Samples(f"*{case.dtype}:16", "i32:16", "i32:16", "i32:16", 1),
         "C": case.num_classes,
         "G": case.config.group,
         "BLOCK": case.config.block,
@@ -235,7 +237,6 @@ def _context(case: Case) -> dict[str, Any]:
     """Arguments of the kernel that chooses among four thresholds, in windows of 5 x 5."""
     return {
         **dict.fromkeys(("classes_ptr", "counts_ptr", "table_ptr"), INTS),
-        **dict.fromkeys(("width", "num_pixels"), "i32:16"),
         "thresholds": ("fp32",) * MAX_THRESHOLDS,
         "chosen_ptr": FLOATS,
         "C": case.num_classes,

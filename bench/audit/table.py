@@ -1,8 +1,9 @@
 """Offline audit of the kernels: counts from their compiled code, without a GPU.
 
 Every case is compiled for its target and disassembled; the table holds registers, spills, instructions per pixel by
-pipe, access widths and, from these and the data sheets, a predicted fraction of the memory roofline. Predicted means
-that nothing was timed. ``fpl-fast bench audit`` compares the table with the committed baseline.
+pipe, access widths and, from these and the data sheets, occupancy and a predicted fraction of the memory roofline.
+Predicted means that nothing was timed. ``fpl-fast bench audit`` compares the table with the committed baseline of the
+version of Triton that compiles.
 """
 
 import concurrent.futures
@@ -17,30 +18,15 @@ from typing import NamedTuple
 
 import triton
 
-from fpl_fast.bench.audit.sass import access_bits, disassemble, pixel_path, whole_path
+from fpl_fast.bench.audit.occupancy import DEVICES, num_programs, resident_programs
+from fpl_fast.bench.audit.sass import disassemble, pixel_path, whole_path
 from fpl_fast.bench.audit.sources import TARGETS, Case, Kernel, kernel_source
+from fpl_fast.bench.audit.widths import access_bits
 
-BASELINE = Path(__file__).with_name("baseline.json")
 TOLERANCE = 0.03  # relative growth of a count that the check allows
 PIPES = ("alu", "fma", "mufu", "lsu", "other")
 STRIP_CELLS = 10  # cell rows of a strip of 200 x 200 to 800 x 800 on an H100
 UPSAMPLED_ROWS = 4  # high-resolution rows of a cell, over which the work of a cell is spread: upsampling by 4
-
-
-class Device(NamedTuple):
-    """Rates of a GPU, from its data sheet (clock: sustained; memory: about what a large copy reaches)."""
-
-    name: str
-    multiprocessors: int
-    clock_ghz: float
-    memory_gbps: float
-    lanes: dict[str, int]  # per multiprocessor and clock; "issue": four warp instructions
-
-
-DEVICES = {
-    "sm_80": Device("A100", 108, 1.41, 1550, {"issue": 128, "fma": 64, "alu": 64, "mufu": 16, "lsu": 32}),
-    "sm_90": Device("H100", 132, 1.7, 3000, {"issue": 128, "fma": 128, "alu": 64, "mufu": 16, "lsu": 32}),
-}
 
 
 class Row(NamedTuple):
@@ -53,8 +39,9 @@ class Row(NamedTuple):
     instructions: float | None  # fast path: no pixel of the block has a tie at the cut or more than three positives
     slow_instructions: float | None  # every path of the kernel once
     pipes: dict[str, float] | None  # of the fast path
-    load_bits: int | None
-    store_bits: int | None
+    access_bits: dict[str, int] | None  # narrowest of a thread to each tensor
+    warps: int | None  # that a multiprocessor holds
+    waves: float | None  # of one launch, see ``occupancy``
     compute_over_memory: float | None  # predicted time of the busiest pipe over the predicted time of the memory
 
     @property
@@ -78,6 +65,13 @@ def default_cases() -> list[Case]:
         for cutmix, stats in ((False, False), (True, True))
         for target in TARGETS
     ]
+    plain = [
+        Case(19, dtype, layout, True, target, stats=stats)
+        for dtype, layout, stats in (("bf16", "nchw", True), ("bf16", "nchw", False), ("bf16", "channels_last", True))
+        for target in TARGETS
+    ]
+    others += [case._replace(odd=True) for case in plain]
+    others += [case._replace(cutmix=True) for case in plain if case.stats and case.layout == "nchw"]
     of_distances: tuple[Kernel, ...] = ("mse", "upsampled mse", "kl", "upsampled kl")
     distances = itertools.product((19, 21), ("bf16",), ("nchw",), (True,), TARGETS, of_distances, (False,), (False,))
     kernels: tuple[Kernel, ...] = ("pseudo labels", "upsampled pseudo labels", "ranks", "upsampled ranks", "context")
@@ -100,8 +94,9 @@ def audit(cases: list[Case], num_workers: int = 2) -> list[Row]:
 def audit_case(case: Case) -> Row:
     """Compile one case and count its instructions and resources."""
     config = case.config
+    source = kernel_source(case)
     compiled = triton.compile(
-        kernel_source(case),
+        source,
         target=TARGETS[case.target],
         options={"num_warps": config.num_warps, "enable_fp_fusion": True},
     )
@@ -110,21 +105,24 @@ def audit_case(case: Case) -> Row:
         registers, spills = (
             int(re.findall(rf"\.{key}:\s*(\d+)", assembly)[0]) for key in ("vgpr_count", "vgpr_spill_count")
         )
-        return Row(case, registers, 4 * spills, compiled.metadata.shared, None, None, None, None, None, None)
+        return Row(case, registers, 4 * spills, compiled.metadata.shared, *[None] * 7)
     instructions, resources = disassemble(compiled.asm["cubin"])
+    device, shared_bytes = DEVICES[case.target], compiled.metadata.shared
+    programs = resident_programs(device, resources.registers, shared_bytes, config.num_warps)
     row = Row(
         case=case,
         registers=resources.registers,
         spill_bytes=resources.stack_bytes,
-        shared_bytes=compiled.metadata.shared,
+        shared_bytes=shared_bytes,
         instructions=None,
         slow_instructions=None,
         pipes=None,
-        load_bits=access_bits(instructions, "LDG"),
-        store_bits=access_bits(instructions, "STG"),
+        access_bits=access_bits(compiled.asm["ptx"], source),
+        warps=programs * config.num_warps,
+        waves=round(num_programs(case, device) / (programs * device.multiprocessors), 2),
         compute_over_memory=None,
     )
-    if case.cutmix or case.kernel == "context":  # the path of a pixel depends on the mask, or on the classes around it
+    if case.kernel == "context":  # the path of a pixel depends on the classes around it
         return row
     spread = UPSAMPLED_ROWS if case.launch == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
@@ -152,13 +150,17 @@ def regressions(rows: list[Row], baseline: list[Row]) -> list[str]:
             now, before = getattr(row, field), getattr(known[row.case], field)
             if now is not None and now > before * (1 + TOLERANCE):
                 lines.append(f"{row.case}: {field} {before} -> {now}")
+        before = known[row.case].access_bits or {}
+        for tensor, bits in (row.access_bits or {}).items():
+            if bits < before.get(tensor, bits):
+                lines.append(f"{row.case}: bits of an access to {tensor} {before[tensor]} -> {bits}")
     return lines
 
 
 def render(rows: list[Row]) -> str:
     """Render the table in Markdown."""
     header = "case | regs | spill B | smem B | instr/px | slow | " + " | ".join(PIPES)
-    header += " | load bits | store bits | predicted compute/memory | predicted roofline"
+    header += " | warps | waves | bits of an access | predicted compute/memory | predicted roofline"
     lines = [f"| {header} |", "|" + "---|" * (header.count("|") + 1)]
     for row in rows:
         pipes = [row.pipes[pipe] for pipe in PIPES] if row.pipes else [None] * len(PIPES)
@@ -171,9 +173,15 @@ def render(rows: list[Row]) -> str:
             row.instructions,
             row.slow_instructions,
         ]
-        cells += [*pipes, row.load_bits, row.store_bits, row.compute_over_memory, roofline]
+        bits = None if row.access_bits is None else ", ".join(f"{name} {n}" for name, n in row.access_bits.items())
+        cells += [*pipes, row.warps, row.waves, bits, row.compute_over_memory, roofline]
         lines.append("| " + " | ".join("-" if cell is None else str(cell) for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def baseline_path(version: str) -> Path:
+    """The committed baseline of a version of Triton, of which the first two numbers count."""
+    return Path(__file__).with_name(f"baseline-{'.'.join(version.split('.')[:2])}.json")
 
 
 def save(rows: list[Row], path: Path) -> None:
@@ -192,8 +200,8 @@ def run_audit(check: bool, update: bool = False) -> int:
     """Audit the default cases and write the table to standard output.
 
     Args:
-        check: compare with the committed baseline.
-        update: replace the committed baseline.
+        check: compare with the committed baseline of this version of Triton.
+        update: write that.
 
     Returns:
         Exit status: 1 if the check finds a row worse than its baseline.
@@ -201,14 +209,14 @@ def run_audit(check: bool, update: bool = False) -> int:
     rows = audit(default_cases())
     sys.stdout.write(render(rows) + "\n")
     worse = []
-    if check:
-        baseline, version = load(BASELINE)
-        worse = regressions(rows, baseline)
+    path = baseline_path(triton.__version__)
+    if check and path.exists():
+        worse = regressions(rows, load(path)[0])
         sys.stdout.writelines(f"worse: {line}\n" for line in worse)
-        if version != triton.__version__:
-            sys.stdout.write(f"the baseline is of triton {version}, this is {triton.__version__}\n")
+    elif check:
+        sys.stdout.write(f"nothing to compare with: there is no baseline of triton {triton.__version__}\n")
     if update:
-        save(rows, BASELINE)
+        save(rows, path)
     return 1 if worse else 0
 
 
@@ -227,8 +235,9 @@ def _pixel_bytes(case: Case) -> float:
     if case.launch not in ("full", "upsampled"):  # a read of the logits, and a few bytes written
         written = 8 if case.kernel.endswith("ranks") else 9 + 4 * case.stats
         return logits / (UPSAMPLED_ROWS**2 if case.kernel.startswith("upsampled") else 1) + written
+    mask = float(case.cutmix)
     if case.launch == "full":
-        return 3 * logits  # two reads and a write
+        return 3 * logits + mask  # two reads and a write
     rows = (STRIP_CELLS + 1) / STRIP_CELLS
     buffer = 2 * 4 * case.num_classes * rows / UPSAMPLED_ROWS  # float32, written and read back
-    return 3 * logits / UPSAMPLED_ROWS**2 + buffer
+    return 3 * logits / UPSAMPLED_ROWS**2 + buffer + mask
