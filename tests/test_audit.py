@@ -194,6 +194,18 @@ def test_a_loop_over_pixels_in_a_loop_over_cells():
     assert whole_path(code, spread=4) == {"fma": 200, "other": 1 + 2 / 4, "lsu": 101 / 4}
 
 
+def test_a_jump_may_be_a_call_and_lead_to_a_nop():
+    code = instructions(
+        (False, "CALL.REL.NOINC", f" {hex(16 * 4)}"),  # which returns
+        (True, "CALL.REL.NOINC", f" {hex(16 * 3)}"),
+        (False, "BRA", " 0x0"),
+        (False, "NOP", ""),
+        (False, "EXIT", ""),
+    )
+    without = [instruction for instruction in code if instruction.opcode != "NOP"]
+    assert pixel_path(without, spread=None) == {"other": 3}
+
+
 def test_a_cell_row_counts_with_its_pixels():
     """A turn that has no pixels is shorter, and is not the one that counts."""
     code = instructions(

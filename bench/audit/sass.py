@@ -119,7 +119,7 @@ def large_loops(instructions: list[Instruction], num_instructions: int = 200) ->
     index_of = {instruction.address: i for i, instruction in enumerate(instructions)}
     loops = []
     for i, instruction in enumerate(instructions):
-        if instruction.opcode.startswith("BRA"):
+        if _is_jump(instruction):
             target = _branch_target(instruction, index_of)
             if target <= i - num_instructions:
                 loops.append(range(target, i + 1))
@@ -159,11 +159,21 @@ def _spread(
     return collections.Counter({pipe: counts[pipe] + around[pipe] / spread for pipe in counts | around})
 
 
+def _is_jump(instruction: Instruction) -> bool:
+    """Whether the instruction leads elsewhere for good: a branch, or the conditional call by which a loop may be left.
+
+    Other calls return.
+    """
+    return instruction.opcode.startswith("BRA") or (
+        instruction.predicated and instruction.opcode.startswith("CALL.REL")
+    )
+
+
 def _successors(instructions: list[Instruction], i: int, index_of: dict[int, int]) -> list[int]:
     """Indices of the instructions that may follow."""
     instruction = instructions[i]
     following = [i + 1] if i + 1 < len(instructions) else []
-    if not instruction.opcode.startswith("BRA"):
+    if not _is_jump(instruction):
         return following
     # A branch is conditional by an @ prefix or by an operand before its target (BRA P0, 0x100).
     conditional = instruction.predicated or "P" in instruction.operands.split("0x")[0]
@@ -171,4 +181,7 @@ def _successors(instructions: list[Instruction], i: int, index_of: dict[int, int
 
 
 def _branch_target(instruction: Instruction, index_of: dict[int, int]) -> int:
-    return index_of[int(instruction.operands.split("0x")[1], 16)]
+    address = int(instruction.operands.split("0x")[1], 16)
+    while address not in index_of:  # of a NOP, which is left out
+        address += 16
+    return index_of[address]
