@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fpl_fast.kernels.configs import MAX_SINGLES
-from fpl_fast.kernels.operands import classes, pixels, samples, writable
+from fpl_fast.kernels.operands import classes, column_pixels, pixels, samples, writable
 
 
 def strided(*shape, layout=torch.contiguous_format):
@@ -36,7 +36,15 @@ def test_every_element_is_where_the_strides_say(x):
     for n, c, y, column in ((0, 0, 0, 0), (1, 4, h - 1, w - 1), (1, 2, h // 2, w // 2)):
         assert at(operand, n, y * w + column, c) == x[n, c, y, column]
         assert at(pixels(x[:, c]), n, y * w + column) == x[n, c, y, column]
-    assert samples(x)[1:] == x.stride() and samples(x).ptr is x
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_programs_that_own_columns_take_strides_in_sixteenths(layout):
+    x = strided(2, 5, 3, 4, layout=layout)
+    stride_n, stride_c, stride_h, stride_w = x.stride()
+    assert samples(x)[1:] == (16 * stride_n, 16 * stride_c, 16 * stride_h, stride_w) and samples(x).ptr is x
+    assert samples(x[..., :1]).stride_w == 0  # the sample on the left of every pixel is the one on its right
+    assert column_pixels(x[:, 1])[1:] == (16 * stride_n, stride_w) and column_pixels(None) is None
 
 
 def test_whole_rows_are_moved_where_classes_lie_side_by_side():

@@ -12,7 +12,7 @@ from fpl_fast.kernels.device.operands import ColumnPixels, Samples
 @triton.jit
 def elements(stride):
     """Elements of a stride in sixteenths, see ``operands``."""
-    return stride >> 4
+    return stride // 16  # to Triton's interpreter a shift takes 2^31 for a negative number
 
 
 @triton.jit
