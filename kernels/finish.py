@@ -1,17 +1,17 @@
 """Launcher of the kernel that makes loss and statistics of the sums."""
 
-# A launch takes options beside the parameters of the kernel.
-# pyright: reportCallIssue=false
-
 import torch
 from torch import Tensor
 
 from fpl_fast.kernels.device.finish import finish_kernel
 from fpl_fast.kernels.operands import scale_arguments
+from fpl_fast.kernels.repeat import RepeatedLaunches, traits
 from fpl_fast.kernels.statistics import MAX_BALANCE, NUM_STATISTICS, Finish, Finished
 
 # A full-resolution pass over 8 x 512 x 512 pixels leaves 8192 sums of a term: two trips of many loads at once.
 BLOCK = 4096
+
+_LAUNCHES = RepeatedLaunches(finish_kernel, num_warps=8)
 
 
 def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
@@ -27,21 +27,22 @@ def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
     factor = partial_sums.new_empty(()) if todo.has_factor else None
     statistics = partial_sums.new_empty(NUM_STATISTICS) if todo.with_stats else None
     scale_ptr, scale = scale_arguments(todo.scale)
+    arguments = {
+        "partial_ptr": partial_sums,
+        "loss_ptr": loss,
+        "factor_ptr": factor,
+        "statistics_ptr": statistics,
+        "scale_ptr": scale_ptr,
+        "scale": scale,
+        "num_programs": partial_sums.shape[1],
+        "num_pixels": num_pixels,
+        "SCALE_IN_BACKWARD": todo.scale_in_backward,
+        "WEIGHTED_MEAN": todo.weighted_mean,
+        "BALANCE": todo.balance,
+        "MAX_BALANCE": MAX_BALANCE,
+        "BLOCK": BLOCK,
+    }
+    key = (todo[1:], scale is None, num_pixels, traits((partial_sums, scale_ptr)))
     with torch.cuda.device_of(partial_sums):
-        finish_kernel[(1 + NUM_STATISTICS if todo.with_stats else 1,)](
-            partial_ptr=partial_sums,
-            loss_ptr=loss,
-            factor_ptr=factor,
-            statistics_ptr=statistics,
-            scale_ptr=scale_ptr,
-            scale=scale,
-            num_programs=partial_sums.shape[1],
-            num_pixels=num_pixels,
-            SCALE_IN_BACKWARD=todo.scale_in_backward,
-            WEIGHTED_MEAN=todo.weighted_mean,
-            BALANCE=todo.balance,
-            MAX_BALANCE=MAX_BALANCE,
-            BLOCK=BLOCK,
-            num_warps=8,
-        )
+        _LAUNCHES(key, (1 + NUM_STATISTICS if todo.with_stats else 1, 1, 1), arguments)
     return Finished(loss, factor, statistics)

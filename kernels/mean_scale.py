@@ -1,19 +1,18 @@
 """Launcher of the divisor of a mean over pixels that a mask or labels decide on."""
 
-# A launch takes options beside the parameters of the kernel.
-# pyright: reportCallIssue=false
-
 import torch
 import triton
 from torch import Tensor
 
 from fpl_fast.kernels.capacity import capacity
 from fpl_fast.kernels.device.mean_scale import mean_scale_kernel
+from fpl_fast.kernels.repeat import RepeatedLaunches, traits
 
 # Sixteen bytes of a mask for each of 256 threads; so many programs that all are on the device at once.
 BLOCK = 4096
 PROGRAMS_PER_MULTIPROCESSOR = 8
 
+_LAUNCHES = RepeatedLaunches(mean_scale_kernel, num_warps=8)
 _COUNTERS: dict[tuple[torch.device, int], Tensor] = {}
 
 
@@ -27,16 +26,18 @@ def mean_scale(labels: Tensor, ignored: int = 0) -> Tensor:
     labels = (labels.view(torch.uint8) if labels.dtype == torch.bool else labels).contiguous()
     reciprocal = torch.empty((), dtype=torch.float32, device=labels.device)
     most_programs = PROGRAMS_PER_MULTIPROCESSOR * capacity(labels.device).multiprocessors
+    num_programs = max(1, min(triton.cdiv(labels.numel(), BLOCK), most_programs))
+    counter = _counter(labels.device)
+    arguments = {
+        "label_ptr": labels,
+        "counter_ptr": counter,
+        "reciprocal_ptr": reciprocal,
+        "ignored": ignored,
+        "num_pixels": labels.numel(),
+        "BLOCK": BLOCK,
+    }
     with torch.cuda.device_of(labels):
-        mean_scale_kernel[(max(1, min(triton.cdiv(labels.numel(), BLOCK), most_programs)),)](
-            label_ptr=labels,
-            counter_ptr=_counter(labels.device),
-            reciprocal_ptr=reciprocal,
-            ignored=ignored,
-            num_pixels=labels.numel(),
-            BLOCK=BLOCK,
-            num_warps=8,
-        )
+        _LAUNCHES((ignored, traits((labels, counter))), (num_programs, 1, 1), arguments)
     return reciprocal
 
 

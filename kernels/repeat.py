@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MAX_KEPT", "RepeatedKernel", "emptied", "refilled", "traits"]
+__all__ = ["MAX_KEPT", "RepeatedKernel", "RepeatedLaunches", "emptied", "refilled", "traits"]
 
 MAX_KEPT = 256  # launches; more come of sizes that do not come back
 
@@ -29,9 +29,27 @@ class RepeatedKernel:
     def __call__(self, grid: tuple[int, int, int], arguments: dict[str, Any]) -> None:
         """Launch with arguments as ``ordered`` returned them, tensors filled in."""
         if self._compiled is None:
+            assert list(arguments) == list(self._kernel.arg_names), "from the second launch on, only the order counts"
             self._compiled = self._kernel[grid](**arguments, **self._options)
         else:
             self._compiled[grid](*arguments.values())
+
+
+class RepeatedLaunches:
+    """A :class:`RepeatedKernel` for each of the traits that the launches of a kernel have."""
+
+    def __init__(self, kernel: Any, **options: Any) -> None:
+        self._kernel, self._options = kernel, options
+        self._kernels: dict[Hashable, RepeatedKernel] = {}
+
+    def __call__(self, key: Hashable, grid: tuple[int, int, int], arguments: dict[str, Any]) -> None:
+        """Launch with all arguments, in the order of the kernel's parameters; ``key`` holds all of their traits."""
+        launch = self._kernels.get(key)
+        if launch is None:
+            if len(self._kernels) >= MAX_KEPT:  # sizes that do not come back
+                self._kernels.clear()
+            launch = self._kernels[key] = RepeatedKernel(self._kernel, **self._options)
+        launch(grid, arguments)
 
 
 def traits(tensors: Iterable[Tensor | None]) -> Hashable:
