@@ -49,8 +49,9 @@ class LossInputs(NamedTuple):
 
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels of the loss, (N, H, W)."""
-        height, width = self.size or self.student.shape[2:]
-        return len(self.student), height, width
+        n, _, *native = self.student.shape
+        height, width = self.size or native
+        return n, height, width
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The fields that are tensors, in their order."""
@@ -70,8 +71,9 @@ class TeacherInputs(NamedTuple):
 
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels, (N, H, W)."""
-        height, width = self.size or self.teacher.shape[2:]
-        return len(self.teacher), height, width
+        n, _, *native = self.teacher.shape
+        height, width = self.size or native
+        return n, height, width
 
 
 class ContextOptions(NamedTuple):
@@ -186,5 +188,6 @@ class LabelInputs(NamedTuple):
 
     def pixels(self) -> tuple[int, int, int]:
         """Shape of the pixels of the loss, (N, H, W)."""
-        height, width = self.size or self.student.shape[2:]
-        return len(self.student), height, width
+        n, _, *native = self.student.shape
+        height, width = self.size or native
+        return n, height, width
