@@ -137,6 +137,6 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(packages, "prepare", lambda specialisation: False)
     assert main([*arguments, "--method.engine", "compiled"]) == 0
     shown = capsys.readouterr().out
-    assert "the loss" in shown and "anew" in shown
-    assert "CPU: 1 of 1 compiled anew" in shown
+    assert "the loss" in shown and "the upsampling" in shown and "anew" in shown
+    assert "CPU: 3 of 3 compiled anew" in shown
     assert "no such recipe 'voc/nothing'" in error_of(capsys, "warmup", "voc/nothing")

@@ -5,19 +5,15 @@ chunk, whatever the batch, and any strides are accepted, because only the chunk 
 chunk is depends on the device: ``windows_on``.
 """
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
+from fpl_fast.engines.windows import EAGERLY, GradientWindows, Interpolation, LogitWindows, Window
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions, TeacherInputs
 from fpl_fast.reference import accumulate_dtype
-
-# With upsampling, a window's logits are made for it, and should still be in cache when they are read. On two cores, the
-# compiled engine takes 2 x 19 x 512 x 512 from 128 x 128 in 46 ms with chunks of 2^14 pixels, in 75 with 2^17.
-UPSAMPLED_CHUNK_PIXELS = 1 << 14
 
 # Logits of a chunk beside a CPU: 64 MB a temporary in float32, of which the eager engine has about ten.
 DEVICE_CHUNK_LOGITS = 1 << 24
@@ -48,9 +44,16 @@ class PixelFunction(Protocol):
         ...
 
 
+class Engine(NamedTuple):
+    """How an engine evaluates chunks."""
+
+    evaluate: PixelFunction
+    chunk_pixels: int  # beside a CPU
+    interpolation: Interpolation = EAGERLY
+
+
 def fuzzy_positive_sums(
-    evaluate: PixelFunction,
-    chunk_pixels: int,
+    engine: Engine,
     inputs: LossInputs,
     options: LossOptions,
     *,
@@ -62,9 +65,11 @@ def fuzzy_positive_sums(
     grad = torch.empty_like(inputs.student) if with_grad else None
     sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=inputs.student.device)
     for image in range(len(inputs.student)):
-        gradient = None if grad is None else GradientWindows(grad[image], inputs.size, inputs.align_corners)
-        for window, student, teacher in logit_chunks(inputs, image, chunk_pixels):
-            terms, grad_chunk = evaluate(
+        gradient = None
+        if grad is not None:
+            gradient = GradientWindows(grad[image], inputs.size, inputs.align_corners, engine.interpolation)
+        for window, student, teacher in logit_chunks(inputs, image, engine.chunk_pixels, engine.interpolation):
+            terms, grad_chunk = engine.evaluate(
                 student,
                 teacher,
                 pixels_of(inputs.pixel_weight, image, window),
@@ -87,13 +92,13 @@ def _sum_of_window(terms: Tensor, window: Window) -> Tensor:
     return terms.unflatten(1, (window.rows.stop - window.rows.start, -1)).sum(2, dtype=torch.float64).sum(1)
 
 
-def fuzzy_positive_map(evaluate: PixelFunction, chunk_pixels: int, inputs: LossInputs, options: LossOptions) -> Tensor:
+def fuzzy_positive_map(engine: Engine, inputs: LossInputs, options: LossOptions) -> Tensor:
     """The first term of every pixel, (N, H, W)."""
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
     losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
     for image in range(len(inputs.student)):
-        for window, student, teacher in logit_chunks(inputs, image, chunk_pixels):
-            terms, _ = evaluate(
+        for window, student, teacher in logit_chunks(inputs, image, engine.chunk_pixels, engine.interpolation):
+            terms, _ = engine.evaluate(
                 student,
                 teacher,
                 pixels_of(inputs.pixel_weight, image, window),
@@ -112,26 +117,39 @@ class TeacherWindows:
     """Reads windows of one image's teacher, the partner where the mask mixes it in."""
 
     def __init__(self, inputs: LossInputs | TeacherInputs, image: int, dtype: torch.dtype) -> None:
-        upsampling = (inputs.size, inputs.align_corners, dtype)
-        self.own = LogitWindows(inputs.teacher[image], *upsampling)
-        self.partner = None if inputs.partner is None else LogitWindows(inputs.partner[image], *upsampling)
-        self.mix_mask, self.image = inputs.mix_mask, image
+        self.logits = LogitWindows(_teachers(inputs, image), inputs.size, inputs.align_corners, dtype)
+        self.inputs, self.image = inputs, image
 
     def columns(self, window: Window) -> Tensor:
         """The logits of a window, (C, P)."""
-        own, mixed = self.own.columns(window), pixels_of(self.mix_mask, self.image, window)
-        return own if self.partner is None or mixed is None else torch.where(mixed, self.partner.columns(window), own)
+        return _mix(self.logits.columns(window), self.inputs, self.image, window)
 
 
-def logit_chunks(inputs: LossInputs, image: int, chunk_pixels: int) -> Iterator[tuple[Window, Tensor, Tensor]]:
+def logit_chunks(
+    inputs: LossInputs, image: int, chunk_pixels: int, interpolation: Interpolation = EAGERLY
+) -> Iterator[tuple[Window, Tensor, Tensor]]:
     """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
-    upsampling = (inputs.size, inputs.align_corners, accumulate_dtype(inputs.student, inputs.teacher))
-    student, teacher = LogitWindows(inputs.student[image], *upsampling), TeacherWindows(inputs, image, upsampling[2])
+    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+    given = [inputs.student[image], *_teachers(inputs, image)]
+    logits = LogitWindows(given, inputs.size, inputs.align_corners, dtype, interpolation)
     _, height, width = inputs.pixels()
     if inputs.size is not None:
-        chunk_pixels = min(chunk_pixels, UPSAMPLED_CHUNK_PIXELS)
+        chunk_pixels = min(chunk_pixels, interpolation.window_pixels)
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, chunk_pixels):
-        yield window, student.columns(window), teacher.columns(window)
+        student, *teachers = logits.columns(window)
+        yield window, student, _mix(teachers, inputs, image, window)
+
+
+def _teachers(inputs: LossInputs | TeacherInputs, image: int) -> list[Tensor]:
+    """The teacher's logits of one image, and its partner's if there is one."""
+    return [x[image] for x in (inputs.teacher, inputs.partner) if x is not None]
+
+
+def _mix(teachers: Sequence[Tensor], inputs: LossInputs | TeacherInputs, image: int, window: Window) -> Tensor:
+    """The teacher's logits of a window, (C, P), the partner's where the mask mixes them in."""
+    own, *partner = teachers
+    mixed = pixels_of(inputs.mix_mask, image, window)
+    return torch.where(mixed, partner[0], own) if partner and mixed is not None else own
 
 
 def _options_of(inputs: LossInputs, options: LossOptions, image: int, window: Window) -> LossOptions:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fpl_fast.engines import packages
-from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, windows
+from fpl_fast.engines.chunked import TeacherWindows, pixels_of, windows
 from fpl_fast.engines.plane_arithmetic import exp, in_planes, load_planes, positives_at, sort_planes, total
-from fpl_fast.engines.windows import Window
+from fpl_fast.engines.windows import UPSAMPLED_CHUNK_PIXELS, Window
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.divergence import divergence_table, table_shape, write_least
 

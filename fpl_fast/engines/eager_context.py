@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, pixels_of, pixels_on, windows_on
+from fpl_fast.engines.chunked import TeacherWindows, pixels_of, pixels_on, windows_on
+from fpl_fast.engines.windows import UPSAMPLED_CHUNK_PIXELS
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.divergence import MAX_ENTRIES, divergence_table, table_shape, terms, write_least
 from fpl_fast.reference import accumulate_dtype, softmax

@@ -72,8 +72,9 @@ class _Chunk:
 
 
 def _chunks(inputs: LabelInputs, image: int) -> Iterator[tuple[Window, _Chunk]]:
-    logits = LogitWindows(inputs.student[image], inputs.size, inputs.align_corners, accumulate_dtype(inputs.student))
+    logits = LogitWindows([inputs.student[image]], inputs.size, inputs.align_corners, accumulate_dtype(inputs.student))
     _, height, width = inputs.pixels()
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, CHUNK_PIXELS):
         label = inputs.target[image, window.rows, window.columns].flatten()
-        yield window, _Chunk(logits.columns(window), label, pixels_of(inputs.pixel_weight, image, window), inputs)
+        (z,) = logits.columns(window)
+        yield window, _Chunk(z, label, pixels_of(inputs.pixel_weight, image, window), inputs)

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from fpl_fast.engines.chunked import UPSAMPLED_CHUNK_PIXELS, TeacherWindows, windows_on
+from fpl_fast.engines.chunked import TeacherWindows, windows_on
+from fpl_fast.engines.windows import UPSAMPLED_CHUNK_PIXELS
 from fpl_fast.kernels.arguments import PseudoLabelOptions, PseudoLabels, TeacherInputs
 from fpl_fast.reference import accumulate_dtype
 

@@ -43,7 +43,7 @@ sys.modules[name] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
 importlib.import_module(f"{name}.engines.build").main()
 """
-_SOURCES = ("plane_arithmetic.py", "planes.py", "context_planes.py", "build.py")
+_SOURCES = ("plane_arithmetic.py", "planes.py", "plane_rows.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
 
 # As g++ and clang++ say it of the program behind them.

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fpl_fast.engines import chunked, packages
+from fpl_fast.engines import chunked, packages, plane_rows
 from fpl_fast.engines.plane_arithmetic import (
     Planes,
     exp,
@@ -69,8 +69,9 @@ def numbers(options: LossOptions) -> list[Tensor]:
     return [torch.as_tensor(value, dtype=torch.float32, device="cpu").contiguous() for value in values]
 
 
-fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, evaluate, CHUNK_PIXELS)
-fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, evaluate, CHUNK_PIXELS)
+_ENGINE = chunked.Engine(evaluate, CHUNK_PIXELS, plane_rows.COMPILED)
+fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, _ENGINE)
+fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, _ENGINE)
 
 
 class Specialisation(NamedTuple):
@@ -95,6 +96,7 @@ class Specialisation(NamedTuple):
         rest = iter(tensors[2 * c :])
         weight, valid, scale = (None if dtype is None else next(rest) for dtype in self.dtypes[2:])
         terms, grad = loss_planes(tensors[:c], tensors[c : 2 * c], weight, valid, scale, list(rest), self)
+        terms = terms.to(torch.float64)  # as they are summed: converted later, they would take another loop
         return [terms] if grad is None else [terms, grad]
 
     def examples(self) -> list[Tensor]:

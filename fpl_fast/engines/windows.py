@@ -5,6 +5,7 @@ interpolates between the rows it needs: nothing of the size (C, H, W) is ever he
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from fpl_fast.kernels.axis import axis
 from fpl_fast.reference import accumulate_dtype
 
+# On a CPU, of a chunk whose logits PyTorch's operations interpolate: what they leave should still be in cache.
+UPSAMPLED_CHUNK_PIXELS = 1 << 14
+
 
 class Window(NamedTuple):
     """A rectangle of pixels of one image."""
@@ -22,34 +26,76 @@ class Window(NamedTuple):
     columns: slice
 
 
+class Interpolation(NamedTuple):
+    """Interpolation between rows and its adjoint, as an engine computes them.
+
+    A row of the result lies in the cell between the rows ``cell`` and ``cell + 1`` of its samples, at ``fraction``; the
+    cells ascend. A single row of samples is a cell of its own.
+    """
+
+    forward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """Interpolate (C, h, W) with cell and fraction, (H,), to (C, H, W)."""
+    adjoint: Callable[[Tensor, Tensor, Tensor, int], Tensor]
+    """Sum a gradient (C, H, W), with cell and fraction, (H,), into its samples, (C, number of them, W)."""
+    window_pixels: int
+    """Most pixels of a window on a CPU."""
+
+
+def interpolate_rows(logits: Tensor, cell: Tensor, fraction: Tensor) -> Tensor:
+    """Interpolate with PyTorch's operations (see :class:`Interpolation`)."""
+    below = (cell + 1).clamp(max=logits.shape[1] - 1)
+    return torch.lerp(logits.index_select(1, cell), logits.index_select(1, below), fraction.unsqueeze(1))
+
+
+def sum_into_rows(grad: Tensor, cell: Tensor, fraction: Tensor, num_samples: int) -> Tensor:
+    """Compute the adjoint of :func:`interpolate_rows` as a dense product.
+
+    It is deterministic on every device; adding at indices is not.
+    """
+    sample = torch.arange(num_samples, device=grad.device).unsqueeze(1)
+    weights = (sample == cell) * (1 - fraction) + (sample == cell + 1) * fraction
+    return _product(weights, grad)
+
+
+EAGERLY = Interpolation(interpolate_rows, sum_into_rows, UPSAMPLED_CHUNK_PIXELS)
+
+
 class LogitWindows:
-    """Reads windows of one image's logits.
+    """Reads windows of one image's logits: of a student and its teachers together, as each operation is a launch.
 
     Args:
-        logits: (C, h, w).
+        logits: Tensors (C, h, w).
         size: (H, W) to upsample to, or None.
         align_corners: Of the upsampling.
         dtype: The dtype to interpolate in: 16-bit results would tie, and ties would change the assignment.
+        interpolation: The way to interpolate between rows.
     """
 
-    def __init__(self, logits: Tensor, size: tuple[int, int] | None, align_corners: bool, dtype: torch.dtype) -> None:
-        self.size, self.logits = size, logits
+    def __init__(
+        self,
+        logits: Sequence[Tensor],
+        size: tuple[int, int] | None,
+        align_corners: bool,
+        dtype: torch.dtype,
+        interpolation: Interpolation = EAGERLY,
+    ) -> None:
+        self.size, self.logits, self.interpolation = size, logits, interpolation
         if size is not None:
-            low_height = logits.shape[1]
-            self.rows = axis(low_height, size[0], align_corners, logits.device, dtype)
-            self.logits = F.interpolate(
-                logits[None].to(dtype), (low_height, size[1]), mode="bilinear", align_corners=align_corners
-            )[0]
+            together = torch.cat([x.to(dtype) for x in logits])
+            planes, height, width = together.shape
+            lines = F.interpolate(
+                together.view(1, planes * height, width), size[1], mode="linear", align_corners=align_corners
+            )
+            self.stretched = lines.view(planes, height, size[1])
+            self.rows = axis(height, size[0], align_corners, together.device, dtype)
 
-    def columns(self, window: Window) -> Tensor:
-        """The logits of a window, (C, P)."""
-        rows = self.logits[:, :, window.columns]
+    def columns(self, window: Window) -> tuple[Tensor, ...]:
+        """The logits of a window, (C, P) each."""
         if self.size is None:
-            return rows[:, window.rows].flatten(1)
-        cell = self.rows.cell[window.rows]
-        below = (cell + 1).clamp(max=rows.shape[1] - 1)
-        fraction = self.rows.fraction[window.rows, None]
-        return torch.lerp(rows.index_select(1, cell), rows.index_select(1, below), fraction).flatten(1)
+            return tuple(x[:, window.rows, window.columns].flatten(1) for x in self.logits)
+        cell, fraction = self.rows.cell[window.rows], self.rows.fraction[window.rows]
+        together = self.interpolation.forward(self.stretched[:, :, window.columns], cell, fraction)
+        return together.flatten(1).split([len(x) for x in self.logits])
 
 
 class GradientWindows:
@@ -59,17 +105,25 @@ class GradientWindows:
         grad: (C, h, w), where the result goes.
         size: (H, W) of the windows, or None for (h, w).
         align_corners: Of the upsampling.
+        interpolation: The way that its logits were interpolated in.
     """
 
-    def __init__(self, grad: Tensor, size: tuple[int, int] | None, align_corners: bool) -> None:
-        self.grad, self.size = grad, size
+    def __init__(
+        self,
+        grad: Tensor,
+        size: tuple[int, int] | None,
+        align_corners: bool,
+        interpolation: Interpolation = EAGERLY,
+    ) -> None:
+        self.grad, self.size, self.adjoint = grad, size, interpolation.adjoint
         if size is not None:
             dtype = accumulate_dtype(grad)
-            low_height, low_width = grad.shape[1:]
-            self.row_weights = _weights(low_height, size[0], align_corners, grad.device, dtype)
-            self.column_weights = _weights(low_width, size[1], align_corners, grad.device, dtype)
-            self.first_row, self.last_row = _touched_rows(low_height, size[0], align_corners)
-            self.rows = torch.zeros(grad.shape[0], low_height, size[1], dtype=dtype, device=grad.device)
+            c, h, w = grad.shape
+            self.row_axis, self.column_axis = (
+                axis(low, high, align_corners, grad.device, dtype) for low, high in zip((h, w), size, strict=True)
+            )
+            self.first_row, self.last_row = _touched_rows(h, size[0], align_corners)
+            self.rows = torch.zeros(c, h, size[1], dtype=dtype, device=grad.device)
 
     def add(self, window: Window, grad_chunk: Tensor) -> None:
         """Take the gradient of a window, (C, P)."""
@@ -78,14 +132,18 @@ class GradientWindows:
         if self.size is None:
             self.grad[:, window.rows, window.columns].copy_(chunk)
         else:
-            touched = slice(self.first_row[window.rows.start], self.last_row[window.rows.stop - 1] + 1)
-            weights = self.row_weights[window.rows, touched]
-            self.rows[:, touched, window.columns] += _product(weights.t(), chunk.to(weights.dtype))
+            first, stop = self.first_row[window.rows.start], self.last_row[window.rows.stop - 1] + 1
+            cell, fraction = self.row_axis.cell[window.rows] - first, self.row_axis.fraction[window.rows]
+            samples = self.adjoint(chunk.to(self.rows.dtype), cell, fraction, stop - first)
+            self.rows[:, first:stop, window.columns] += samples
 
     def finish(self) -> None:
         """Complete ``grad`` once all windows have been added."""
         if self.size is not None:
-            self.grad.copy_(_product(self.rows, self.column_weights))
+            c, h, w = self.grad.shape
+            columns = self.rows.view(1, c * h, self.size[1]).mT.contiguous()  # columns as rows
+            samples = self.adjoint(columns, self.column_axis.cell, self.column_axis.fraction, w)
+            self.grad.copy_(samples.mT.view(c, h, w))
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -94,20 +152,6 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b
-
-
-def _weights(
-    num_samples: int, num_positions: int, align_corners: bool, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Interpolation along one axis as a matrix, (positions, samples).
-
-    The adjoint of a dense product is deterministic on every device; adding at indices is not.
-    """
-    table = axis(num_samples, num_positions, align_corners, device, dtype)
-    cell, sample = table.cell.unsqueeze(1), torch.arange(num_samples, device=device)
-    fraction = table.fraction.unsqueeze(1)
-    weights: Tensor = (sample == cell) * (1 - fraction) + (sample == cell + 1) * fraction
-    return weights
 
 
 @functools.cache
