@@ -15,6 +15,9 @@ from fpl_fast.engines.windows import EAGERLY, GradientWindows, Interpolation, Lo
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions, TeacherInputs
 from fpl_fast.reference import accumulate_dtype
 
+# PyTorch's grain: it splits operations on as many numbers, or more, among threads.
+UNSPLIT_NUMBERS = (1 << 15) - 1
+
 # Logits of a chunk beside a CPU: 64 MB a temporary in float32, of which the eager engine has about ten.
 DEVICE_CHUNK_LOGITS = 1 << 24
 
@@ -79,7 +82,7 @@ def fuzzy_positive_sums(
                 with_grad=with_grad,
                 with_stats=with_stats,
             )
-            sums[: len(terms)] += _sum_of_window(terms, window)
+            sums[: len(terms)] += _sum_of_pixels(terms)
             if gradient is not None and grad_chunk is not None:
                 gradient.add(window, grad_chunk)
         if gradient is not None:
@@ -87,9 +90,14 @@ def fuzzy_positive_sums(
     return sums.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
 
 
-def _sum_of_window(terms: Tensor, window: Window) -> Tensor:
-    """Sums over the pixels, (R, P) to (R,) float64: rows first, as PyTorch splits one long sum among threads."""
-    return terms.unflatten(1, (window.rows.stop - window.rows.start, -1)).sum(2, dtype=torch.float64).sum(1)
+def _sum_of_pixels(terms: Tensor) -> Tensor:
+    """Sums over the pixels, (R, P) to (R,) float64.
+
+    On a CPU in parts that PyTorch does not split among threads: their order would depend on the number of threads, and
+    a part takes less time than to wait for a thread.
+    """
+    part = terms.shape[1] if terms.device.type != "cpu" else max(1, UNSPLIT_NUMBERS // len(terms))
+    return torch.stack([x.sum(1, dtype=torch.float64) for x in terms.split(max(1, part), 1)]).sum(0)
 
 
 def fuzzy_positive_map(engine: Engine, inputs: LossInputs, options: LossOptions) -> Tensor:

@@ -14,10 +14,10 @@ from torch import Tensor
 from fpl_fast.engines import packages
 from fpl_fast.engines.windows import Interpolation
 
-# 2 x 19 x 512 x 512 from 128 x 128 beside a busy process, two threads on two cores, against argmax and cross entropy:
-# 0.87 of the time with 2^15 pixels, 0.56 with 2^16, 0.47 with 2^17; on one thread all the same. At C = 19 a window's
-# student, teacher and gradient are 15 MB.
-WINDOW_PIXELS = 1 << 16
+# 2 x 19 x 512 x 512 from 128 x 128, two threads on two cores beside one and two busy processes, to argmax and cross
+# entropy: 0.64 and 0.78 of the time with 2^16 pixels, 0.67 and 0.57 with 2^17. On one thread 0.27 and 0.30. At C = 19 a
+# window's student, teacher and gradient are 30 MB.
+WINDOW_PIXELS = 1 << 17
 
 
 def interpolate_rows(logits: Tensor, cell: Tensor, fraction: Tensor) -> Tensor:
