@@ -7,7 +7,7 @@ import triton.language as tl
 from kernel_cases import draw_logits
 from tolerances import SINGLE
 
-from fpl_fast.kernels.device.classes import load_classes, store_classes, widen
+from fpl_fast.kernels.device.classes import keep, load_classes, store_classes, widen
 from fpl_fast.kernels.device.distance import distance_pixels
 from fpl_fast.reference import softmax_distance, softmax_distance_gradient
 
@@ -35,7 +35,7 @@ def distance_kernel(
     weight, valid = tl.load(weight_ptr + pixel), tl.load(valid_ptr + pixel) != 0
     terms, gradient = distance_pixels(z, t, poison, valid, weight, 0.5, DISTANCE, False)
     tl.store(distance_ptr + pixel, terms[0])
-    store_classes(grad_ptr, pixel, inside, P, gradient, C, G, False, P)
+    store_classes(grad_ptr, pixel, inside, P, keep(valid, gradient), C, G, False, P)
 
 
 @pytest.mark.parametrize("kind", ["mse", "kl"])

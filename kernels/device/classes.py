@@ -121,6 +121,15 @@ def select(condition, a, b):
 
 
 @triton.jit
+def keep(condition, groups):
+    """Class groups that are zero where the pixel's condition does not hold."""
+    kept = ()
+    for g in tl.static_range(len(groups)):
+        kept = kept + (tl.where(condition, groups[g], 0.0),)
+    return kept
+
+
+@triton.jit
 def zero_times_sum(groups):
     """Compute, per pixel, 0 for finite logits and NaN if one is NaN or infinite, from groups as loaded."""
     total = groups[0].to(tl.float32) * 0.0

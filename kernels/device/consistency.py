@@ -15,7 +15,7 @@ from fpl_fast.kernels.device.block import (
     store_gradient,
     store_terms,
 )
-from fpl_fast.kernels.device.classes import widen, zero_times_sum
+from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
 from fpl_fast.kernels.device.distance import distance_pixels
 
 
@@ -55,6 +55,8 @@ def consistency_kernel(
 
     poison = zero_times_sum(t) + zero_times_sum(z)
     terms, gradient = distance_pixels(widen(z, C, G), widen(t, C, G), poison, valid, weight, scale, DISTANCE, FAST)
+    if valid_mask is not None:
+        gradient = keep(valid, gradient)
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr)

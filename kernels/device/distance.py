@@ -47,8 +47,8 @@ def distance_pixels(z, t, poison, valid, pixel_weight, scale, DISTANCE: tl.const
         FAST: see ``arithmetic``.
 
     Returns:
-        (terms, gradient): a tuple of a * D alone, per pixel, and class groups of scale * a * dD/dz; zero where not
-        valid.
+        (terms, gradient): a tuple of a * D alone, per pixel, zero where not valid, and class groups of
+        scale * a * dD/dz, whatever they are there.
     """
     factor = tl.full(poison.shape, 1.0, tl.float32)
     if pixel_weight is not None:
@@ -90,7 +90,4 @@ def distance_pixels(z, t, poison, valid, pixel_weight, scale, DISTANCE: tl.const
         for g in tl.static_range(len(z)):
             slopes = slopes + (slope * differences[g],)
 
-    gradient = ()
-    for g in tl.static_range(len(z)):
-        gradient = gradient + (tl.where(valid, slopes[g], 0.0),)
-    return (tl.where(valid, factor * (distance + poison), 0.0),), gradient
+    return (tl.where(valid, factor * (distance + poison), 0.0),), slopes

@@ -15,7 +15,7 @@ from fpl_fast.kernels.device.block import (
     store_gradient,
     store_terms,
 )
-from fpl_fast.kernels.device.classes import widen, zero_times_sum
+from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
 
 
@@ -78,6 +78,8 @@ def fuzzy_positive_kernel(
         WITH_STATS,
         FAST,
     )
+    if valid_mask is not None:
+        gradient = keep(valid, gradient)
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr)

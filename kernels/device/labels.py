@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log, nan_if_void
-from fpl_fast.kernels.device.classes import class_index, fold_max, fold_sum
+from fpl_fast.kernels.device.classes import class_index, fold_max, fold_sum, keep
 
 
 @triton.jit
@@ -69,10 +69,10 @@ def labelled_pixels(
     gradient = ()
     for g in tl.static_range(len(z)):
         pulled = masses[g] * share - tl.where(class_index(g, G) == label, slope, 0.0)
-        gradient = gradient + (tl.where(valid, pulled, 0.0),)
+        gradient = gradient + (pulled,)
     terms = (
         tl.where(valid, factor * loss, 0.0),
         tl.where(valid, 1.0, 0.0),
         tl.where(valid, factor, 0.0),
     )
-    return terms, gradient
+    return terms, keep(valid, gradient)

@@ -51,7 +51,8 @@ def fuzzy_positive_pixels(
         FAST: see ``arithmetic``.
 
     Returns:
-        (terms, gradient): a tuple of all terms, or of the first one, and class groups; all zero where not valid.
+        (terms, gradient): a tuple of all terms, or of the first one, zero where not valid, and class groups, whatever
+        they are there: where no mask says which pixels count, those that do not are never stored.
         With q the largest probability, g = [q >= confidence_threshold] and b = pixel_weight * q^confidence_power, the
         terms are g*b*w*L, 1, w*L, L, CE, K, [K = 1], [K = 2], [K = 3], q, g and b.
     """
@@ -78,13 +79,10 @@ def fuzzy_positive_pixels(
         coefficient *= scale
     positives, negatives, lowest, highest = part(keys, cut, z)
     if options.form == "smooth":
-        loss, slopes = smooth_loss(positives, negatives, lowest, highest, coefficient, FAST)
+        loss, gradient = smooth_loss(positives, negatives, lowest, highest, coefficient, FAST)
     else:
-        loss, slopes = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
+        loss, gradient = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
     loss += poison
-    gradient = ()
-    for g in tl.static_range(len(slopes)):
-        gradient = gradient + (tl.where(valid, slopes[g], 0.0),)
 
     terms = (tl.where(valid, total_weight * loss, 0.0),)
     if WITH_STATS:

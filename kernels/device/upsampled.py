@@ -10,7 +10,7 @@ that no two programs share.
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.classes import widen, zero_times_sum
+from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
 from fpl_fast.kernels.device.distance import distance_pixels
 from fpl_fast.kernels.device.interpolation import add, add_scaled, interpolate, load_row, own_columns, zeros_like
 from fpl_fast.kernels.device.labels import labelled_pixels, load_labels
@@ -191,6 +191,8 @@ def upsampled_kernel(
                             NUM_TERMS > 1,
                             FAST,
                         )
+                    if MASKED:
+                        gradient = keep(valid, gradient)
                     totals = add(totals, terms)
                     if buffer_ptr is not None:
                         upper = add_scaled(upper, gradient, 1.0 - fraction)
