@@ -29,9 +29,9 @@ def option_arguments(options: LossOptions) -> dict[str, Any]:
 
 def key_type(dtype: torch.dtype, num_classes: int) -> str:
     """The ``KEY`` of ``device.keys.make_key`` for teacher logits of this dtype and number of classes."""
-    if dtype != torch.float32:
-        return "int32"
-    return "float32" if num_classes <= MAX_SINGLES else "int64"
+    if dtype == torch.float32:
+        return "float32" if num_classes <= MAX_SINGLES else "int64"
+    return "tagged" if num_classes <= MAX_SINGLES else "int32"
 
 
 def has_libdevice(kernel: object) -> bool:

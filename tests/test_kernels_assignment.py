@@ -34,7 +34,7 @@ def assignment_kernel(
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
-        keys, t, valid, threshold, max_positives, C, CAPPED
+        keys, t, valid, threshold, max_positives, C, CAPPED, KEY
     )
     positives = ()
     for g in tl.static_range(len(t)):
@@ -51,8 +51,14 @@ def assignment_kernel(
 KINDS = [
     (num_classes, group, dtype, key)
     for num_classes, group in ((2, 1), (3, 1), (4, 1), (6, 1), (19, 1), (33, 2))
-    for dtype, key in ((torch.bfloat16, "int32"), (torch.float32, "int64"), (torch.float32, "float32"))
-    if group == 1 or key != "float32"
+    for dtype, key in (
+        (torch.bfloat16, "tagged"),
+        (torch.float16, "tagged"),
+        (torch.bfloat16, "int32"),
+        (torch.float32, "int64"),
+        (torch.float32, "float32"),
+    )
+    if group == 1 or key in ("int32", "int64")
 ]
 
 

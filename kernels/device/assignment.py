@@ -32,7 +32,7 @@ def total_mass(logits, shift):
 
 
 @triton.jit
-def accept_ranks(ranked, shift, target, max_positives, MAX_RANK: tl.constexpr):
+def accept_ranks(ranked, shift, target, max_positives, MAX_RANK: tl.constexpr, KEY: tl.constexpr):
     """Walk down the ranks while the mass passed stays below the target.
 
     Args:
@@ -41,20 +41,21 @@ def accept_ranks(ranked, shift, target, max_positives, MAX_RANK: tl.constexpr):
         target: T * Z.
         max_positives: cap on K, <= C - 1.
         MAX_RANK: last rank that may become positive.
+        KEY: see ``make_key``.
 
     Returns:
         (cut, num_positives, rejected, mass, passed): the last positive's key, K as float32, the masses of rank K + 1
         and of the ranks up to K + 1, and the mass of the MAX_RANK + 1 ranks looked at.
     """
-    first = relative_mass(key_logit(ranked[0]), shift)
-    rejected = relative_mass(key_logit(ranked[1]), shift)
+    first = relative_mass(key_logit(ranked[0], KEY), shift)
+    rejected = relative_mass(key_logit(ranked[1], KEY), shift)
     passed = first + rejected
     mass = passed
     cut = ranked[0]
     num_positives = tl.full(mass.shape, 1.0, tl.float32)
     for k in tl.static_range(1, MAX_RANK):
         accept = (passed < target) & (k < max_positives)
-        candidate = relative_mass(key_logit(ranked[k + 1]), shift)
+        candidate = relative_mass(key_logit(ranked[k + 1], KEY), shift)
         passed += candidate
         cut = tl.where(accept, ranked[k], cut)
         num_positives = tl.where(accept, k + 1.0, num_positives)
@@ -64,7 +65,7 @@ def accept_ranks(ranked, shift, target, max_positives, MAX_RANK: tl.constexpr):
 
 
 @triton.jit
-def accept_rounds(keys, last, state, undecided, shift, target, max_positives):
+def accept_rounds(keys, last, state, undecided, shift, target, max_positives, KEY: tl.constexpr):
     """Continue a walk that has passed four ranks, ``last`` being the fourth, until no pixel of the block is undecided.
 
     Every round takes the four next ranks. This is for tiles, where a full sort would cross threads.
@@ -78,7 +79,7 @@ def accept_rounds(keys, last, state, undecided, shift, target, max_positives):
         ranked = top4(remaining)
         for i in tl.static_range(4):
             undecided = undecided & (passed < target) & (num_passed + i - 1 < max_positives)
-            candidate = relative_mass(key_logit(ranked[i]), shift)
+            candidate = relative_mass(key_logit(ranked[i], KEY), shift)
             passed += candidate
             cut = tl.where(undecided, last, cut)
             num_positives = tl.where(undecided, num_positives + 1.0, num_positives)
@@ -104,7 +105,9 @@ def drop_ties(keys, cut, num_positives):
 
 
 @triton.jit
-def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.constexpr, CAPPED: tl.constexpr):
+def assign_positives(
+    keys, logits, valid, threshold, max_positives, C: tl.constexpr, CAPPED: tl.constexpr, KEY: tl.constexpr
+):
     """Assign the positives of each pixel: class c is one if its key is >= cut.
 
     Args:
@@ -115,27 +118,28 @@ def assign_positives(keys, logits, valid, threshold, max_positives, C: tl.conste
         max_positives: cap on K, <= C - 1.
         C: number of classes.
         CAPPED: 1, 2 or 3 if max_positives is that number, 0 if it is larger.
+        KEY: see ``make_key``.
 
     Returns:
         (keys, cut, top, num_positives, rejected, mass, total): the keys with ties at the cut broken, the keys of ranks
         K and 1, K as float32, the relative masses of rank K + 1 and of the ranks up to K + 1, and Z.
     """
     ranked = top4(keys)
-    shift = key_logit(ranked[0]) * LOG2_E
+    shift = key_logit(ranked[0], KEY) * LOG2_E
     total = total_mass(logits, shift)
     target = threshold * total
     if CAPPED > 0:
-        state = accept_ranks(ranked, shift, target, CAPPED, CAPPED)
+        state = accept_ranks(ranked, shift, target, CAPPED, CAPPED, KEY)
     else:
-        state = accept_ranks(ranked, shift, target, max_positives, 3)
+        state = accept_ranks(ranked, shift, target, max_positives, 3, KEY)
         undecided = valid & (state[4] < target)
         if len(keys[0].shape) == 2:
-            state = accept_rounds(keys, ranked[3], state, undecided, shift, target, max_positives)
+            state = accept_rounds(keys, ranked[3], state, undecided, shift, target, max_positives, KEY)
         else:
             if tl.max(undecided.to(tl.int32)) > 0:
-                state = accept_ranks(sort_descending(keys), shift, target, max_positives, C - 1)
+                state = accept_ranks(sort_descending(keys), shift, target, max_positives, C - 1, KEY)
     cut, num_positives, rejected = state[0], state[1], state[2]
-    if keys[0].dtype == tl.float32:
+    if KEY == "float32":
         # Equal keys have equal masses. The converse does not hold, and costs a needless pass at worst.
         tied = valid & (rejected == relative_mass(cut, shift))
         if tl.max(tied.to(tl.int32)) > 0:

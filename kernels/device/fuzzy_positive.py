@@ -41,7 +41,7 @@ def fuzzy_positive_kernel(
     BLOCK: tl.constexpr,  # pixels of a program
     CAPPED: tl.constexpr,  # max_positives if that is 1, 2 or 3, otherwise 0
     CONFIDENCE: tl.constexpr,  # whether confidence_threshold and confidence_power are looked at
-    KEY: tl.constexpr,  # "int32" for a 16-bit teacher, otherwise "float32" or, in tiles, "int64"
+    KEY: tl.constexpr,  # see ``keys.make_key``
     WITH_STATS: tl.constexpr,  # all terms, or the first only
     FAST: tl.constexpr,  # libdevice approximations
 ):

@@ -60,7 +60,7 @@ def fuzzy_positive_pixels(
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
-        keys, t, valid, threshold, options.max_positives, C, CAPPED
+        keys, t, valid, threshold, options.max_positives, C, CAPPED, KEY
     )
     weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1

@@ -67,5 +67,5 @@ def pseudo_labels_kernel(
         keys = ()
         for g in tl.static_range(len(t)):
             keys = keys + (make_key(t[g], class_index(g, G), KEY),)
-        assigned = assign_positives(keys, t, in_bounds, threshold, max_positives, C, CAPPED)
+        assigned = assign_positives(keys, t, in_bounds, threshold, max_positives, C, CAPPED, KEY)
         tl.store(positives_ptr + out, assigned[3].to(tl.int32), mask=in_bounds)

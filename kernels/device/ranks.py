@@ -53,15 +53,15 @@ def ranks_kernel(
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
     ranked = top4(keys)
-    shift = key_logit(ranked[0]) * LOG2_E
+    shift = key_logit(ranked[0], KEY) * LOG2_E
     total = total_mass(t, shift)
-    mass = relative_mass(key_logit(ranked[0]), shift)
+    mass = relative_mass(key_logit(ranked[0], KEY), shift)
     classes = key_class(ranked[0])
     counts = tl.where(valid, 0, 0)
     for m in tl.static_range(len(thresholds)):
         counts += 1 << (8 * m)
     for rank in tl.static_range(1, RANKS):
-        mass += relative_mass(key_logit(ranked[rank]), shift)
+        mass += relative_mass(key_logit(ranked[rank], KEY), shift)
         classes |= key_class(ranked[rank]) << (8 * rank)
         for m in tl.static_range(len(thresholds)):
             counts += tl.where(mass < thresholds[m] * total, 1 << (8 * m), 0)
