@@ -10,6 +10,15 @@ import triton.language as tl
 
 from fpl_fast.kernels.device.classes import load_classes, select, store_classes
 
+COUNT_BITS = tl.constexpr(10)
+COUNT_MASK = tl.constexpr(1023)
+
+
+@triton.constexpr_function
+def holds(groups, item):
+    """Whether one of the groups has the item."""
+    return any(item in group for group in groups)
+
 
 class Block(NamedTuple):
     """BLOCK pixels, (P,) or, for tiles of classes, (1, P)."""
@@ -81,11 +90,26 @@ def store_gradient(x, block, groups, C: tl.constexpr, G: tl.constexpr, BLOCK: tl
 
 
 @triton.jit
-def store_terms(terms, block, num_pixels, sums_ptr, map_ptr):
-    """Store the first term of each pixel in a contiguous map, and the program's sums of all terms."""
+def store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS: tl.constexpr = ()):
+    """Store the first term of each pixel in a contiguous map, and the program's sums of all terms.
+
+    COUNTS names, in groups of up to three, terms that are whole numbers. The sums of a group share the bits of one
+    integer: it has room for three that do not exceed the number of pixels, or for any other one.
+    """
     if map_ptr is not None:
         pixel = block.image * num_pixels + block.first_pixel + block.pixel
         tl.store(map_ptr + pixel, terms[0], mask=block.in_bounds)
     if sums_ptr is not None:
+        sums_ptr += tl.program_id(0)
         for i in tl.static_range(len(terms)):
-            tl.store(sums_ptr + i * tl.num_programs(0) + tl.program_id(0), tl.sum(terms[i]))
+            if not holds(COUNTS, i):
+                tl.store(sums_ptr + i * tl.num_programs(0), tl.sum(terms[i]))
+        for group in tl.static_range(len(COUNTS)):
+            packed = terms[COUNTS[group][0]].to(tl.int32)
+            for k in tl.static_range(1, len(COUNTS[group])):
+                tl.static_assert(packed.numel <= COUNT_MASK)
+                packed += terms[COUNTS[group][k]].to(tl.int32) << (COUNT_BITS * k)
+            packed = tl.sum(packed)
+            for k in tl.static_range(len(COUNTS[group])):
+                count = packed if len(COUNTS[group]) == 1 else (packed >> (COUNT_BITS * k)) & COUNT_MASK
+                tl.store(sums_ptr + COUNTS[group][k] * tl.num_programs(0), count)

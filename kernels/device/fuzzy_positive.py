@@ -16,7 +16,7 @@ from fpl_fast.kernels.device.block import (
     store_terms,
 )
 from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
-from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
+from fpl_fast.kernels.device.pixels import count_terms, fuzzy_positive_pixels
 
 
 @triton.jit(do_not_specialize=["blocks_per_image"])
@@ -82,4 +82,5 @@ def fuzzy_positive_kernel(
         gradient = keep(valid, gradient)
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
-    store_terms(terms, block, num_pixels, sums_ptr, map_ptr)
+    COUNTS: tl.constexpr = count_terms(pixel_weight is not None or CONFIDENCE) if WITH_STATS else ()
+    store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS)

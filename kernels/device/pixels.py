@@ -10,7 +10,13 @@ from fpl_fast.kernels.device.confidence import confidence_weight
 from fpl_fast.kernels.device.hinge import hinge_loss
 from fpl_fast.kernels.device.keys import make_key
 from fpl_fast.kernels.device.smooth import smooth_loss
-from fpl_fast.kernels.device.student import label_logit, log_sum_exp, part
+from fpl_fast.kernels.device.student import label_cross_entropy, part
+
+
+@triton.constexpr_function
+def count_terms(weighted):
+    """The terms that are whole numbers, as ``store_terms`` takes them; a weight that is 1 everywhere is one of them."""
+    return (1, 6, 7), (8, 10) if weighted else (8, 10, 11), (5,)
 
 
 @triton.jit
@@ -74,6 +80,13 @@ def fuzzy_positive_pixels(
     else:
         total_weight = factor * weight
 
+    # The smooth loss of one positive is its cross entropy. What else is to be computed comes before the gradient, which
+    # would occupy registers meanwhile.
+    ONE_POSITIVE: tl.constexpr = options.form == "smooth" and CAPPED == 1
+    if WITH_STATS and not ONE_POSITIVE:
+        several = valid & (num_positives > 1.0) if options.form == "smooth" else valid
+        cross_entropy = label_cross_entropy(keys, top, z, several, FAST)
+
     coefficient = total_weight + poison
     if scale is not None:
         coefficient *= scale
@@ -86,10 +99,7 @@ def fuzzy_positive_pixels(
 
     terms = (tl.where(valid, total_weight * loss, 0.0),)
     if WITH_STATS:
-        if options.form == "smooth" and CAPPED == 1:
-            cross_entropy = loss
-        else:
-            cross_entropy = log_sum_exp(z, FAST) - label_logit(keys, top, z) + poison
+        cross_entropy = loss if ONE_POSITIVE else tl.where(several, cross_entropy + poison, loss)
         one = tl.where(valid, 1.0, 0.0)
         terms = terms + (
             one,
@@ -97,9 +107,9 @@ def fuzzy_positive_pixels(
             tl.where(valid, loss, 0.0),
             tl.where(valid, cross_entropy, 0.0),
             tl.where(valid, num_positives, 0.0),
-            tl.where(num_positives == 1.0, one, 0.0),
-            tl.where(num_positives == 2.0, one, 0.0),
-            tl.where(num_positives == 3.0, one, 0.0),
+            tl.where(valid & (num_positives == 1.0), 1.0, 0.0),
+            tl.where(valid & (num_positives == 2.0), 1.0, 0.0),
+            tl.where(valid & (num_positives == 3.0), 1.0, 0.0),
             tl.where(valid, confidence, 0.0),
             tl.where(selected, one, 0.0) if CONFIDENCE else one,
             tl.where(valid, factor, 0.0),

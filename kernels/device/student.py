@@ -48,6 +48,15 @@ def label_logit(keys, top, logits):
 
 
 @triton.jit
+def label_cross_entropy(keys, top, logits, chosen, FAST: tl.constexpr):
+    """Cross entropy with the pseudo-label for the chosen pixels; not computed in blocks that have none."""
+    found = tl.where(chosen, 0.0, 0.0)
+    if tl.max(chosen.to(tl.int32)) > 0:
+        found = log_sum_exp(logits, FAST) - label_logit(keys, top, logits)
+    return found
+
+
+@triton.jit
 def log_sum_exp(logits, FAST: tl.constexpr):
     """Logarithm of the sum of exp(z) over the classes, per pixel."""
     highest = logits[0]

@@ -128,7 +128,7 @@ CONTEXT = ("thresholds by context C=6 fp32 small", "context_kernel")
 DEFECTS = {
     "the first barrier is left out": Defect(*FULL, "bar.sync", leave_out),
     "the last barrier is left out": Defect(*FULL, "bar.sync", leave_out, -1),
-    "a barrier is left out, no detector of races": Defect(*FULL, "bar.sync", leave_out, races=False),
+    "a barrier is left out, no detector of races": Defect(*FULL, "bar.sync", leave_out, 2, races=False),
     "a load of logits moves by two elements": Defect(*FULL, "ld.global", move(4), 3),
     "a load of logits moves by one element": Defect(*FULL, "ld.global", move(2), 3),
     "the last load moves back": Defect(*FULL, "ld.global", move(-4), -1),
@@ -142,7 +142,7 @@ DEFECTS = {
     "a member's comparison is strict": Defect(*FULL, "setp.ge.f32", replace(".ge.", ".gt."), 2),
     "a maximum in the network of the ranks": Defect(*FULL, "min.f32", replace("min", "max"), 1),
     "a minimum in the network of the ranks": Defect(*FULL, "max.f32", replace("max", "min")),
-    "a shuffle takes another lane": Defect(*FULL, "shfl", from_lane(8)),
+    "a shuffle takes another lane": Defect(*FULL, "shfl", from_lane(8), 2),
     "a shuffle is left out": Defect(*FULL, "shfl", pass_through, 2),
     "an exponential of the opposite": Defect(*FULL, "fma.rn.f32", swap(1, 3), 4),
     "a sum is a difference": Defect(*FULL, "add.f32", replace("add", "sub"), -3),
