@@ -29,7 +29,7 @@ def assignment_kernel(
     if G > 1:
         pixel = pixel[None, :]
     valid = pixel < P
-    t = widen(load_classes(teacher_ptr, pixel, valid, P, C, G, False, P), C, G)
+    t = widen(load_classes(teacher_ptr, pixel, valid, P, C, G, False, P), C, G, False)
     keys = ()
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)

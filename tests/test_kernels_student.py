@@ -30,7 +30,7 @@ def student_kernel(
     if G > 1:
         pixel = pixel[None, :]
     inside = pixel < P
-    z = widen(load_classes(student_ptr, pixel, inside, P, C, G, False, P), C, G)
+    z = widen(load_classes(student_ptr, pixel, inside, P, C, G, False, P), C, G, False)
     keys = load_classes(keys_ptr, pixel, inside, P, C, G, False, P)
     cut = tl.full(pixel.shape, 1, tl.int32)
     positives, negatives, lowest, highest = part(keys, cut, z)

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.arithmetic import INFINITY
+from fpl_fast.kernels.device.pairs import add_zero_times, to_float32
 
 
 @triton.jit
@@ -100,11 +101,11 @@ def tile_mask(in_bounds, GROUP_INDEX: tl.constexpr, C: tl.constexpr, G: tl.const
 
 
 @triton.jit
-def widen(groups, C: tl.constexpr, G: tl.constexpr):
+def widen(groups, C: tl.constexpr, G: tl.constexpr, FAST: tl.constexpr):
     """The groups in float32, classes that do not exist set to -inf: they win no maximum and add nothing to a sum."""
     wide = ()
     for g in tl.static_range(len(groups)):
-        x = groups[g].to(tl.float32)
+        x = to_float32(groups[g], FAST)
         if (g + 1) * G > C:
             x = tl.where(class_index(g, G) < C, x, -INFINITY)
         wide = wide + (x,)
@@ -130,12 +131,12 @@ def keep(condition, groups):
 
 
 @triton.jit
-def zero_times_sum(groups):
+def zero_times_sum(groups, FAST: tl.constexpr):
     """Compute, per pixel, 0 for finite logits and NaN if one is NaN or infinite, from groups as loaded."""
-    total = groups[0].to(tl.float32) * 0.0
-    for g in tl.static_range(1, len(groups)):
-        total = tl.fma(groups[g].to(tl.float32), 0.0, total)
-    return fold_sum(total)
+    total = tl.zeros_like(groups[0])
+    for g in tl.static_range(len(groups)):
+        total = add_zero_times(total, groups[g], FAST)
+    return fold_sum(total.to(tl.float32))
 
 
 @triton.jit

@@ -53,8 +53,10 @@ def consistency_kernel(
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
 
-    poison = zero_times_sum(t) + zero_times_sum(z)
-    terms, gradient = distance_pixels(widen(z, C, G), widen(t, C, G), poison, valid, weight, scale, DISTANCE, FAST)
+    poison = zero_times_sum(t, FAST) + zero_times_sum(z, FAST)
+    terms, gradient = distance_pixels(
+        widen(z, C, G, FAST), widen(t, C, G, FAST), poison, valid, weight, scale, DISTANCE, FAST
+    )
     if valid_mask is not None:
         gradient = keep(valid, gradient)
     if grad is not None:

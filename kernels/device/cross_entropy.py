@@ -41,7 +41,7 @@ def cross_entropy_kernel(
         scale = tl.load(scale_ptr)
 
     terms, gradient = labelled_pixels(
-        widen(z, C, G), label, zero_times_sum(z), valid, weight, class_weight_ptr, scale, C, G, FAST
+        widen(z, C, G, FAST), label, zero_times_sum(z, FAST), valid, weight, class_weight_ptr, scale, C, G, FAST
     )
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)

@@ -62,9 +62,9 @@ def fuzzy_positive_kernel(
         scale = tl.load(scale_ptr)
 
     terms, gradient = fuzzy_positive_pixels(
-        widen(z, C, G),
-        widen(t, C, G),
-        zero_times_sum(t) + zero_times_sum(z),
+        widen(z, C, G, FAST),
+        widen(t, C, G, FAST),
+        zero_times_sum(t, FAST) + zero_times_sum(z, FAST),
         valid,
         weight,
         limit,

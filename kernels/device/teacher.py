@@ -53,4 +53,4 @@ def row_logits(
         top = load_row(samples, cell, at, C, G)
         bottom = load_row(samples, tl.minimum(cell + 1, low_height - 1), at, C, G)
         groups = interpolate((top, bottom), tl.load(rows.fraction_ptr + y))
-    return widen(groups, C, G)
+    return widen(groups, C, G, False)

@@ -148,21 +148,21 @@ def upsampled_kernel(
                     pixel = widened(y) * width + at.column
                     fraction = tl.load(rows.fraction_ptr + y)
                     z = interpolate((student_top, student_bottom), fraction)
-                    poison = zero_times_sum(z)
+                    poison = zero_times_sum(z, FAST)
                     weight = None
                     if pixel_weight is not None:
                         weight = tl.load(pixel_weight.ptr + pixel * pixel_weight.stride_p, mask=at.in_bounds, other=0.0)
                     if teacher is None:
                         label, valid = load_labels(target.ptr, pixel * target.stride_p, at.in_bounds, ignore_index)
                         terms, gradient = labelled_pixels(
-                            widen(z, C, G), label, poison, valid, weight, class_weight_ptr, scale, C, G, FAST
+                            widen(z, C, G, FAST), label, poison, valid, weight, class_weight_ptr, scale, C, G, FAST
                         )
                     elif DISTANCE is not None:
                         t = interpolate(teacher_rows, fraction)
                         terms, gradient = distance_pixels(
-                            widen(z, C, G),
-                            widen(t, C, G),
-                            poison + zero_times_sum(t),
+                            widen(z, C, G, FAST),
+                            widen(t, C, G, FAST),
+                            poison + zero_times_sum(t, FAST),
                             valid,
                             weight,
                             scale,
@@ -175,9 +175,9 @@ def upsampled_kernel(
                         if threshold is not None:
                             limit = tl.load(threshold.ptr + pixel * threshold.stride_p, mask=at.in_bounds, other=0.0)
                         terms, gradient = fuzzy_positive_pixels(
-                            widen(z, C, G),
-                            widen(t, C, G),
-                            poison + zero_times_sum(t),
+                            widen(z, C, G, FAST),
+                            widen(t, C, G, FAST),
+                            poison + zero_times_sum(t, FAST),
                             valid,
                             weight,
                             limit,

@@ -95,10 +95,10 @@ def swap(i: int, j: int) -> Change:
     return change
 
 
-def swap_halves(instruction: Instruction) -> None:
-    """Exchange the pieces of a register."""
-    (place,) = (i for i, x in enumerate(instruction.args) if x[0] == "vec")
-    instruction.args[place] = ("vec", instruction.args[place][1][::-1])
+def shifted(instruction: Instruction) -> None:
+    """Shift by 16 instead of a mask."""
+    instruction.op = "shl.b32"
+    instruction.args[2] = ("imm", 16)
 
 
 def from_lane(lane: int) -> Change:
@@ -147,7 +147,8 @@ DEFECTS = {
     "an exponential of the opposite": Defect(*FULL, "fma.rn.f32", swap(1, 3), 4),
     "a sum is a difference": Defect(*FULL, "add.f32", replace("add", "sub"), -3),
     "a selection turns round": Defect(*FULL, "selp", swap(1, 2), 5),
-    "the halves of a pair of logits are exchanged": Defect(*PAIRS, "mov.b32 {", swap_halves),
+    "the halves of a pair of slopes are exchanged": Defect(*PAIRS, "cvt.rn.bf16x2", swap(1, 2), 3),
+    "the second of a pair of logits is the first": Defect(*PAIRS, "and.b32", shifted, 3),
     "the barrier between tiles is left out": Defect(*TILES, "bar.sync", leave_out),
     "the barrier before the rows is left out": Defect(*ROWS, "bar.sync", leave_out),
     "upsampled: a load moves": Defect(*UPSAMPLED, "ld.global", move(2), 6),
