@@ -38,7 +38,8 @@ def own_block(num_pixels, blocks_per_image, G: tl.constexpr, BLOCK: tl.constexpr
     pixel = tl.arange(0, BLOCK)
     if G > 1:
         pixel = pixel[None, :]
-    return Block(image, first_pixel, pixel.to(tl.int64), pixel < num_pixels - first_pixel)
+    num_left = tl.minimum(num_pixels - first_pixel, BLOCK).to(tl.int32)  # comparisons of int64 take two instructions
+    return Block(image, first_pixel, pixel.to(tl.int64), pixel < num_left)
 
 
 @triton.jit

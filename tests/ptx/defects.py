@@ -112,7 +112,7 @@ def from_lane(lane: int) -> Change:
 
 FULL = ("C=5 bf16", "fuzzy_positive_kernel")
 TILES = ("C=34 bf16 small", "fuzzy_positive_kernel")
-ROWS = ("channels_last C=5 fp16 small", "fuzzy_positive_kernel")
+ROWS = ("channels_last C=5 fp32 small", "fuzzy_positive_kernel")
 PAIRS = ("C=19 bf16 small", "fuzzy_positive_kernel")
 UPSAMPLED = ("upsampled C=5 small", "upsampled_kernel")
 ADJOINT = ("upsampled C=5 small", "column_adjoint_kernel")
