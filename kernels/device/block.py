@@ -17,7 +17,7 @@ COUNT_MASK = tl.constexpr(1023)
 @triton.constexpr_function
 def holds(groups, item):
     """Whether one of the groups has the item."""
-    return any(item in group for group in groups)
+    return groups is not None and any(item in group for group in groups)
 
 
 class Block(NamedTuple):
@@ -91,11 +91,11 @@ def store_gradient(x, block, groups, C: tl.constexpr, G: tl.constexpr, BLOCK: tl
 
 
 @triton.jit
-def store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS: tl.constexpr = ()):
+def store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS: tl.constexpr):
     """Store the first term of each pixel in a contiguous map, and the program's sums of all terms.
 
     COUNTS names, in groups of up to three, terms that are whole numbers. The sums of a group share the bits of one
-    integer: it has room for three that do not exceed the number of pixels, or for any other one.
+    integer: it has room for three that do not exceed the number of pixels, or for any other one. None names none.
     """
     if map_ptr is not None:
         pixel = block.image * num_pixels + block.first_pixel + block.pixel
@@ -105,7 +105,7 @@ def store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS: tl.constexp
         for i in tl.static_range(len(terms)):
             if not holds(COUNTS, i):
                 tl.store(sums_ptr + i * tl.num_programs(0), tl.sum(terms[i]))
-        for group in tl.static_range(len(COUNTS)):
+        for group in tl.static_range(0 if COUNTS is None else len(COUNTS)):
             packed = terms[COUNTS[group][0]].to(tl.int32)
             for k in tl.static_range(1, len(COUNTS[group])):
                 tl.static_assert(packed.numel <= COUNT_MASK)

@@ -61,4 +61,4 @@ def consistency_kernel(
         gradient = keep(valid, gradient)
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
-    store_terms(terms, block, num_pixels, sums_ptr, map_ptr)
+    store_terms(terms, block, num_pixels, sums_ptr, map_ptr, None)

@@ -45,4 +45,4 @@ def cross_entropy_kernel(
     )
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
-    store_terms(terms, block, num_pixels, sums_ptr, map_ptr)
+    store_terms(terms, block, num_pixels, sums_ptr, map_ptr, None)

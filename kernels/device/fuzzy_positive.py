@@ -82,5 +82,5 @@ def fuzzy_positive_kernel(
         gradient = keep(valid, gradient)
     if grad is not None:
         store_gradient(grad, block, gradient, C, G, BLOCK)
-    COUNTS: tl.constexpr = count_terms(pixel_weight is not None or CONFIDENCE) if WITH_STATS else ()
+    COUNTS: tl.constexpr = count_terms(pixel_weight is not None or CONFIDENCE) if WITH_STATS else None
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS)
