@@ -28,7 +28,7 @@ def pseudo_labels(inputs: TeacherInputs, options: PseudoLabelOptions) -> PseudoL
             confidence_ptr=found.confidence,
             entropy_ptr=found.entropy,
             positives_ptr=found.num_positives,
-            KEY=key_type(dtype, inputs.teacher.shape[1]),
+            KEY=key_type(dtype, inputs.teacher.shape[1], with_infinity=True),
             CAPPED=cap if cap <= 3 else 0,
             num_warps=launch.num_warps,
             enable_fp_fusion=True,

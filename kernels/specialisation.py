@@ -27,11 +27,14 @@ def option_arguments(options: LossOptions) -> dict[str, Any]:
     }
 
 
-def key_type(dtype: torch.dtype, num_classes: int) -> str:
-    """The ``KEY`` of ``device.keys.make_key`` for teacher logits of this dtype and number of classes."""
+def key_type(dtype: torch.dtype, num_classes: int, *, with_infinity: bool = False) -> str:
+    """The ``KEY`` of ``device.keys.make_key`` for teacher logits of this dtype and number of classes.
+
+    ``with_infinity`` where -inf is a logit among others, of which a tagged key would make NaN.
+    """
     if dtype == torch.float32:
         return "float32" if num_classes <= MAX_SINGLES else "int64"
-    return "tagged" if num_classes <= MAX_SINGLES else "int32"
+    return "tagged" if num_classes <= MAX_SINGLES and not with_infinity else "int32"
 
 
 def has_libdevice(kernel: object) -> bool:

@@ -23,6 +23,13 @@ def draw_logits(
     return (logits.round() if ties else logits).to(dtype)
 
 
+def draw_huge_logits(*shape: int, dtype: torch.dtype, device: str = "cpu") -> Tensor:
+    """Finite logits of all sizes; times log2(e) those past 2.36e38 are infinite in float32."""
+    sizes = torch.tensor([1.0, 1e6, 9e8, 2e9, 1e20, 1e38, 2.2e38, 2.5e38, 3.3e38])
+    sign, factor = torch.randint(-1, 2, shape), 1 + torch.randint(3, shape) / 100
+    return (sizes[torch.randint(len(sizes), shape)] * sign * factor).to(device, dtype)
+
+
 def fuzzy_positive_sums(inputs: LossInputs, options: LossOptions, **keywords: object) -> tuple[Tensor, Tensor | None]:
     """The sums of the kernel's programs, added, and the gradient."""
     partial_sums, grad = fuzzy_positive.fuzzy_positive_sums(inputs, options, **keywords)

@@ -1,7 +1,10 @@
 import pytest
 import torch
-from kernel_cases import check_against_reference, draw_logits, fuzzy_positive_sums
+from kernel_cases import check_against_reference, draw_huge_logits, draw_logits, fuzzy_positive_sums
+from tolerances import GRADIENT, LOSS
+from torch.testing import assert_close
 
+from fpl_fast import fuzzy_positive_loss
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
 from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map
 
@@ -231,6 +234,42 @@ def test_second_device():
     student = draw_logits(1, 19, 8, 8, dtype=torch.bfloat16, device="cuda:1")
     teacher = draw_logits(1, 19, 8, 8, dtype=torch.bfloat16, device="cuda:1")
     check_against_reference(student, teacher)
+
+
+@pytest.mark.parametrize(("form", "weighting"), [("smooth", "linear"), ("hinge", "none")])
+@pytest.mark.parametrize(("num_classes", "dtype"), [(3, torch.float32), (5, torch.bfloat16), (34, torch.float32)])
+def test_finite_logits_of_any_size_give_the_right_numbers_or_nan(kernel_device, num_classes, dtype, form, weighting):
+    """Up to 10^9 they are right, and so are pixels all of whose classes but one are masked."""
+    student, teacher = (draw_huge_logits(3, num_classes, 4, 11, dtype=dtype, device=kernel_device) for _ in range(2))
+    student[1], teacher[1] = student[1].clamp(-1e9, 1e9), teacher[1].clamp(-1e9, 1e9)
+    student[2], teacher[2] = student[2].clamp(-3, 3), teacher[2].clamp(-3, 3)
+    for x in (student, teacher):
+        x[2, 1:, :, ::2], x[2, 1:, :, 1::2] = -1e30, torch.finfo(dtype).min
+    inputs, cap = LossInputs(student, teacher), min(3, num_classes - 1)
+    options = OPTIONS._replace(form=form, weighting=weighting, max_positives=cap)
+    losses = fuzzy_positive_map(inputs, options)
+    sums, grad = fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
+    z = student.double().requires_grad_()
+    keywords = {"form": form, "weighting": weighting, "max_positives": cap, "reduction": "none", "engine": "eager"}
+    expected = fuzzy_positive_loss(z, teacher.double(), **keywords)
+    (slopes,) = torch.autograd.grad(expected.sum(), z)
+    known = ~losses.isnan()
+    assert_close(losses[known], expected[known].detach().float(), **LOSS)  # inf where that is beyond float32
+    shown = known.unsqueeze(1).expand_as(grad)
+    assert_close(grad[shown], slopes[shown].to(dtype), **GRADIENT[dtype])
+    assert grad[~shown].isnan().all() and known[1:].all() and not losses[2].any()
+    assert not (sums == -torch.inf).any()
+
+
+@pytest.mark.parametrize("num_classes", [3, 34])
+def test_huge_logits_upsampled_give_no_negative_infinity(kernel_device, num_classes):
+    student, teacher = (
+        draw_huge_logits(2, num_classes, 3, 5, dtype=torch.float32, device=kernel_device) for _ in range(2)
+    )
+    inputs, options = LossInputs(student, teacher, size=(5, 9)), OPTIONS._replace(max_positives=2)
+    sums, grad = fuzzy_positive_sums(inputs, options, scale=None, with_grad=True, with_stats=True)
+    assert not (sums == -torch.inf).any() and not grad.isinf().any()
+    assert not (fuzzy_positive_map(inputs, options) < 0).any()
 
 
 @pytest.mark.gpu

@@ -42,7 +42,8 @@ def fuzzy_positive_pixels(
     Args:
         z: the student's logits, float32 class groups, classes that do not exist at -inf.
         t: the teacher's logits in the same form.
-        poison: 0, or NaN where one of a pixel's logits is NaN or infinite: added to the loss and its slope.
+        poison: 0, or NaN where one of a pixel's logits is NaN or infinite: added to the loss and its slope. So is NaN
+            where the logits are too large for masses.
         valid: pixels that count.
         pixel_weight: per pixel, or None for 1.
         threshold: T, one or per pixel.
@@ -68,6 +69,7 @@ def fuzzy_positive_pixels(
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
         keys, t, valid, threshold, options.max_positives, C, CAPPED, KEY
     )
+    poison = tl.fma(total, 0.0, poison)
     weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1
     factor = tl.full(total.shape, 1.0, tl.float32)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import INFINITY, LOG2_E, log
+from fpl_fast.kernels.device.arithmetic import INFINITY, LOG2_E, log, nan_if_void
 from fpl_fast.kernels.device.classes import fold_max, fold_min, fold_sum
 
 
@@ -67,4 +67,4 @@ def log_sum_exp(logits, FAST: tl.constexpr):
     total = tl.exp2(logits[0] * LOG2_E - shift)
     for g in tl.static_range(1, len(logits)):
         total += tl.exp2(logits[g] * LOG2_E - shift)
-    return log(fold_sum(total), FAST) + highest
+    return log(nan_if_void(fold_sum(total)), FAST) + highest

@@ -1,9 +1,10 @@
 """The fuzzy positive loss at full resolution: numbers of classes, dtypes, caps, forms and layouts."""
 
+import math
 from typing import Any
 
 import torch
-from kernel_cases import COUNTS
+from kernel_cases import COUNTS, draw_huge_logits
 from tolerances import GRADIENT, LOSS, SUMS, widened
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from fpl_fast.kernels.arguments import SUMS as NAMES
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, fuzzy_positive_sums
 from ptx import expected
-from ptx.cases.table import LAYOUTS, UNCAPPED, Case, add, logits
+from ptx.cases.table import DTYPES, LAYOUTS, UNCAPPED, Case, add, logits
 
 DEFAULTS = LossOptions(0.9, 3, "concave", 1.0, "smooth")
 
@@ -87,6 +88,24 @@ class FuzzyPositive(Case):
         return [x for x in self.inputs.tensors() if x is not None]
 
 
+class Overflowing(FuzzyPositive):
+    """Logits of any finite size: the losses of the pixels are right or NaN, and no sum is minus infinity."""
+
+    def check(self, result: dict[str, Tensor]) -> dict[str, float]:
+        _, _, pixel_map = expected.fuzzy_positive(self.inputs, self.options, self.scale)
+        if "map" in result:
+            known = ~result["map"].isnan()
+            return {"map": expected.excess(result["map"][known], pixel_map[known], **LOSS)}
+        assert "sums" in result
+        return {name: math.inf if (x == -math.inf).any() else 0.0 for name, x in result.items()}
+
+
+def overflowing(classes: int, dtype: str, **keywords: Any) -> Overflowing:
+    """Student and teacher alone."""
+    student, teacher = (draw_huge_logits(1, classes, 5, 19, dtype=DTYPES[dtype]) for _ in range(2))
+    return Overflowing(LossInputs(student, teacher), **keywords)
+
+
 def simple(
     shape: tuple[int, int, int, int],
     dtype: str,
@@ -106,6 +125,10 @@ def simple(
     )
     return FuzzyPositive(LossInputs(student, teacher), **keywords)
 
+
+for classes, dtype in ((5, "fp32"), (19, "bf16"), (34, "fp32")):
+    add(f"C={classes} {dtype} of any finite size", overflowing, classes, dtype)
+    add(f"C={classes} {dtype} of any finite size, map", overflowing, classes, dtype, with_map=True)
 
 UNCAPPED_ONES = {"spread": 1.0, "max_positives": UNCAPPED}
 
