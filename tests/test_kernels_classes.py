@@ -26,7 +26,7 @@ def classes_kernel(
     in_bounds = pixel < num_pixels
     groups = load_classes(x_ptr, pixel * stride_p, in_bounds, stride_c, C, G, ROWS, P)
     store_classes(copy_ptr, pixel * stride_p, in_bounds, stride_c, groups, C, G, ROWS, P)
-    wide = widen(groups, C, G)
+    wide = widen(groups, C, G, False)
     low = wide[0]
     high = wide[0]
     total = tl.exp2(wide[0])
@@ -37,7 +37,7 @@ def classes_kernel(
     tl.store(folds_ptr + pixel, fold_sum(total), mask=in_bounds)
     tl.store(folds_ptr + P + pixel, fold_max(high), mask=in_bounds)
     tl.store(folds_ptr + 2 * P + pixel, fold_min(low), mask=in_bounds)
-    tl.store(folds_ptr + 3 * P + pixel, poison_of(groups), mask=in_bounds)
+    tl.store(folds_ptr + 3 * P + pixel, poison_of(groups, False), mask=in_bounds)
 
 
 # columns: a power of two, one more, one less, Cityscapes; tiles: with and without padding

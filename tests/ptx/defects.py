@@ -146,7 +146,7 @@ DEFECTS = {
     "a shuffle is left out": Defect(*FULL, "shfl", pass_through, 2),
     "an exponential of the opposite": Defect(*FULL, "fma.rn.f32", swap(1, 3), 4),
     "a sum is a difference": Defect(*FULL, "add.f32", replace("add", "sub"), -3),
-    "a selection turns round": Defect(*FULL, "selp", swap(1, 2), 5),
+    "a selection turns round": Defect(*FULL, "selp", swap(1, 2), 6),
     "the halves of a pair of slopes are exchanged": Defect(*PAIRS, "cvt.rn.bf16x2", swap(1, 2), 3),
     "the second of a pair of logits is the first": Defect(*PAIRS, "and.b32", shifted, 3),
     "the barrier between tiles is left out": Defect(*TILES, "bar.sync", leave_out),
