@@ -43,7 +43,7 @@ def _launch(inputs: LabelInputs, outputs: Outputs) -> Tensor:
                 "ignore_index": inputs.ignore_index,
                 **dict.fromkeys(("loss_options", "CAPPED", "CONFIDENCE", "DISTANCE")),
             },
-            None,
+            inputs.ignore_index,  # an int32 or, where it is larger, an int64
             outputs,
         )
     return full_resolution.launch(

@@ -272,6 +272,15 @@ assert kept and not any(isinstance(x, torch.Tensor) for x in kept)
 print(number)
 """
 
+WIDE = """
+z, y = torch.randn(2, 5, 4, 8), torch.zeros(2, 9, 16, dtype=torch.int64)
+for size, label in (((9, 16), y), (None, y[:, :4, :8].contiguous())):
+    for ignored in (255, 254, 2**31, -2**40):
+        before = len(compiled)
+        run(lambda z, t: cross_entropy(z, label, size=size, ignore_index=ignored, engine="triton"), z, z)
+        print(*sorted(set(compiled[before:])))
+"""
+
 
 def run_stub(script):
     """In a process of its own: here the interpreter may have been chosen."""
@@ -301,3 +310,17 @@ def test_launches_of_a_call():
 def test_a_repeated_launch_is_the_launch():
     """With every argument that Triton would have been given, for all kinds of tensors in turn."""
     assert run_stub(REPLAYS).split() == ["228"]
+
+
+def test_a_wide_label_to_ignore_is_a_type_of_its_own():
+    """A launch that was compiled for int32 would take its lower half."""
+    assert run_stub(WIDE).splitlines() == [
+        "column_adjoint_kernel finish_kernel mean_scale_kernel scale_kernel upsampled_kernel",
+        "",
+        "mean_scale_kernel upsampled_kernel",
+        "",
+        "cross_entropy_kernel",
+        "",
+        "cross_entropy_kernel",
+        "",
+    ]
