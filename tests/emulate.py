@@ -10,6 +10,7 @@ import functools
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ class Report:
     def run(self, arch: str, names: list[str], defects: list[str], seed: int, jobs: int) -> None:
         """Run cases and defects on a device of an architecture, each in one of a few processes."""
         examinations = [(run_case, name) for name in names] + [(find, defect) for defect in defects]
-        install = functools.partial(device.install, ARCHITECTURES[arch], str(CACHE))
+        install = functools.partial(prepare_worker, ARCHITECTURES[arch])
         fork = multiprocessing.get_context("fork")  # the libraries are imported
         with concurrent.futures.ProcessPoolExecutor(jobs, fork, install) as pool:
             findings = pool.map(functools.partial(examine, seed=seed), examinations)
@@ -86,6 +87,21 @@ class Report:
                     self.outcomes.append((arch, finding))
                 if not finding.holds:
                     self.failures.append(what)
+
+
+def prepare_worker(capability: int) -> None:
+    """Emulate a device in this process, and end it with the one that forked it, which may be killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    device.install(capability, str(CACHE))
+
+
+def number_of_jobs(text: str) -> int:
+    """Parse a number of processes."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of processes from 1, got {text}")
+    return int(text)
 
 
 def examine(examination: tuple[Callable[..., Any], str], seed: int) -> Outcome | Finding:
@@ -105,13 +121,14 @@ def main() -> int:
     )
     parser.add_argument("--mutations", action="store_true", help="also: defects put into the PTX of these cases")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
+    parser.add_argument("--jobs", type=number_of_jobs, default=1, help="processes at a time (default: 1)")
     options = parser.parse_args()
     if reason := device.unavailable_reason():
         parser.error(f"Triton cannot compile for CUDA here: {reason}")
     names = [x for x in CASES if any(text in x for text in options.only) and (x in QUICK or not options.quick)]
     if not names:
-        parser.error(f"--only must be a part of a case's name, got {' '.join(options.only)!r}")
+        among = "a quick case's" if options.quick else "a case's"
+        parser.error(f"--only must be a part of {among} name, such as C=5 or labels, got {' '.join(options.only)!r}")
 
     begin, report = time.monotonic(), Report()
     try:

@@ -2,6 +2,8 @@
 
 import random
 import re
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -215,6 +217,31 @@ def test_an_unknown_directive_is_refused():
 
 def test_every_launched_kernel_says_what_it_writes():
     assert kernels.launched_kernels() == launches.OUTPUTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--jobs", "0"], "argument --jobs: must be a number of processes from 1, got 0"),
+        (["--jobs", "many"], "argument --jobs: must be a number of processes from 1, got many"),
+        (["--only", "nothing"], "--only must be a part of a case's name, such as C=5 or labels, got 'nothing'"),
+        (["--quick", "--only", "C=300"], "--only must be a part of a quick case's name, such as C=5 or labels, got"),
+    ],
+)
+@pytest.mark.skipif(device.unavailable_reason() is not None, reason="needs the ptxas that Triton compiles with")
+def test_wrong_options_of_the_command(options, message):
+    done = python(str(Path(__file__).with_name("emulate.py")), *options)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(device.unavailable_reason() is not None, reason="needs the ptxas that Triton compiles with")
+def test_workers_end_with_the_command_that_is_killed():
+    command = [sys.executable, str(Path(__file__).with_name("emulate.py")), "--only", "C=5 bf16", "--arch", "sm_80"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("ok")  # a worker has worked
+        process.kill()
+        process.communicate(timeout=60)  # which ends when no process holds the other end of the pipe
 
 
 @pytest.mark.slow

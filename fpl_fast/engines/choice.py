@@ -206,7 +206,7 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
             return "triton is not installed"
         if student_logits.shape[1] > TRITON_MAX_CLASSES:
             return f"it takes at most {TRITON_MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
-        if not student_logits.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        if not student_logits.is_cuda and not _interpreted():
             return f"it needs a CUDA or ROCm device and the logits are on {student_logits.device}"
         return None
     if student_logits.device.type != "cpu":
@@ -214,6 +214,11 @@ def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:
     if student_logits.shape[1] > planes.MAX_CLASSES:
         return f"it takes at most {planes.MAX_CLASSES} classes and the logits have {student_logits.shape[1]}"
     return packages.unavailable_reason()
+
+
+def _interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels, by the words that Triton takes for yes."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
