@@ -1,11 +1,14 @@
 import signal
+import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 
 import pytest
 from study_cases import GRID, write
 
 from fpl_fast.trainer.cli import main
+from fpl_fast.trainer.commands.quickstart import main as quickstart_command
 from fpl_fast.trainer.commands.study import main as study_command
 from fpl_fast.trainer.study.grid import Cell, read_study
 from fpl_fast.trainer.study.launch import Launcher, TrialProcess
@@ -13,6 +16,11 @@ from fpl_fast.trainer.study.queue import Snapshot, run_study
 from fpl_fast.trainer.study.results import markdown, write_results
 from fpl_fast.trainer.study.state import StudyFolder, TrialState
 from fpl_fast.trainer.study.statistics import CellResult
+
+
+def hold(folder, study):
+    with folder.hold(study):
+        pass
 
 
 class Job:
@@ -72,11 +80,11 @@ def queue(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     study = read_study(write(tmp_path, recipes=["synthetic/cps", "synthetic/fpl_cps"], seeds=2))
     folder = Scripted(tmp_path / "out")
-    folder.create(study)
 
     def run(script, *, jobs=1, gpus=(), devices=0, stop=Stop, show=lambda snapshot: None):
         launcher = Clusterless(folder, {name: deque(outcomes) for name, outcomes in script.items()}, devices)
-        snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=show)
+        with folder.hold(study):
+            snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=show)
         return launcher, snapshot
 
     return study, folder, run
@@ -212,8 +220,61 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "note.txt").write_text("mine")
     study = read_study(write(tmp_path, recipes=["synthetic/cps"]))
     with pytest.raises(ValueError, match="--out must be a new or an empty folder, or one of a study"):
-        StudyFolder(tmp_path).create(study)
+        hold(StudyFolder(tmp_path), study)
     assert {path.name for path in tmp_path.iterdir()} == {"note.txt", "mine.yaml"}
+
+
+@pytest.mark.parametrize("options", [[], ["--results"]])
+@pytest.mark.parametrize(
+    ("name", "recipe", "named"), [("other", "synthetic/cps", "another, mine,"), ("mine", "synthetic/ael", "another,")]
+)
+def test_a_study_is_not_written_over_by_another(tmp_path, queue, name, recipe, named, options):
+    """Neither by one with another name nor by one of the same name without a run in common."""
+    study, folder, run = queue
+    _, snapshot = run({})
+    write_results(study, folder, snapshot)
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    path = Path(write(tmp_path, recipes=[recipe])).rename(tmp_path / f"{name}.yaml")
+    with pytest.raises(ValueError, match=rf"--out must be a folder of this study, {name}, got .* of {named}"):
+        study_command([str(path), "--out", str(folder.path), *options])
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_study_with_more_or_fewer_runs_is_the_same(tmp_path, queue):
+    _, folder, run = queue
+    run({})
+    hold(folder, read_study(write(tmp_path, recipes=["synthetic/cps", "synthetic/ael"], seeds=3)))
+    hold(folder, read_study(write(tmp_path, recipes=["synthetic/cps"])))
+
+
+def test_a_folder_of_an_earlier_version_does_not_name_its_study(tmp_path, queue):
+    study, folder, run = queue
+    run({})
+    folder.record.unlink()
+    with pytest.raises(ValueError, match=r"--out must be a folder of this study, mine, got .* the runs of another,"):
+        hold(folder, read_study(write(tmp_path, recipes=["synthetic/ael"])))
+    hold(folder, study)
+
+
+@pytest.mark.parametrize("command", [study_command, quickstart_command])
+def test_a_start_that_is_stopped_is_continued(tmp_path, monkeypatch, command):
+    """The folder is held before the launcher is there, and is one of a study afterwards."""
+    out = tmp_path / "out"
+    arguments = ["--out", str(out)] + (["quickstart"] if command is study_command else [])
+    take = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    codes = []
+
+    def stopped(*_, **__):
+        codes.append(
+            subprocess.run([sys.executable, "-c", take, str(out / "study.lock")], stderr=subprocess.DEVNULL).returncode
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fpl_fast.trainer.study.launch.Launcher", stopped)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            command(arguments)
+    assert codes == [1, 1]
 
 
 @pytest.mark.slow
@@ -246,7 +307,7 @@ def test_a_study_is_trained_from_the_command_line(tmp_path, capfd):
     settings["optim.lr"] = 0.123
     path = write(tmp_path, recipes=["synthetic/supervised"], variants=variants, settings=settings)
     with pytest.raises(ValueError, match=r"optim\.lr 0\.123 instead of 0\.05"):
-        StudyFolder(out).create(read_study(path))
+        hold(StudyFolder(out), read_study(path))
 
 
 def test_dry_run_counts_what_is_left(tmp_path, capfd):

@@ -38,14 +38,14 @@ def _run(path: Path, seeds: int) -> int:
 
     study = read_study("quickstart", seeds=seeds)
     folder = StudyFolder(path)
-    folder.create(study)
     gpus = visible_gpus()
-    launcher = Launcher(folder.jobs, cluster="local", devices=1 if gpus else 0, options={})
     again = shlex.join(["fpl-fast", "quickstart", "--seeds", str(seeds), "--out", str(path)])
     jobs = min(len(study.trials), len(os.sched_getaffinity(0)))
-    code = train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=again)
-    if code == 0:
-        _compare(study, folder)
+    with folder.hold(study):
+        launcher = Launcher(folder.jobs, cluster="local", devices=1 if gpus else 0, options={})
+        code = train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=again)
+        if code == 0:
+            _compare(study, folder)
     return code
 
 

@@ -65,8 +65,8 @@ def main(arguments: list[str]) -> int:
         return _predict(study, folder, options)
     if options.results and not folder.lock.is_file():
         raise ValueError(f"--results must be of a study that has begun, got no study in {str(folder.path)!r}")
-    folder.create(study)
     if options.results:
+        folder.require_own(study)
         return _conclude(study, folder, failed={})
     return _train(study, folder, options, shlex.join(["fpl-fast", "study", *arguments]))
 
@@ -76,13 +76,11 @@ def _train(study: "Study", folder: "StudyFolder", options: argparse.Namespace, c
 
     gpus = _gpus(options)
     jobs = _jobs(options, len(gpus), len(study.trials))
-    launcher = Launcher(
-        folder.jobs,
-        cluster=options.cluster,
-        devices=options.devices if gpus or options.cluster != "local" else 0,
-        options=_cluster_options(options.cluster_option),
-    )
-    return train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=command)
+    devices = options.devices if gpus or options.cluster != "local" else 0
+    cluster_options = _cluster_options(options.cluster_option)
+    with folder.hold(study):
+        launcher = Launcher(folder.jobs, cluster=options.cluster, devices=devices, options=cluster_options)
+        return train_study(study, folder, launcher, jobs=jobs, gpus=gpus, command=command)
 
 
 def train_study(
@@ -92,7 +90,7 @@ def train_study(
 
     Args:
         study: The study.
-        folder: Its folder, which has been created.
+        folder: Its folder, which is held.
         launcher: Submits the runs.
         jobs: Runs at the same time, at most.
         gpus: GPUs to share out on this machine.
@@ -103,10 +101,9 @@ def train_study(
     """
     from fpl_fast.trainer.commands.study_table import StudyMonitor
     from fpl_fast.trainer.run.interrupt import StopRequest
-    from fpl_fast.trainer.run.lock import RunLock
     from fpl_fast.trainer.study.queue import run_study
 
-    with RunLock(folder.lock), StopRequest() as stop, StudyMonitor(study) as monitor:
+    with StopRequest() as stop, StudyMonitor(study) as monitor:
         snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=monitor.show)
     code = _conclude(study, folder, failed=snapshot.failed)
     if stop.signal is not None:

@@ -1,14 +1,19 @@
 """State of a study's runs, read from their folders: nothing else is remembered, so nothing can disagree."""
 
+import contextlib
 import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.run.lock import RunLock
 from fpl_fast.trainer.run.records import read_metrics
 from fpl_fast.trainer.run.same_run import require_same_run
 from fpl_fast.trainer.study.grid import Study, Trial
+from fpl_fast.trainer.writing.json_text import json_text, read_object
+from fpl_fast.trainer.writing.replacing import replacing
 
 __all__ = ["StudyFolder", "TrialState"]
 
@@ -31,8 +36,8 @@ class StudyFolder:
     """Files of a study.
 
     ``runs/NAME``, a run folder for each trial, ``configs/NAME.yaml``, from which it is trained, ``logs/NAME.txt``, the
-    output of its process, ``jobs``, the files of the launcher, ``study.lock``, and the results: ``runs.csv``,
-    ``cells.csv``, ``study.md``, ``study.html``.
+    output of its process, ``jobs``, the files of the launcher, ``study.lock``, ``study.json``, which names the study,
+    and the results: ``runs.csv``, ``cells.csv``, ``study.md``, ``study.html``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,6 +47,7 @@ class StudyFolder:
         self.logs = self.path / "logs"
         self.jobs = self.path / "jobs"
         self.lock = self.path / "study.lock"
+        self.record = self.path / "study.json"
 
     def run(self, trial: Trial) -> RunFolder:
         """Folder of a run."""
@@ -55,20 +61,47 @@ class StudyFolder:
         """File of a run's output."""
         return self.logs / f"{trial.name}.txt"
 
-    def create(self, study: Study) -> None:
-        """Create the folder, or take one that a study began in.
+    @contextlib.contextmanager
+    def hold(self, study: Study) -> Iterator[None]:
+        """Create the folder, or take one that the study began in, and keep other processes from training there.
 
         Raises:
-            ValueError: The folder holds something else, or a run with other settings than this study gives it.
+            ValueError: The folder holds something else, another study, or a run with other settings than this study
+                gives it, or another process holds it.
         """
         if self.path.exists() and not self.lock.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ValueError(f"--out must be a new or an empty folder, or one of a study, got {str(self.path)!r}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with RunLock(self.lock):  # the first file: whenever the command is stopped, the folder is one of a study
+            self.require_own(study)
+            with replacing(self.record) as file:
+                file.write(json_text({"study": study.name}).encode())
+            for path in (self.runs, self.configs, self.logs, self.jobs):
+                path.mkdir(exist_ok=True)
+            yield
+
+    def require_own(self, study: Study) -> None:
+        """Check that the runs in the folder, if any, are of this study or of an earlier form of it.
+
+        That is, the name is the same (folders of earlier versions have none), at least one run is, and so are the
+        settings of the runs that both have.
+
+        Raises:
+            ValueError: They are of another study, or have other settings.
+        """
+        found = {path.stem for path in self.configs.glob("*.yaml")}  # written before a run is submitted
+        if not found:
+            return
+        name = read_object(self.record).get("study") if self.record.is_file() else study.name
+        if name != study.name or found.isdisjoint(trial.name for trial in study.trials):
+            raise ValueError(
+                f"--out must be a folder of this study, {study.name}, got {str(self.path)!r} with the runs of another"
+                f"{'' if name == study.name else f', {name}'}, such as {min(found)}: give another --out"
+            )
         for trial in study.trials:
             folder = self.run(trial)
             if folder.config.is_file():
                 require_same_run(folder.load_config(), trial.config, source=f"{folder.path}")
-        for path in (self.runs, self.configs, self.logs, self.jobs):
-            path.mkdir(parents=True, exist_ok=True)
 
     def state(self, trial: Trial) -> TrialState:
         """Read the state of a run."""
