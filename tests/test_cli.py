@@ -22,7 +22,9 @@ from fpl_fast.trainer.loop import train
 from fpl_fast.trainer.recipes import METHOD_SUMMARIES
 from fpl_fast.trainer.recipes.tables import grid
 from fpl_fast.trainer.run.folder import RunFolder
+from fpl_fast.trainer.study.grid import read_study
 from fpl_fast.trainer.study.named import NAMED
+from fpl_fast.trainer.study.state import StudyFolder
 
 
 @pytest.fixture
@@ -289,7 +291,8 @@ class InThisProcess:
         return SimpleNamespace(done=lambda: True, result=lambda: code)
 
 
-def test_quickstart_compares_three_runs(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def small_quickstart(monkeypatch):
     settings = {
         "data": {"num_labelled": 3, "num_unlabelled": 4, "num_val": 2},
         "augment.crop": [32, 32],
@@ -300,6 +303,9 @@ def test_quickstart_compares_three_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(NAMED, "quickstart", lambda: {**study, "settings": settings})
     monkeypatch.setattr("fpl_fast.trainer.study.launch.Launcher", InThisProcess)
     monkeypatch.setattr("fpl_fast.trainer.study.queue._POLL_S", 0.0)
+
+
+def test_quickstart_compares_three_runs(tmp_path, small_quickstart, capsys):
     out = tmp_path / "all"
     assert main(["quickstart", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
@@ -319,3 +325,34 @@ def test_quickstart_compares_three_runs(tmp_path, monkeypatch, capsys):
     error = error_of(capsys, "quickstart", "--out", str(tmp_path / "mine"))
     assert "must be a new or an empty folder, or one of a study" in error
     assert "seeds must be their number" in error_of(capsys, "quickstart", "--seeds", "0")
+
+
+def test_quickstart_goes_on_in_its_folder_until_all_is_done(tmp_path, small_quickstart, monkeypatch, capsys):
+    """A folder of something else is passed over, one of fewer seeds is not; done, it begins another."""
+    monkeypatch.chdir(tmp_path)
+    study = read_study("quickstart", seeds=2)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "note.txt").write_text("mine")
+    with StudyFolder("runs/quickstart-2").hold(study):
+        pass  # stopped before its first run
+    chosen = []
+    monkeypatch.setattr(
+        "fpl_fast.trainer.commands.study.train_study", lambda _, folder, *__, **___: chosen.append(folder) or 1
+    )
+
+    def choose(*arguments):
+        main(["quickstart", *arguments])
+        return chosen[-1].path.name
+
+    assert choose() == "quickstart-2"
+    for trial in study.trials:
+        assert choose("--seeds", "2") == "quickstart-2"
+        chosen[-1].config(trial).touch()
+        run = chosen[-1].run(trial)
+        run.path.mkdir()
+        run.evaluation.write_text('{"step": 2, "miou": 0.5}')
+    assert choose() == choose("--seeds", "2") == "quickstart-3"
+    assert choose("--seeds", "3") == "quickstart-2"
+    other = {"recipes": ["synthetic/cps"]}
+    monkeypatch.setitem(NAMED, "quickstart", lambda: other)
+    assert choose() == "quickstart-3"

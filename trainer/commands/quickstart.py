@@ -21,15 +21,17 @@ def main(arguments: list[str]) -> int:
     parser = Parser(
         "fpl-fast quickstart",
         "Train on synthetic street scenes from the same few labels, supervised, by CPS and by FPL+CPS, and compare: "
-        "the study of that name, one run for each core, with a report for each run.",
+        "the study of that name, one run for each core, with a report for each run. The same command goes on after a "
+        "stop or a kill.",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder of the study; default runs/quickstart")
+    parser.add_argument("--out", metavar="DIR", help="folder of the study; default runs/quickstart, or "
+                        "runs/quickstart-2 and so on where that is finished or holds something else")  # fmt: skip
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="seeds of training, 0 to N - 1; default 1")
     options = parser.parse_args(arguments)
-    return _run(Path(options.out) if options.out else free_path(Path("runs") / "quickstart"), options.seeds)
+    return _run(Path(options.out) if options.out else None, options.seeds)
 
 
-def _run(path: Path, seeds: int) -> int:
+def _run(path: Path | None, seeds: int) -> int:
     from fpl_fast.trainer.commands.study import train_study
     from fpl_fast.trainer.study.gpus import visible_gpus
     from fpl_fast.trainer.study.grid import read_study
@@ -37,6 +39,8 @@ def _run(path: Path, seeds: int) -> int:
     from fpl_fast.trainer.study.state import StudyFolder
 
     study = read_study("quickstart", seeds=seeds)
+    if path is None:
+        path = free_path(Path("runs") / "quickstart", is_free=lambda path: StudyFolder(path).has_open_runs(study))
     folder = StudyFolder(path)
     gpus = visible_gpus()
     again = shlex.join(["fpl-fast", "quickstart", "--seeds", str(seeds), "--out", str(path)])

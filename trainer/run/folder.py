@@ -1,6 +1,6 @@
 """The folder of a run: its files, and the rules for beginning a run in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from fpl_fast.trainer.writing.replacing import replacing
 __all__ = ["RunFolder", "free_path"]
 
 
-def free_path(path: Path) -> Path:
+def free_path(path: Path, *, is_free: Callable[[Path], bool] = lambda path: not path.exists()) -> Path:
     """Return ``path`` if it is free, otherwise ``path`` with the first free number behind it."""
     candidate, number = path, 2
-    while candidate.exists():
+    while not is_free(candidate):
         candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
     return candidate
 

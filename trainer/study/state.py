@@ -69,8 +69,7 @@ class StudyFolder:
             ValueError: The folder holds something else, another study, or a run with other settings than this study
                 gives it, or another process holds it.
         """
-        if self.path.exists() and not self.lock.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ValueError(f"--out must be a new or an empty folder, or one of a study, got {str(self.path)!r}")
+        self._require_study()
         self.path.mkdir(parents=True, exist_ok=True)
         with RunLock(self.lock):  # the first file: whenever the command is stopped, the folder is one of a study
             self.require_own(study)
@@ -79,6 +78,20 @@ class StudyFolder:
             for path in (self.runs, self.configs, self.logs, self.jobs):
                 path.mkdir(exist_ok=True)
             yield
+
+    def has_open_runs(self, study: Study) -> bool:
+        """Whether the study can begin here, or can go on because not all of its runs are done."""
+        try:
+            self._require_study()
+            self.require_own(study)
+        except ValueError:
+            return False
+        return any(self.state(trial).phase != "done" for trial in study.trials)
+
+    def _require_study(self) -> None:
+        """Check that the folder is one of a study, empty, or not there yet."""
+        if self.path.exists() and not self.lock.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"--out must be a new or an empty folder, or one of a study, got {str(self.path)!r}")
 
     def require_own(self, study: Study) -> None:
         """Check that the runs in the folder, if any, are of this study or of an earlier form of it.
