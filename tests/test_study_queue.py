@@ -325,10 +325,17 @@ def test_no_cluster_here_is_one_line(tmp_path, monkeypatch, capsys):
     assert line.startswith("error: --cluster slurm with") and "srun" in line
 
 
-@pytest.mark.parametrize("option", ["--seeds", "--jobs", "--devices"])
+@pytest.mark.parametrize("option", ["--jobs", "--devices"])
 def test_numbers_on_the_command_line(tmp_path, option):
     with pytest.raises(ValueError, match=rf"{option} must be at least [01], got -1"):
         study_command([write(tmp_path, recipes=["synthetic/supervised"]), option, "-1"])
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "1001"])
+@pytest.mark.parametrize(("command", "arguments"), [(study_command, ["quickstart"]), (quickstart_command, [])])
+def test_a_number_of_seeds_on_the_command_line(command, arguments, number):
+    with pytest.raises(ValueError, match=rf"^--seeds must be their number, 1 to 1000, got {number}$"):
+        command([*arguments, "--seeds", number])
 
 
 def test_several_gpus_go_through_torchrun(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.run.folder import RunFolder
 
@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--split", default="val", help="val, or a list file of labelled images")
     parser.add_argument("--images", type=int, default=100, help="images to take, spread over the split")
     parser.add_argument("--maps", type=int, default=4, help="images whose maps are drawn, at most 12")
-    parser.add_argument("--out", metavar="DIR", help="folder to write to; without it RUN/analysis, for the report")
+    parser.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder to write to; without it RUN/analysis, for the report"
+    )
     options, changes = parser.parse_known_args(expand_short_names(arguments))
     _check(options.images, options.maps, options.split)
     if options.out is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 
 __all__ = ["main"]
 
@@ -21,14 +21,16 @@ def main(arguments: list[str]) -> int:
 
     report = _add(commands, "report", "Turn results of make bench into Markdown and pictures.", _report)
     report.add_argument("results", metavar="JSON", nargs="?", help="results; without it the newest in bench/results")
-    report.add_argument("--out", metavar="DIR", help="folder of the report; without it that of the results")
+    report.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder of the report; without it that of the results"
+    )
 
     train = _add(commands, "train", "Time training steps against the style of the public code.", _train)
     train.add_argument("--backbone", help="of the networks; without it resnet50 on a GPU, a tiny one on a CPU")
     train.add_argument("--crop", type=int, help="height and width, pixels; without it 512, 128 on a CPU")
     train.add_argument("--batch", type=int, help="labelled images a step, twice as many unlabelled; else 8, 2 on a CPU")
     train.add_argument("--seconds", type=float, default=60.0, help="time for the rounds, once all is compiled")
-    train.add_argument("--out", metavar="DIR", help="folder of the results; without it bench/results")
+    train.add_argument("--out", type=folder_name, metavar="DIR", help="folder of the results; without it bench/results")
 
     methods = _add(commands, "methods", "Measure steps a second and memory of every method beside CPS.", _methods)
     methods.add_argument(
@@ -38,7 +40,9 @@ def main(arguments: list[str]) -> int:
     methods.add_argument("--crop", type=int, help="height and width, pixels; without it 512, on a CPU 64 x 96")
     methods.add_argument("--batch", type=int, help="labelled images a step, as many unlabelled; else 8, 4 on a CPU")
     methods.add_argument("--rounds", type=int, default=5, help="rounds of four steps")
-    methods.add_argument("--out", metavar="DIR", help="folder of the results; without it bench/results")
+    methods.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder of the results; without it bench/results"
+    )
 
     options = parser.parse_args(arguments)
     return options.run(options)

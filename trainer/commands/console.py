@@ -8,7 +8,7 @@ from rich.text import Text
 
 from fpl_fast.trainer.writing.printable import printable
 
-__all__ = ["Parser", "out_console"]
+__all__ = ["Parser", "folder_name", "out_console"]
 
 
 class _LiteralConsole(Console):
@@ -26,6 +26,17 @@ class _LiteralConsole(Console):
 def out_console() -> Console:
     """Make a console on the current standard output that prints text literally (no emoji) and breaks no lines."""
     return _LiteralConsole(markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def folder_name(value: str) -> str:
+    """Check the name of a folder to write to, as the type of an option.
+
+    Raises:
+        argparse.ArgumentTypeError: It is blank, as from a variable of the shell that is not set.
+    """
+    if not value.strip():
+        raise argparse.ArgumentTypeError(f"must name a folder, got {value!r}")
+    return value
 
 
 class Parser(argparse.ArgumentParser):

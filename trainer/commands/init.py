@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 
 __all__ = ["main"]
 
@@ -18,7 +18,9 @@ def main(arguments: list[str]) -> int:
     """Describe a folder and print the command that trains on it; exit code 1 if masks are missing."""
     parser = Parser("fpl-fast init", _DESCRIPTION)
     parser.add_argument("data", metavar="DATA", help="folder of images and masks")
-    parser.add_argument("--out", metavar="DIR", help="folder for config.yaml and the lists; default configs/NAME")
+    parser.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder for config.yaml and the lists; default configs/NAME"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the draw of validation images, where one is needed"
     )

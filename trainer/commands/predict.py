@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.run.folder import RunFolder
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     parser = Parser("fpl-fast predict", _DESCRIPTION)
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("images", metavar="IMAGE_OR_FOLDER", nargs="+", help="image files and folders of them")
-    parser.add_argument("--out", default="predictions", help="folder to write to")
+    parser.add_argument("--out", type=folder_name, default="predictions", help="folder to write to")
     parser.add_argument(
         "--label-ids",
         action="store_true",

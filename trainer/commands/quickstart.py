@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 from fpl_fast.trainer.config import SyntheticData
 from fpl_fast.trainer.run.folder import free_path
 
@@ -24,7 +24,8 @@ def main(arguments: list[str]) -> int:
         "the study of that name, one run for each core, with a report for each run. The same command goes on after a "
         "stop or a kill.",
     )
-    parser.add_argument("--out", metavar="DIR", help="folder of the study; default runs/quickstart, or "
+    parser.add_argument("--out", type=folder_name, metavar="DIR",
+        help="folder of the study; default runs/quickstart, or "
                         "runs/quickstart-2 and so on where that is finished or holds something else")  # fmt: skip
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="seeds of training, 0 to N - 1; default 1")
     options = parser.parse_args(arguments)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from fpl_fast.trainer.commands.console import folder_name
 from fpl_fast.trainer.config import RunConfig
 from fpl_fast.trainer.config.io import load_config, override_config
 from fpl_fast.trainer.recipes import make_recipe
@@ -46,7 +47,7 @@ def take_options(
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
-        parser.add_argument(name)
+        parser.add_argument(name, type=folder_name if name == "--out" else None)
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fpl_fast.trainer.commands.console import Parser, out_console
+from fpl_fast.trainer.commands.console import Parser, folder_name, out_console
 from fpl_fast.trainer.commands.settings import expand_short_names
 from fpl_fast.trainer.config.plain_yaml import load_yaml
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Train the runs of a study, or predict what they need, or write the results so far."""
     parser = Parser("fpl-fast study", _DESCRIPTION)
     parser.add_argument("study", metavar="STUDY", help="YAML file or name")
-    parser.add_argument("--out", metavar="DIR", help="folder of the study; default studies/NAME")
+    parser.add_argument("--out", type=folder_name, metavar="DIR", help="folder of the study; default studies/NAME")
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N - 1 in place of the study's own")
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time, which share the GPUs if need "
                         "be; default: one for each GPU (or --devices of them), for every two cores, or all on a "
@@ -46,13 +46,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="predict hours, memory and disk from steps on noise")
     parser.add_argument("--results", action="store_true", help="write the results so far and train nothing")
     options, overrides = parser.parse_known_args(arguments)
-    for name, least in (("seeds", 1), ("jobs", 1), ("devices", 0)):
+    for name, least in (("jobs", 1), ("devices", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
-
-    if options.out is not None and not options.out.strip():
-        raise ValueError("--out must name a folder, got ''")
     if options.dry_run and options.results:
         raise ValueError("--dry-run and --results exclude each other: give one of them")
 

@@ -102,6 +102,8 @@ def read_study(source: str, *, overrides: Sequence[str] = (), seeds: int | None 
     if any(option.partition("=")[0] == "--train.seed" for option in overrides):
         raise ValueError("--train.seed must not be an option of a study: its seeds are 'seeds', or --seeds N")
     if seeds is not None:
+        if not 1 <= seeds <= _MAX_SEEDS:
+            raise ValueError(f"--seeds must be their number, 1 to {_MAX_SEEDS}, got {seeds}")
         values = {**values, "seeds": seeds}
     trials: dict[str, Trial] = {}
     cells: dict[str, Cell] = {}
