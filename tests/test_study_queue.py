@@ -190,7 +190,7 @@ def test_a_job_that_is_just_starting_is_asked_again(queue, monkeypatch):
     monkeypatch.setattr(Clusterless, "ask_to_save", lambda launcher, job: asked.append(job), raising=False)
     _, _, run = queue
     _, snapshot = run({}, stop=stop, show=show)
-    assert len(asked) == 2 and any("stopped after step 0" in event for event in snapshot.events)
+    assert len(asked) == 2 and any("stopped after step 0 or later" in event for event in snapshot.events)
 
 
 def test_results_are_files(tmp_path, queue):
@@ -200,7 +200,7 @@ def test_results_are_files(tmp_path, queue):
     text = (folder.path / "study.md").read_text()
     assert "| synthetic/cps | 50.00 ± 0.00 (2) |" in text
     assert "| synthetic/fpl_cps | synthetic/cps | mIoU | +0.00 | one seed | 1 |" in text
-    assert "- synthetic_fpl_cps-seed1: failed after step 0 of 600: error" in text
+    assert "- synthetic_fpl_cps-seed1: failed, logged to step 0 of 600: error" in text
     runs = (folder.path / "runs.csv").read_text().splitlines()
     assert runs[0].startswith("recipe,variant,partition,backbone,seed,state,step,miou,best_miou,seconds,run")
     assert runs[-1].startswith("synthetic/fpl_cps,-,-,-,1,failed,0,,,0.0,")

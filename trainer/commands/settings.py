@@ -47,7 +47,7 @@ def take_options(
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
-        parser.add_argument(name, type=folder_name if name == "--out" else None)
+        parser.add_argument(name, type=folder_name if name == "--out" else str)
     for flag in flags:
         parser.add_argument(flag, action="store_true")
     try:

@@ -117,7 +117,7 @@ class _Queue:
             assert state.miou is not None
             self.events.append(f"{name}: mIoU {100 * state.miou:.2f} %")
         elif stopping:
-            self.events.append(f"{name}: stopped after step {state.step}")
+            self.events.append(f"{name}: stopped after step {state.step} or later")  # not every step is logged
         elif self.attempts[name] < _ATTEMPTS:
             self.events.append(f"{name}: tried again after: {line}")
         else:

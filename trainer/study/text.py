@@ -66,9 +66,9 @@ def missing_runs(study: Study, snapshot: Snapshot) -> list[str]:
     for trial in study.trials:
         state, steps = snapshot.states[trial.name], trial.config.train.steps
         if trial.name in snapshot.failed:
-            lines.append(f"{trial.name}: failed after step {state.step} of {steps}: {snapshot.failed[trial.name]}")
+            lines.append(f"{trial.name}: failed, logged to step {state.step} of {steps}: {snapshot.failed[trial.name]}")
         elif state.phase != "done":
-            lines.append(f"{trial.name}: {state.phase}, step {state.step} of {steps}")
+            lines.append(f"{trial.name}: {state.phase}, logged to step {state.step} of {steps}")
         elif state.miou is None or state.miou != state.miou:
             lines.append(f"{trial.name}: done, but no labelled pixel was evaluated")
     return lines
