@@ -59,7 +59,7 @@ def one_of_two(rank, folder):
     bank.step()
     cutmix_bank.update(index[rank], label[rank], 0.3)
     queue = DonorQueue(torch.arange(8).view(1, 4, 2))
-    steps = queue.steps()
+    steps = queue.steps(rank, 2)
     donors = [next(steps)]
     queue.push(torch.arange(8).view(4, 2) + 10 + 100 * rank)
     donors.append(next(steps))

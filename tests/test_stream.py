@@ -115,6 +115,15 @@ def test_donors_choose_the_images():
         assert torch.equal(torch.stack(read), donors)
 
 
+def test_donors_are_shared_out_among_the_processes_of_a_loader():
+    """Which may be one alone that prepares for all, as a warm-up does."""
+    donors = torch.randint(6, (1, 4, 2))
+    for rank, share in enumerate(donors[0].chunk(2)):
+        queue = DonorQueue(donors)
+        (batch,) = make_loader(stream(6), 2, num_steps=1, rank=rank, world_size=2, donors=queue)
+        assert torch.equal(torch.stack([batch["index"], batch["wanted"]], dim=-1), share)
+
+
 def test_blank_positions_hold_nothing():
     s = stream(5, blank=0.3)
     items = [s[p] for p in range(400)]

@@ -1,5 +1,6 @@
 """What ``fpl-fast warmup`` compiles is what a run launches."""
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from trainer_runs import HANGS, tiny_run
 from fpl_fast.engines import packages
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config.io import save_config
-from fpl_fast.trainer.warmup import RESULTS, compiling_ahead
+from fpl_fast.trainer.warmup import RESULTS, compiling_ahead, warm_up
 
 ROOT = Path(__file__).parents[1]
 # A driver that names a GPU, of which nothing but the launch itself is missing; tensors stay on the CPU.
@@ -126,6 +127,14 @@ def test_graphs_are_compiled_once_while_their_values_are_known(monkeypatch):
         packages.load(Graph("bad", "no compiler"))
     with pytest.raises(KeyError), compiling_ahead(1, lambda *_: None):
         raise KeyError("the step's own error comes first")
+
+
+@pytest.mark.parametrize("method", ["ael", "u2pl"])  # donors; a bank
+def test_one_process_warms_up_for_two(method):
+    """It has the images of one of them, and donors for these alone."""
+    config = tiny_run(name=method, engine="eager")
+    train = dataclasses.replace(config.train, devices=2, batch_labelled=4, batch_unlabelled=4)
+    assert warm_up(dataclasses.replace(config, train=train), 1, lambda *_: None).compiled == []
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

@@ -11,8 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from fpl_fast.trainer.processes import rank_and_world_size
-
 __all__ = ["Donor", "DonorQueue"]
 
 
@@ -60,12 +58,11 @@ class DonorQueue(nn.Module):
                 copied.record()
             self._ahead.append((arrived, copied))
 
-    def steps(self) -> Iterator[list[Donor]]:
-        """Yield this process's donors of the current step, of the next one, and so on without end.
+    def steps(self, rank: int = 0, world_size: int = 1) -> Iterator[list[Donor]]:
+        """Yield the donors of one of ``world_size`` processes in the current step, in the next one, and so on.
 
         At most ``lead`` steps beyond the last ``push`` can be asked for.
         """
-        rank, world_size = rank_and_world_size()
         self._ahead = deque((donors, None) for donors in self.donors.to("cpu", copy=True))
         while True:
             assert self._ahead, "a loader reads further ahead than the donors are chosen"

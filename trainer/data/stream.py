@@ -148,7 +148,7 @@ class _StepPositions(Sampler[list[Any]]):
         return len(self.steps)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        chosen = None if self.donors is None else self.donors.steps()
+        chosen = None if self.donors is None else self.donors.steps(self.rank, self.world_size)
         for step in self.steps:
             first = (step * self.world_size + self.rank) * self.batch_size
             positions = range(first, first + self.batch_size)
