@@ -85,6 +85,21 @@ def test_one_device_is_predicted_for_all(monkeypatch):
     assert launched.predicted == four.predicted
 
 
+@pytest.mark.parametrize("batch", [2, 8])
+def test_banks_for_fewer_images_than_are_probed(batch):
+    """A probe has labelled images of its own number; unlabelled ones are those that the banks were made for."""
+    config = tiny_run(name="ael", engine="eager")
+    config = dataclasses.replace(
+        config,
+        augment=dataclasses.replace(config.augment, crop=(96, 96)),
+        train=dataclasses.replace(config.train, batch_labelled=batch, batch_unlabelled=2),
+    )
+    networks, fabric = made(config)
+    predicted = predict_memory(config, networks, fabric)
+    kept = _saved_bytes(networks, next(random_batches(config, networks, fabric, _STEPS)), fabric)
+    assert predicted.activations == pytest.approx(kept, rel=0.05)  # an estimate
+
+
 def test_half_precision_keeps_less():
     config = tiny_run()
     config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, crop=(512, 512)))

@@ -44,11 +44,12 @@ class RandomImages:
 
 
 def prepared_method(config: RunConfig, steps: int) -> Method:
-    """Build the method of a run with its networks, and with banks for as many images as some batches have."""
+    """Build the method of a run with its networks, and with banks for the unlabelled images of some batches."""
     num_classes = len(class_table(config.data).names)
     method = build_method_networks(config, num_classes)
     check_batches(config, unlabelled=method.num_unlabelled_views > 0)
-    method.prepare(TrainingSet(num_classes, _num_images(config, steps), config.train.batch_unlabelled))
+    unlabelled = config.train.batch_unlabelled
+    method.prepare(TrainingSet(num_classes, steps * unlabelled, unlabelled))
     return method
 
 
@@ -58,10 +59,13 @@ def random_batches(
     """Make the batches of some steps of a run from noise: the share of one of ``num_processes``, default fabric's."""
     train = dataclasses.replace(config.train, steps=steps, workers=0)
     classes = class_table(config.data)
-    images = RandomImages(_num_images(config, steps), config.augment.crop, classes, config.data.ignore_index)
+    labelled, unlabelled = (  # as many unlabelled ones as the method has banks for, whatever is labelled
+        RandomImages(steps * batch, config.augment.crop, classes, config.data.ignore_index)
+        for batch in (train.batch_labelled, train.batch_unlabelled)
+    )
     return read_batches(
         dataclasses.replace(config, train=train),
-        TrainDatasets(images, images if method.num_unlabelled_views else None),
+        TrainDatasets(labelled, unlabelled if method.num_unlabelled_views else None),
         num_unlabelled_views=method.num_unlabelled_views,
         device=fabric.device,
         rank=fabric.global_rank,
@@ -69,7 +73,3 @@ def random_batches(
         donors=method.donors,
         paste=method.reads_paste_sources,
     )
-
-
-def _num_images(config: RunConfig, steps: int) -> int:
-    return steps * max(config.train.batch_labelled, config.train.batch_unlabelled)
