@@ -149,3 +149,16 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "the loss" in shown and "the upsampling" in shown and "anew" in shown
     assert "CPU: 3 of 3 compiled anew" in shown
     assert "no such recipe 'voc/nothing'" in error_of(capsys, "warmup", "voc/nothing")
+
+
+def test_what_cannot_be_compiled_is_an_error(tmp_path, capsys, monkeypatch):
+    """One line with the reason and what can be done, whatever the thread that met it."""
+
+    def prepare(_):
+        raise packages.UnavailableError("compiling failed: no headers")
+
+    monkeypatch.setattr(packages, "prepare", prepare)
+    save_config(tiny_run(engine="compiled"), tmp_path / "tiny.yaml")
+    error = error_of(capsys, "warmup", str(tmp_path / "tiny.yaml"), "--train.accelerator", "cpu")
+    assert "cannot be compiled here: compiling failed: no headers; " in error
+    assert "CXX" in error and "--method.engine eager" in error

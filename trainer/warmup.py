@@ -58,8 +58,20 @@ def warm_up(config: RunConfig, jobs: int, progress: Progress) -> WarmUp:
         progress: Called whenever one is asked for or done, from any thread.
 
     Raises:
-        ValueError: The configuration breaks a rule, or the run does not fit into the memory of this machine.
+        ValueError: The configuration breaks a rule, the run does not fit into the memory of this machine, or what it
+            would compile cannot be compiled here.
+        ChildProcessError: A signal ended a compilation.
     """
+    try:
+        return _warm_up(config, jobs, progress)
+    except packages.UnavailableError as error:
+        raise ValueError(
+            f"the run's losses cannot be compiled here: {error}; mend that (CXX names another C++ compiler), or train "
+            "with --method.engine eager, which compiles nothing"
+        ) from None
+
+
+def _warm_up(config: RunConfig, jobs: int, progress: Progress) -> WarmUp:
     with compiling_ahead(jobs, progress) as compiled:
         prepared = prepare_run(config, alone=True)
         require_fit(prepared)
