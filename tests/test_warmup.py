@@ -12,7 +12,7 @@ import torch
 from cli_cases import error_of
 from trainer_runs import HANGS, tiny_run
 
-from fpl_fast.engines import packages
+from fpl_fast.engines import choice, packages
 from fpl_fast.trainer.cli import main
 from fpl_fast.trainer.config.io import save_config
 from fpl_fast.trainer.warmup import RESULTS, compiling_ahead, warm_up
@@ -162,3 +162,12 @@ def test_what_cannot_be_compiled_is_an_error(tmp_path, capsys, monkeypatch):
     error = error_of(capsys, "warmup", str(tmp_path / "tiny.yaml"), "--train.accelerator", "cpu")
     assert "cannot be compiled here: compiling failed: no headers; " in error
     assert "CXX" in error and "--method.engine eager" in error
+
+
+def test_a_warm_up_without_a_compiler_is_an_error(monkeypatch):
+    """Where the run would choose the compiled engine; what is too small for it needs no compiler."""
+    monkeypatch.setattr(packages, "unavailable_reason", lambda: "no compiler")
+    assert warm_up(tiny_run(), 1, lambda *_: None).compiled == []
+    monkeypatch.setattr(choice, "COMPILED_MIN_LOGITS", 1)
+    with pytest.raises(ValueError, match="cannot be compiled here: no compiler; .*--method.engine eager"):
+        warm_up(tiny_run(), 1, lambda *_: None)

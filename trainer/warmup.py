@@ -98,9 +98,13 @@ def compiling_ahead(jobs: int, progress: Progress) -> Iterator[list[Compiled]]:
 
     It is complete at the end of the context, which waits for all. A kernel leaves zeros; a graph, on a CPU, is
     evaluated operation by operation.
+
+    Raises:
+        UnavailableError: An engine "auto" would compile a graph, but nothing can be compiled here.
     """
     compiled: list[Compiled] = []
     with _Pool(jobs, progress) as pool, ExitStack() as stack:
+        stack.enter_context(_replaced(choice, "_warn_once", _refuse))
         stack.enter_context(_graphs_ahead(pool, compiled))
         if choice.has_triton():
             stack.enter_context(_kernels_ahead(pool, compiled))
@@ -109,6 +113,11 @@ def compiling_ahead(jobs: int, progress: Progress) -> Iterator[list[Compiled]]:
         except BaseException:
             pool.drop()
             raise
+
+
+def _refuse(reason: str) -> None:
+    """Refuse to go on in the eager engine, as a run would: a job that waits for the warm-up would not notice."""
+    raise packages.UnavailableError(reason)
 
 
 @contextmanager
