@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -205,6 +206,38 @@ def test_a_private_folder_where_the_cache_cannot_be_written(monkeypatch, tmp_pat
     with pytest.warns(UserWarning, match="its compiled form cannot be written"):
         loss = fuzzy_positive_loss(student, teacher)
     assert_close(loss, fuzzy_positive_loss(student, teacher, engine="eager"), **LOSS)
+
+
+class Nothing(NamedTuple):
+    """A specialisation of no graph."""
+
+    purpose: str = "nothing"
+
+
+def test_what_lies_in_the_private_folder_is_found_there(monkeypatch, tmp_path, caplog):
+    """Its place is said when it is compiled, and a later process finds it without a word."""
+    monkeypatch.setattr(packages.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()  # a folder that cannot be made, by root either
+    monkeypatch.setattr(packages, "_build", lambda _, package: package.touch())
+    monkeypatch.setattr(packages, "_open", lambda package: (lambda _: []) if package.exists() else None)
+    for was_there, told in (False, 2), (True, 0):
+        caplog.clear()
+        package = packages.prepare(Nothing())
+        assert (package.file.parent, package.was_there) == (packages._private_folder(), was_there)
+        assert len(caplog.messages) == told
+        assert not told or str(package.file.parent) in caplog.messages[0]
+        packages._load.cache_clear()
+
+
+def test_a_damaged_package_was_not_there(monkeypatch, cache):
+    cache.mkdir()
+    (cache / packages._file_name(Nothing())).write_bytes(b"")
+    monkeypatch.setattr(packages, "_build", lambda _, package: package.write_bytes(b"whole"))
+    monkeypatch.setattr(packages, "_open", lambda package: (lambda _: []) if package.read_bytes() else None)
+    assert not packages.prepare(Nothing()).was_there
+    packages._load.cache_clear()
+    assert packages.prepare(Nothing()).was_there
 
 
 def test_the_reason_is_one_line(monkeypatch, capsys):

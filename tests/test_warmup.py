@@ -57,7 +57,7 @@ else:
         compiled.append(warmup.Compiled(src.name, cache_hit, times.total / 1e6))
     knobs.compilation.listener = listen
     warmup.warm_up(config, 2, print)
-for name, was_there, _ in sorted(compiled):
+for name, was_there, *_ in sorted(compiled):
     print(name, was_there)
 """
 
@@ -105,14 +105,14 @@ class Graph:
         return [2 * x for x in tensors]
 
 
-def test_graphs_are_compiled_once_while_their_values_are_known(monkeypatch):
+def test_graphs_are_compiled_once_while_their_values_are_known(monkeypatch, tmp_path):
     built, told = [], []
 
     def prepare(graph):
         if graph.error:
             raise packages.UnavailableError(graph.error)
         built.append(graph)
-        return graph.purpose == "old"
+        return packages.Package(tmp_path / "graph.pt2", graph.evaluate, graph.purpose == "old")
 
     monkeypatch.setattr(packages, "prepare", prepare)
     load, (new, old) = packages.load, (Graph("new"), Graph("old"))
@@ -143,11 +143,13 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     arguments = ["warmup", str(tmp_path / "tiny.yaml"), "--train.accelerator", "cpu"]
     assert main(arguments) == 0
     assert capsys.readouterr().out == "nothing to compile: on this device (CPU) the run's losses are plain PyTorch\n"
-    monkeypatch.setattr(packages, "prepare", lambda specialisation: False)
+    file = tmp_path / "cache" / "graph.pt2"
+    monkeypatch.setattr(packages, "prepare", lambda one: packages.Package(file, one.evaluate, False))
     assert main([*arguments, "--method.engine", "compiled"]) == 0
     shown = capsys.readouterr().out
     assert "the loss" in shown and "the upsampling" in shown and "anew" in shown
     assert "CPU: 3 of 3 compiled anew" in shown
+    assert shown.endswith(f"graphs are in {file.parent}\n")
     assert "no such recipe 'voc/nothing'" in error_of(capsys, "warmup", "voc/nothing")
 
 
@@ -169,5 +171,5 @@ def test_a_warm_up_without_a_compiler_is_an_error(monkeypatch):
     monkeypatch.setattr(packages, "unavailable_reason", lambda: "no compiler")
     assert warm_up(tiny_run(), 1, lambda *_: None).compiled == []
     monkeypatch.setattr(choice, "COMPILED_MIN_LOGITS", 1)
-    with pytest.raises(ValueError, match="cannot be compiled here: no compiler; .*--method.engine eager"):
+    with pytest.raises(ValueError, match=r"cannot be compiled here: no compiler; .*--method.engine eager"):
         warm_up(tiny_run(), 1, lambda *_: None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ class Compiled(NamedTuple):
     name: str  # of the kernel or of the computation
     was_there: bool  # whether it came from the cache
     seconds: float
+    file: Path | None = None  # of a graph; where Triton keeps a kernel, TRITON_CACHE_DIR says
 
 
 class WarmUp(NamedTuple):
@@ -168,8 +170,9 @@ def _graphs_ahead(pool: _Pool, compiled: list[Compiled]) -> Iterator[None]:
 
     def compile_one(specialisation: packages.Specialisation) -> None:
         begin = time.perf_counter()
-        was_there = packages.prepare(specialisation)
-        compiled.append(Compiled(specialisation.purpose, was_there, time.perf_counter() - begin))
+        package = packages.prepare(specialisation)
+        took = time.perf_counter() - begin
+        compiled.append(Compiled(specialisation.purpose, package.was_there, took, package.file))
 
     def load(specialisation: packages.Specialisation) -> packages.Graph:
         if specialisation not in known:

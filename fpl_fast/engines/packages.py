@@ -22,7 +22,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -78,6 +78,14 @@ class Specialisation(Protocol):
         ...
 
 
+class Package(NamedTuple):
+    """The package of a graph, on disk and loaded."""
+
+    file: Path
+    graph: Graph
+    was_there: bool  # whether this process found it; otherwise it has built it
+
+
 class UnavailableError(RuntimeError):
     """A graph cannot be compiled or loaded here; the message is the reason, in one line."""
 
@@ -103,34 +111,33 @@ def load(specialisation: Specialisation) -> Graph:
         loaded = _load(specialisation)
     if isinstance(loaded, str):
         raise UnavailableError(loaded)
-    return loaded
+    return loaded.graph
 
 
-def prepare(specialisation: Specialisation) -> bool:
-    """Compile a graph unless it is in the cache, and return whether it was; threads may compile several at once.
+def prepare(specialisation: Specialisation) -> Package:
+    """Compile a graph unless it is in the cache; threads may compile several at once.
 
     Raises:
         UnavailableError: As in :func:`load`.
         ChildProcessError: As in :func:`load`.
     """
-    was_there = (cache_folder() / _file_name(specialisation)).exists()
     loaded = _load(specialisation)
     if isinstance(loaded, str):
         raise UnavailableError(loaded)
-    return was_there
+    return loaded
 
 
 @functools.cache
-def _load(specialisation: Specialisation) -> Graph | str:
-    name = _file_name(specialisation)
-    package = cache_folder() / name
-    graph = _open(package)
-    if graph is not None:
-        return graph
+def _load(specialisation: Specialisation) -> Package | str:
+    name, asked = _file_name(specialisation), cache_folder()
+    if (graph := _open(asked / name)) is not None:
+        return Package(asked / name, graph, was_there=True)
     try:
-        folder = _writable(package.parent)
-        if folder != package.parent and (graph := _open(folder / name)) is not None:
-            return graph
+        folder = _writable(asked)
+        if folder != asked:
+            if (graph := _open(folder / name)) is not None:
+                return Package(folder / name, graph, was_there=True)
+            _LOGGER.warning("%s cannot be written to: what is compiled goes to %s", asked, folder)
         _LOGGER.warning(  # which Python shows to those who have set no logging up, too
             "compiling %s for this set of options, once: about a minute (engine='eager' compiles nothing)",
             specialisation.purpose,
@@ -142,7 +149,9 @@ def _load(specialisation: Specialisation) -> Graph | str:
         return f"its compiled form cannot be written ({error})"
     except UnavailableError as error:
         return str(error)
-    return _open(folder / name) or f"its compiled form cannot be loaded ({folder / name})"
+    if (graph := _open(folder / name)) is None:
+        return f"its compiled form cannot be loaded ({folder / name})"
+    return Package(folder / name, graph, was_there=False)
 
 
 def cache_folder() -> Path:

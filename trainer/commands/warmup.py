@@ -38,12 +38,14 @@ def _warm_up(config: RunConfig) -> int:
         return 0
     table = Table("compiled", "from", "seconds")
     table.columns[-1].justify = "right"
-    for name, was_there, seconds in sorted(result.compiled, key=lambda one: -one.seconds):
-        table.add_row(name, "cache" if was_there else "anew", f"{seconds:.1f}")
+    for one in sorted(result.compiled, key=lambda one: -one.seconds):
+        table.add_row(one.name, "cache" if one.was_there else "anew", f"{one.seconds:.1f}")
     console.print(table)
     anew = [one.seconds for one in result.compiled if not one.was_there]
     console.print(
         f"{result.device}: {len(anew)} of {len(result.compiled)} compiled anew, {sum(anew):.0f} s of compilation; "
         f"{took:.0f} s in all, one step and one prediction among them"
     )
+    for folder in sorted({one.file.parent for one in result.compiled if one.file is not None}):
+        console.print(f"graphs are in {folder}", soft_wrap=True)
     return 0
