@@ -43,6 +43,16 @@ def run(tmp_path_factory):
 COMMANDS = ("init", "train", "warmup", "study", "eval", "predict", "report", "recipes", "data", "quickstart", "bench")
 
 
+def test_an_empty_cache_variable_is_unset(monkeypatch):
+    """For the processes of a run, too: Inductor would tell them the current folder."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    assert main(["--version"]) == 0
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
+    assert main(["--version"]) == 0
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
 def test_help_lists_every_command(capsys):
     for arguments in ([], ["--help"], ["-h"]):
         assert main(arguments) == 0

@@ -190,6 +190,36 @@ def test_where_packages_lie(monkeypatch, tmp_path):
     assert packages.cache_folder() == Path("/elsewhere/fpl_fast")
 
 
+@pytest.mark.parametrize("first", ["this package", "inductor", "neither on Linux"])
+def test_an_empty_variable_is_none(first, cache, monkeypatch, tmp_path):
+    """Inductor makes the current folder of it, before or after this package is imported."""
+    monkeypatch.chdir(tmp_path)
+    environment = tmp_path / "environ"
+    monkeypatch.setattr(packages, "_ENVIRONMENT", environment)
+    if first != "neither on Linux":
+        environment.write_bytes(b"A=\0TORCHINDUCTOR_CACHE_DIR=\0B=\0")
+    monkeypatch.setattr(packages, "_IMPORTED_EMPTY", first != "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    assert packages.cache_folder() == cache
+    cache_dir_utils.cache_dir()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)
+    assert packages.cache_folder() == cache
+
+
+@pytest.mark.parametrize("name", [".", "whole"])
+def test_the_current_folder_may_be_asked_for(name, monkeypatch, tmp_path):
+    """The place is one, whether or not Inductor has made the path absolute."""
+    name = name.replace("whole", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", name)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    (tmp_path / "environ").write_bytes(f"A=\0TORCHINDUCTOR_CACHE_DIR={name}\0B=\0".encode())
+    monkeypatch.setattr(packages, "_ENVIRONMENT", tmp_path / "environ")
+    assert packages.cache_folder() == tmp_path / "fpl_fast"
+    cache_dir_utils.cache_dir()
+    assert packages.cache_folder() == tmp_path / "fpl_fast"
+
+
 def test_a_private_folder_where_the_cache_cannot_be_written(monkeypatch, tmp_path):
     """A file in its place stands for a file system that is read only: to root, no folder is."""
     monkeypatch.setattr(packages.tempfile, "tempdir", str(tmp_path))

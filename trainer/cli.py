@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -30,6 +31,7 @@ _COMMANDS = {
     "quickstart": "compare supervised training with FPL+CPS on synthetic scenes, in minutes",
     "bench": "audit the kernels offline, report benchmarks, or time training steps",
 }
+_INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _USAGE = "usage: fpl-fast COMMAND [...]\n\n{commands}\n\nfpl-fast COMMAND --help tells more; fpl-fast --version.\n"
 
 
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", handlers=[StderrHandler()])
     logging.getLogger("fpl_fast").setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if os.environ.get(_INDUCTOR_CACHE) == "":  # Inductor would make the current folder of it, for child processes too
+        del os.environ[_INDUCTOR_CACHE]
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(
             _USAGE.format(commands="\n".join(f"  {name:<12}{summary}" for name, summary in _COMMANDS.items()))

@@ -45,6 +45,8 @@ importlib.import_module(f"{name}.engines.build").main()
 """
 _SOURCES = ("plane_arithmetic.py", "planes.py", "plane_rows.py", "context_planes.py", "build.py")
 _LOCK = threading.Lock()
+_ENVIRONMENT = Path("/proc/self/environ")  # on Linux: as the process began
+_IMPORTED_EMPTY = os.environ.get("TORCHINDUCTOR_CACHE_DIR") == ""
 
 # As g++ and clang++ say it of the program behind them.
 _KILLED_COMPILER = re.compile(r"error: .*\bKilled\b")
@@ -156,15 +158,29 @@ def _load(specialisation: Specialisation) -> Package | str:
 
 def cache_folder() -> Path:
     """Folder of the packages: ``fpl_fast`` in the user's TORCHINDUCTOR_CACHE_DIR, XDG_CACHE_HOME or ``~/.cache``."""
-    inductor = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
-    # Inductor itself sets it once it is imported, to a temporary folder that the user did not ask for.
-    by_inductor = inductor.name.startswith("torchinductor_") and inductor.parent == Path(tempfile.gettempdir())
-    if inductor.name and not by_inductor:
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
+    inductor = Path(os.path.abspath(named)) if named else None
+    if inductor is not None and not _is_by_inductor(inductor):
         return inductor / "fpl_fast"
     if caches := os.environ.get("XDG_CACHE_HOME"):
         return Path(caches) / "fpl_fast"
     home = Path(os.path.expanduser("~"))
     return home / ".cache" / "fpl_fast" if home.is_absolute() else _private_folder()  # a container may have no home
+
+
+def _is_by_inductor(folder: Path) -> bool:
+    """Whether Inductor itself, once imported, has set the variable to a folder that the user did not ask for."""
+    temporary = folder.name.startswith("torchinductor_") and folder.parent == Path(tempfile.gettempdir())
+    return temporary or (_began_empty() and folder == Path.cwd())  # as Inductor reads an empty one
+
+
+def _began_empty() -> bool:
+    """Whether TORCHINDUCTOR_CACHE_DIR was empty when the process began, or at least when this module was imported."""
+    try:  # Inductor may have been imported first
+        began = b"TORCHINDUCTOR_CACHE_DIR=" in _ENVIRONMENT.read_bytes().split(b"\0")
+    except OSError:  # not Linux
+        began = False
+    return began or _IMPORTED_EMPTY
 
 
 def _writable(folder: Path) -> Path:
