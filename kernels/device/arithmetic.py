@@ -9,6 +9,9 @@ from triton.language.extra import libdevice
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 INFINITY = tl.constexpr(float("inf"))
+# Of x in exp2(y * log2(e) - x * log2(e)): the second product is rounded, by 2^-24 of it, and the first one, in a
+# multiply-add, is not. From 2e9 on the result may be 0 or infinite for x = y.
+LARGEST = tl.constexpr(1e9)
 
 
 @triton.jit

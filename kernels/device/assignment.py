@@ -10,7 +10,7 @@ All masses are relative to the mass of rank 1, exp(t - max t), so that c_n < T r
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import LOG2_E, nan_if_void
+from fpl_fast.kernels.device.arithmetic import LOG2_E
 from fpl_fast.kernels.device.classes import fold_sum
 from fpl_fast.kernels.device.keys import key_logit, lowest_key
 from fpl_fast.kernels.device.ranking import sort_descending, top4
@@ -122,12 +122,11 @@ def assign_positives(
 
     Returns:
         (keys, cut, top, num_positives, rejected, mass, total): the keys with ties at the cut broken, the keys of ranks
-        K and 1, K as float32, the relative masses of rank K + 1 and of the ranks up to K + 1, and Z; NaN for Z where
-        the logits are too large for masses, and nothing is known.
+        K and 1, K as float32, the relative masses of rank K + 1 and of the ranks up to K + 1, and Z.
     """
     ranked = top4(keys)
     shift = key_logit(ranked[0], KEY) * LOG2_E
-    total = nan_if_void(total_mass(logits, shift))
+    total = total_mass(logits, shift)
     target = threshold * total
     if CAPPED > 0:
         state = accept_ranks(ranked, shift, target, CAPPED, CAPPED, KEY)

@@ -3,12 +3,12 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import divide
+from fpl_fast.kernels.device.arithmetic import LARGEST, divide
 from fpl_fast.kernels.device.assignment import assign_positives
 from fpl_fast.kernels.device.classes import class_index
 from fpl_fast.kernels.device.confidence import confidence_weight
 from fpl_fast.kernels.device.hinge import hinge_loss
-from fpl_fast.kernels.device.keys import make_key
+from fpl_fast.kernels.device.keys import key_logit, make_key
 from fpl_fast.kernels.device.smooth import smooth_loss
 from fpl_fast.kernels.device.student import label_cross_entropy, part
 
@@ -43,7 +43,7 @@ def fuzzy_positive_pixels(
         z: the student's logits, float32 class groups, classes that do not exist at -inf.
         t: the teacher's logits in the same form.
         poison: 0, or NaN where one of a pixel's logits is NaN or infinite: added to the loss and its slope. So is NaN
-            where the logits are too large for masses.
+            where logits that matter lie beyond LARGEST.
         valid: pixels that count.
         pixel_weight: per pixel, or None for 1.
         threshold: T, one or per pixel.
@@ -69,7 +69,6 @@ def fuzzy_positive_pixels(
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
         keys, t, valid, threshold, options.max_positives, C, CAPPED, KEY
     )
-    poison = tl.fma(total, 0.0, poison)
     weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
     confidence = divide(1.0, total, FAST)  # the top class has the mass 1
     factor = tl.full(total.shape, 1.0, tl.float32)
@@ -89,10 +88,14 @@ def fuzzy_positive_pixels(
         several = valid & (num_positives > 1.0) if options.form == "smooth" else valid
         cross_entropy = label_cross_entropy(keys, top, z, several, FAST)
 
+    positives, negatives, lowest, highest = part(keys, cut, z)
+    extent = tl.abs(key_logit(top, KEY))  # of the logits that shifts are made of
+    if options.form == "smooth":
+        extent = tl.maximum(extent, tl.maximum(highest, -lowest))
+    poison = tl.where(extent > LARGEST, float("nan"), poison)
     coefficient = total_weight + poison
     if scale is not None:
         coefficient *= scale
-    positives, negatives, lowest, highest = part(keys, cut, z)
     if options.form == "smooth":
         loss, gradient = smooth_loss(positives, negatives, lowest, highest, coefficient, FAST)
     else:

@@ -3,10 +3,9 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import LOG2_E, divide, log
+from fpl_fast.kernels.device.arithmetic import LARGEST, LOG2_E, divide, log
 from fpl_fast.kernels.device.classes import fold_sum
 
-LARGEST = tl.constexpr(1e9)
 SMALLEST = tl.constexpr(1e-37)
 
 
@@ -27,11 +26,9 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
         FAST: see ``arithmetic``.
 
     Returns:
-        (loss, gradient): per pixel, and class groups of coefficient * dL/dz; NaN where a negative lies above LARGEST or
-        a positive below -LARGEST.
+        (loss, gradient): per pixel, and class groups of coefficient * dL/dz.
     """
-    # A shift is rounded, by 2^-24 of it, and the multiply-add behind it is not: from 2e9 on exp2 of the difference may
-    # be 0 or infinite instead of 1. Behind these bounds a side vanishes, as it would in exact numbers.
+    # Behind these bounds a side vanishes, as it would in exact numbers.
     lowest = tl.minimum(lowest, LARGEST)
     highest = tl.maximum(highest, -LARGEST)
     pull_shift = lowest * LOG2_E
@@ -50,7 +47,6 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
     push_sum = tl.maximum(fold_sum(push_sum), SMALLEST)
 
     s = log(pull_sum * push_sum, FAST) + (highest - lowest)
-    s = tl.where((highest > LARGEST) | (lowest < -LARGEST), float("nan"), s)
     decay = tl.exp2(-tl.abs(s) * LOG2_E)
     loss = tl.maximum(s, 0.0) + log(1.0 + decay, FAST)
     sigmoid = divide(tl.where(s >= 0, 1.0, decay), 1.0 + decay, FAST)

@@ -183,8 +183,10 @@ def ends(kind: str, dtype: str) -> FuzzyPositive:
         teacher.fill_(0.5), student.fill_(-1.5)
     else:
         extreme = {"student": student, "teacher": teacher}[kind.split()[0]]
-        if kind.endswith("least"):
-            extreme[:, 1::2] = -largest
+        if kind == "student least":  # as classes are masked, of both networks
+            student[:, 1::2], teacher[:, 1::2] = -largest, -largest
+        elif kind == "teacher least":
+            teacher[:, 1::2] = -largest
         else:
             extreme[:, 1] = largest
     return FuzzyPositive(LossInputs(student, teacher), huge=kind.startswith(("student", "teacher")))
