@@ -100,7 +100,7 @@ def test_thresholds_of_pixels(kernel_device, num_classes, max_positives):
 
 
 def test_a_single_column_has_no_neighbour(kernel_device):
-    """What lies behind it in memory is another tensor's."""
+    """The memory behind it is another tensor's."""
     student, teacher = (draw(5, 3, 2, device=kernel_device) for _ in range(2))
     for logits in (student, teacher):
         logits[..., 1] = float("nan")

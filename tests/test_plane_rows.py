@@ -49,7 +49,7 @@ def windows_of(size, rows, columns):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(("low", "size"), SIZES)
 def test_windows_are_pytorchs_upsampling_and_its_gradient(interpolation, low, size, align_corners):
-    """Of two tensors together, in windows whose ends lie anywhere in a cell."""
+    """Two tensors together, in windows whose ends lie anywhere in a cell."""
     tensors = [torch.randn(channels, *low) for channels in (3, 2)]
     leaves = [x.double().requires_grad_() for x in tensors]
     up = [F.interpolate(x[None], size, mode="bilinear", align_corners=align_corners)[0] for x in leaves]

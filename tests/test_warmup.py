@@ -167,7 +167,7 @@ def test_what_cannot_be_compiled_is_an_error(tmp_path, capsys, monkeypatch):
 
 
 def test_a_warm_up_without_a_compiler_is_an_error(monkeypatch):
-    """Where the run would choose the compiled engine; what is too small for it needs no compiler."""
+    """A run that would choose the compiled engine fails; one that is too small for it needs no compiler."""
     monkeypatch.setattr(packages, "unavailable_reason", lambda: "no compiler")
     assert warm_up(tiny_run(), 1, lambda *_: None).compiled == []
     monkeypatch.setattr(choice, "COMPILED_MIN_LOGITS", 1)

@@ -48,7 +48,7 @@ class PixelFunction(Protocol):
 
 
 class Engine(NamedTuple):
-    """How an engine evaluates chunks."""
+    """Evaluation of chunks by an engine."""
 
     evaluate: PixelFunction
     chunk_pixels: int  # beside a CPU
