@@ -129,7 +129,7 @@ def pixel_terms(student_logits: Tensor, teacher_logits: Tensor, options: LossOpt
 def context_divergences(
     teacher_logits: Tensor, thresholds: Sequence[float], max_positives: int, window: int, valid: Tensor | None = None
 ) -> Tensor:
-    """How far the positives under each threshold are from those of the neighbours, D_m, (N, M, H, W).
+    """Distance of the positives under each threshold from the positives of the neighbours, D_m, (N, M, H, W).
 
     With y the set of positives, K its size, and B(c) the number of pixels of the window, without its centre, that have
     class c among their positives: b = eps + B / sum B, d = eps + y / K, D = sum_c b(c) (log b(c) - log d(c)). Pixels

@@ -44,7 +44,7 @@ PINNED = {"c": 5, "dtype": "float32", "teacher_dtype": "float32", "partner_dtype
 
 @dataclasses.dataclass
 class Campaign:
-    """How far a campaign has come.
+    """Progress of a campaign.
 
     Attributes:
         seed: Of its cases.

@@ -177,7 +177,7 @@ def test_a_failure_names_its_case(monkeypatch):
 
 
 def test_a_campaign_goes_on(monkeypatch, tmp_path, capsys):
-    """Where it stopped, with the counts so far; a campaign of other settings is refused."""
+    """It begins where it stopped, with the counts so far; a campaign of other settings is refused."""
     monkeypatch.setattr(fuzz, "FOLDER", tmp_path)
     monkeypatch.setattr(fuzz, "prepare", lambda compiled: None)
     monkeypatch.setattr("sys.argv", ["fuzz.py", "--minutes", "0.001", "--seed", "7"])

@@ -246,7 +246,7 @@ def test_transformers_see_multiples_of_their_patches(size, seen, window):
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("multiple", [1, 5])
 def test_classes_are_those_of_the_logits(name, autocast, multiple):
-    """Where two logits do not nearly tie; windows, reflected borders and images of another size than the network's."""
+    """All but near ties; windows, reflected borders and images of another size than the network's."""
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, padding=1, stride=2))
     network.size_multiple = multiple
     image, protocol = torch.randn(2, 3, 21, 34), named_protocol(name, (12, 16))

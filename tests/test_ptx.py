@@ -196,7 +196,7 @@ def test_approximations_are_off_within_their_bounds(instruction):
 
 
 def test_fused_multiply_adds_are_rounded_once():
-    """Where a sum of double precision falls between two float32, too."""
+    """A sum of double precision may fall between two float32."""
     x, y, z = np.float32(np.exp2(np.random.default_rng(torch.initial_seed()).integers(-30, 30, (3, 300)) / 1.3))
     exact = [Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c)) for a, b, c in zip(x, y, z, strict=True)]
     found = floats.fma32(x, y, z)

@@ -20,13 +20,13 @@ class Defect(NamedTuple):
     """A change of one instruction of a kernel."""
 
     case: str
-    """That launches the kernel."""
+    """Name of a case that launches the kernel."""
     kernel: str
     start: str
-    """Of the instruction, without its guard."""
+    """Beginning of the instruction, without its guard."""
     change: Change
     nth: int | None = 0
-    """Of those instructions, from the end where negative; None for each of them."""
+    """Number among those instructions, from the end where negative; None for each of them."""
     races: bool = True
     """Whether the detector of races is at work."""
 

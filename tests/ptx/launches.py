@@ -38,12 +38,12 @@ IN_PARTS = {
 
 
 class Settings(NamedTuple):
-    """How launches run."""
+    """Settings of launches."""
 
     seed: int = 0
-    """Of the order of warps."""
+    """Seed of the order of warps."""
     salt: int = 0
-    """Of the errors of approximate instructions, 0 for none."""
+    """Seed of the errors of approximate instructions, 0 for none."""
     together: int = 1
     """Warps of a block that run at a time."""
     mutate: Callable[[Program], None] | None = None
@@ -57,7 +57,7 @@ class Launch(NamedTuple):
 
     kernel: str
     accesses: int
-    """Of threads to memory, each of them checked."""
+    """Accesses of threads to memory, each of them checked."""
 
 
 class Recorder:

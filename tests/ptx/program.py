@@ -67,9 +67,9 @@ class Program(NamedTuple):
     labels: dict[str, int]
     """Indices of instructions."""
     spaces: dict[str, str]
-    """Of the variables outside the function: "shared" or "global"."""
+    """State spaces of the variables outside the function: "shared" or "global"."""
     num_threads: int
-    """Of a block, 0 where it is not stated."""
+    """Threads of a block, 0 where it is not stated."""
 
 
 def number_type(kind: str) -> Any:

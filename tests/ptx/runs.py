@@ -21,11 +21,11 @@ class Outcome(NamedTuple):
     """Result of a case."""
 
     errors: dict[str, float]
-    """Over what is allowed, by name: up to 1."""
+    """Errors over what is allowed, by name: up to 1."""
     launches: collections.Counter[str]
-    """Of each kernel."""
+    """Launches of each kernel."""
     accesses: collections.Counter[str]
-    """Of each kernel's threads, all of them checked."""
+    """Accesses of each kernel's threads, all of them checked."""
     problem: str | None
     """The fault that stopped it."""
 

@@ -160,7 +160,7 @@ class TrainConfig:
     log_every: int = 20
     """Steps between log lines; the device is not read in between."""
     loggers: tuple[str, ...] = ()
-    """Where the scalars go beside metrics.jsonl and TensorBoard: csv, wandb (Weights & Biases, which also takes the
+    """Loggers of the scalars beside metrics.jsonl and TensorBoard: csv, wandb (Weights & Biases, which also takes the
     pictures), or both, as in '[csv, wandb]'."""
     checkpoint_every: int = 500
     """Steps between checkpoints, the most that a crash can lose; evaluations write a checkpoint as well."""
