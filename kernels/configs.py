@@ -19,31 +19,34 @@ class Config(NamedTuple):
     group: int
     block: int
     num_warps: int
+    max_registers: int | None
+    """Of a thread, on NVIDIA; None for no limit. With 128 a multiprocessor holds 16 warps, with 168 twelve, else 8."""
 
 
-def choose_config(num_classes: int, element_size: int, in_rows: bool) -> Config:
+def choose_config(num_classes: int, element_size: int) -> Config:
     """The configuration for a number of classes.
+
+    On an H200 these were the fastest of those tried (docs/adr/0013-launch-configurations.md).
 
     Args:
         num_classes: C.
         element_size: bytes of the wider of the logits' dtypes.
-        in_rows: whether a tensor of the launch is dense channels_last.
     """
+    is_narrow = element_size == 2
     if num_classes <= MAX_SINGLES:
-        if element_size > 2:
-            return Config(group=1, block=128, num_warps=4)
-        # Two pixels a thread: planes load 32 bits at once and share addresses. Rows change hands between threads, for
-        # which one warp waits for no other: C = 19 with statistics on sm_90 takes 1304 instructions a pixel and 135
-        # registers, and 1555 and 80 with one pixel a thread and four warps.
-        return Config(group=1, block=64, num_warps=1) if in_rows else Config(group=1, block=256, num_warps=4)
+        # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a
+        # program: none waits for another to sum up, and what one loads as rows changes hands without a barrier.
+        limit = 128 if is_narrow and num_classes <= 21 else 168 if num_classes <= 22 else None
+        return Config(group=1, block=64, num_warps=1, max_registers=limit)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     if num_classes <= 256:
-        # C = 150 on sm_80, bf16: 9424 instructions a pixel, 186 registers. Four warps spill 896 bytes; tiles of 16
-        # or of 4 classes take a tenth more instructions.
-        return Config(group, block=64, num_warps=8)
+        # Two values of each tile a thread. Programs of four warps: two or three of them are resident, so that not all
+        # warps wait at the same barrier. Tiles of other sizes take as long or longer.
+        limit = 168 if is_narrow and triton.cdiv(num_classes, group) <= 22 else None
+        return Config(group, block=256 // group, num_warps=4, max_registers=limit)
     # One class of one pixel a thread and tile. C = 1024 on sm_90, bf16: (32, 16, 16) takes 78528 instructions a pixel
     # and spills 16 bytes, (32, 32, 16) 90256 and 2080.
-    return Config(group, block=max(512 // group, 4), num_warps=16)
+    return Config(group, block=max(512 // group, 4), num_warps=16, max_registers=None)
 
 
 class UpsampledConfig(NamedTuple):

@@ -8,10 +8,10 @@ from fpl_fast.kernels.operands import scale_arguments
 from fpl_fast.kernels.repeat import RepeatedLaunches, traits
 from fpl_fast.kernels.statistics import MAX_BALANCE, NUM_STATISTICS, Finish, Finished
 
-# A full-resolution pass over 8 x 512 x 512 pixels leaves 8192 sums of a term: two trips of many loads at once.
-BLOCK = 4096
+# A full-resolution pass over 8 x 512 x 512 pixels leaves 32768 sums of a term: four trips of many loads at once.
+BLOCK, LOADS = 1024, 8
 
-_LAUNCHES = RepeatedLaunches(finish_kernel, num_warps=8)
+_LAUNCHES = RepeatedLaunches(finish_kernel, num_warps=32)
 
 
 def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
@@ -41,6 +41,7 @@ def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
         "BALANCE": todo.balance,
         "MAX_BALANCE": MAX_BALANCE,
         "BLOCK": BLOCK,
+        "LOADS": LOADS,
     }
     key = (todo[1:], scale is None, num_pixels, traits((partial_sums, scale_ptr)))
     with torch.cuda.device_of(partial_sums):

@@ -11,7 +11,7 @@ from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.operands import Classes
 from fpl_fast.kernels.operands import Outputs, classes, scale_arguments, writable
 from fpl_fast.kernels.repeat import MAX_KEPT, emptied, refilled, traits
-from fpl_fast.kernels.specialisation import has_libdevice
+from fpl_fast.kernels.specialisation import has_libdevice, register_limit
 
 
 def launch(
@@ -100,7 +100,7 @@ def _launch(
     arguments = {**arguments, "grad": classes(writable_grad)}
     logits = [x for x in arguments.values() if isinstance(x, Classes)]
     element_size = max(x.ptr.element_size() for x in logits)
-    config = choose_config(num_classes, element_size, in_rows=any(x.ROWS.value for x in logits))
+    config = choose_config(num_classes, element_size)
     blocks_per_image = triton.cdiv(h * w, config.block)
     num_programs = n * blocks_per_image
     sums = torch.empty((num_terms, num_programs), dtype=torch.float32, device=student.device)
@@ -122,6 +122,7 @@ def _launch(
         compiled = kernel[(num_programs,)](
             **arguments,
             num_warps=config.num_warps,
+            **register_limit(kernel, config.max_registers),
             enable_fp_fusion=True,  # the counts rely on fused multiply-adds; Triton's default is about to change
         )
     if grad is not None and writable_grad is not None and writable_grad is not grad:

@@ -40,3 +40,8 @@ def key_type(dtype: torch.dtype, num_classes: int, *, with_infinity: bool = Fals
 def has_libdevice(kernel: object) -> bool:
     """Whether NVIDIA's approximations can be called: compiled (not interpreted) code on an NVIDIA device."""
     return isinstance(kernel, triton.JITFunction) and torch.version.hip is None
+
+
+def register_limit(kernel: object, max_registers: int | None) -> dict[str, int]:
+    """The option of a launch that limits the registers of a thread, which only NVIDIA's compiler knows."""
+    return {"maxnreg": max_registers} if max_registers is not None and has_libdevice(kernel) else {}

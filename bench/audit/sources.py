@@ -83,7 +83,7 @@ class Case(NamedTuple):
             return UpsampledConfig(1, CONTEXT_BLOCK, 4)
         if self.launch != "full":
             return choose_upsampled_config(self.num_classes, lanes=64 if self.target.startswith("gfx") else 32)
-        return choose_config(self.num_classes, self.element_size, self.layout == "channels_last")
+        return choose_config(self.num_classes, self.element_size)
 
     @property
     def element_size(self) -> int:

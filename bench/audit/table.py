@@ -22,6 +22,7 @@ from fpl_fast.bench.audit.occupancy import DEVICES, num_programs, resident_progr
 from fpl_fast.bench.audit.sass import disassemble, pixel_path, whole_path
 from fpl_fast.bench.audit.sources import TARGETS, Case, Kernel, kernel_source
 from fpl_fast.bench.audit.widths import access_bits
+from fpl_fast.kernels.configs import Config
 
 TOLERANCE = 0.03  # relative growth of a count that the check allows
 PIPES = ("alu", "fma", "mufu", "lsu", "other")
@@ -95,11 +96,10 @@ def audit_case(case: Case) -> Row:
     """Compile one case and count its instructions and resources."""
     config = case.config
     source = kernel_source(case)
-    compiled = triton.compile(
-        source,
-        target=TARGETS[case.target],
-        options={"num_warps": config.num_warps, "enable_fp_fusion": True},
-    )
+    options = {"num_warps": config.num_warps, "enable_fp_fusion": True}
+    if isinstance(config, Config) and config.max_registers and case.target in DEVICES:
+        options["maxnreg"] = config.max_registers
+    compiled = triton.compile(source, target=TARGETS[case.target], options=options)
     if case.target not in DEVICES:
         assembly = compiled.asm["amdgcn"]
         registers, spills = (

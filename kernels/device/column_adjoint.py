@@ -66,19 +66,27 @@ def column_adjoint_kernel(
 
     grad = samples_of_image(grad, first_image + image)
     taps = load_taps(columns, column, low_width, column_cells, 0, BLOCK, SPAN)
-    for number in range(first_class, tl.minimum(first_class + CLASSES, C)):
-        own = buffer_ptr + (own_row + number) * width
-        total = gather(own, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN)
-        if on_border:
-            border = buffer_ptr + (border_row + number) * width
-            total += gather(border, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN)
+    # All classes before the first store, so that their loads are on their way at once.
+    totals = ()
+    for i in tl.static_range(CLASSES):
+        own = buffer_ptr + (own_row + tl.minimum(first_class + i, C - 1)) * width
+        totals = totals + (gather(own, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN),)
+    if on_border:
+        sums = ()
+        for i in tl.static_range(CLASSES):
+            border = buffer_ptr + (border_row + tl.minimum(first_class + i, C - 1)) * width
+            further = gather(border, taps, columns, column, low_width, column_cells, max_span, BLOCK, SPAN)
+            sums = sums + (totals[i] + further,)
+        totals = sums
+    for i in tl.static_range(CLASSES):
+        number = first_class + i
         out = (
             grad.ptr
             + widened(number) * grad.stride_c
             + widened(row) * grad.stride_h
             + column.to(tl.int64) * grad.stride_w
         )
-        tl.store(out, total.to(grad.ptr.dtype.element_ty), mask=column < low_width)
+        tl.store(out, totals[i].to(grad.ptr.dtype.element_ty), mask=(column < low_width) & (number < C))
 
 
 @triton.jit

@@ -5,14 +5,25 @@ import triton.language as tl
 
 
 @triton.jit
-def total(partial_ptr, term, num_programs, BLOCK: tl.constexpr):
-    """Sum of one term over all programs, in float64 and in a fixed order."""
-    partial_ptr += tl.cast(term, tl.int64) * num_programs
-    sums = tl.zeros((BLOCK,), tl.float64)
-    for first in range(0, num_programs, BLOCK):
-        program = first + tl.arange(0, BLOCK)
-        sums += tl.load(partial_ptr + program, mask=program < num_programs, other=0.0).to(tl.float64)
-    return tl.sum(sums)
+def totals(partial_ptr, terms, num_programs, BLOCK: tl.constexpr, LOADS: tl.constexpr):
+    """Sums of some terms over all programs, in float64 and in a fixed order; LOADS of each are on their way at once."""
+    sums = ()
+    for _ in tl.static_range(len(terms)):
+        sums = sums + (tl.zeros((BLOCK,), tl.float64),)
+    for first in range(0, num_programs, LOADS * BLOCK):
+        further = ()
+        for i in tl.static_range(len(terms)):
+            term_ptr = partial_ptr + tl.cast(terms[i], tl.int64) * num_programs
+            total = sums[i]
+            for k in tl.static_range(LOADS):
+                program = first + k * BLOCK + tl.arange(0, BLOCK)
+                total += tl.load(term_ptr + program, mask=program < num_programs, other=0.0).to(tl.float64)
+            further = further + (total,)
+        sums = further
+    whole = ()
+    for i in tl.static_range(len(terms)):
+        whole = whole + (tl.sum(sums[i]),)
+    return whole
 
 
 @triton.jit
@@ -36,7 +47,8 @@ def finish_kernel(
     WEIGHTED_MEAN: tl.constexpr,
     BALANCE: tl.constexpr,
     MAX_BALANCE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,  # programs whose sums are added at once
+    LOADS: tl.constexpr,  # of as many, before the first addition
 ):
     """Compute the loss and its factor in the first program, and one statistic in each of the others.
 
@@ -46,15 +58,17 @@ def finish_kernel(
     if scale_ptr is not None:
         scale = tl.load(scale_ptr)
     if program == 0:
-        loss = total(partial_ptr, 0, num_programs, BLOCK)
+        if WEIGHTED_MEAN or BALANCE:
+            loss, weighted, cross_entropy, weight = totals(partial_ptr, (0, 2, 4, 11), num_programs, BLOCK, LOADS)
+        else:
+            loss = totals(partial_ptr, (0,), num_programs, BLOCK, LOADS)[0]
         if scale is not None:
             loss *= scale
         factor = tl.full((), 1.0, tl.float64)
         if WEIGHTED_MEAN:
-            factor = ratio(factor, total(partial_ptr, 11, num_programs, BLOCK))
+            factor = ratio(factor, weight)
         if BALANCE:
-            weighted = total(partial_ptr, 2, num_programs, BLOCK)
-            balance = ratio(total(partial_ptr, 4, num_programs, BLOCK), weighted)
+            balance = ratio(cross_entropy, weighted)
             factor *= tl.where(balance > MAX_BALANCE, MAX_BALANCE, balance)  # NaN stays
         tl.store(loss_ptr, (loss * factor).to(tl.float32))
         if factor_ptr is not None:
@@ -64,17 +78,15 @@ def finish_kernel(
     if statistics_ptr is not None:  # noqa: SIM102, this is known when the kernel is compiled, that when it runs
         if program > 0:
             statistic = program - 1
-            num_valid = total(partial_ptr, 1, num_programs, BLOCK)
-            divisor = tl.maximum(num_valid, 1.0)
             if statistic == 8:  # K > 3
-                value = num_valid
-                for term in range(6, 9):
-                    value -= total(partial_ptr, term, num_programs, BLOCK)
-            elif statistic == 12:  # the share of valid pixels
-                value = num_valid
-                divisor = tl.maximum(num_pixels, 1).to(tl.float64)
+                num_valid, one, two, three = totals(partial_ptr, (1, 6, 7, 8), num_programs, BLOCK, LOADS)
+                value = num_valid - one - two - three
             else:
-                value = total(partial_ptr, tl.where(statistic < 8, program, statistic), num_programs, BLOCK)
-                if (statistic == 0) | (statistic == 11):  # these are sums
-                    divisor = tl.full((), 1.0, tl.float64)
+                term = tl.where(statistic < 8, program, tl.where(statistic == 12, 1, statistic))
+                num_valid, value = totals(partial_ptr, (1, term), num_programs, BLOCK, LOADS)
+            divisor = tl.maximum(num_valid, 1.0)
+            if statistic == 12:  # the share of valid pixels
+                divisor = tl.maximum(num_pixels, 1).to(tl.float64)
+            if (statistic == 0) | (statistic == 11):  # these are sums
+                divisor = tl.full((), 1.0, tl.float64)
             tl.store(statistics_ptr + statistic, (value / divisor).to(tl.float32))
