@@ -19,38 +19,38 @@ class Config(NamedTuple):
     group: int
     block: int
     num_warps: int
-    max_registers: int | None
-    """Of a thread, on NVIDIA; None for no limit. With 128 a multiprocessor holds 16 warps, with 168 twelve, else 8."""
+    max_registers: int | None = None
+    """Of a thread, on NVIDIA, which also takes no fewer: 128 are for 16 warps of a multiprocessor, 168 for twelve."""
 
 
-def choose_config(num_classes: int, element_size: int) -> Config:
-    """The configuration for a number of classes.
-
-    On an H200 these were the fastest of those tried (docs/adr/0013-launch-configurations.md).
+def choose_config(num_classes: int, element_size: int, *, in_rows: bool = False, capped: bool | None = None) -> Config:
+    """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
     Args:
         num_classes: C.
         element_size: bytes of the wider of the logits' dtypes.
+        in_rows: whether a tensor of the launch is dense channels_last.
+        capped: whether K is at most 3; None for other losses than the fuzzy positive one, which take fewer registers.
     """
-    is_narrow = element_size == 2
+    limits = element_size == 2 and capped is not None
     if num_classes <= MAX_SINGLES:
         # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a
         # program: none waits for another to sum up, and what one loads as rows changes hands without a barrier.
-        limit = 128 if is_narrow and num_classes <= 21 else 168 if num_classes <= 22 else None
+        limit = 128 if limits and 16 <= num_classes <= 21 and (in_rows or not capped) else None
         return Config(group=1, block=64, num_warps=1, max_registers=limit)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     if num_classes <= 256:
-        # Two values of each tile a thread. Programs of four warps: two or three of them are resident, so that not all
-        # warps wait at the same barrier. Tiles of other sizes take as long or longer.
-        limit = 168 if is_narrow and triton.cdiv(num_classes, group) <= 22 else None
+        # Two values of each tile a thread. Programs of four warps, so that two or three are resident: while the warps
+        # of one wait at a barrier, another works. C = 150 takes half the time that one program of eight warps took.
+        limit = 168 if limits and 17 <= triton.cdiv(num_classes, group) <= 22 else None
         return Config(group, block=256 // group, num_warps=4, max_registers=limit)
     # One class of one pixel a thread and tile. C = 1024 on sm_90, bf16: (32, 16, 16) takes 78528 instructions a pixel
     # and spills 16 bytes, (32, 32, 16) 90256 and 2080.
-    return Config(group, block=max(512 // group, 4), num_warps=16, max_registers=None)
+    return Config(group, block=max(512 // group, 4), num_warps=16)
 
 
 class UpsampledConfig(NamedTuple):
-    """Launch configuration of the upsampling kernel: classes in a group, columns and warps in a program."""
+    """Launch configuration of a kernel that upsamples: classes in a group, columns and warps in a program."""
 
     group: int
     block: int
@@ -58,7 +58,7 @@ class UpsampledConfig(NamedTuple):
 
 
 def choose_upsampled_config(num_classes: int, lanes: int) -> UpsampledConfig:
-    """The configuration of the kernel that upsamples.
+    """The configuration of the losses that upsample.
 
     Args:
         num_classes: C.
@@ -68,7 +68,17 @@ def choose_upsampled_config(num_classes: int, lanes: int) -> UpsampledConfig:
         # One column a thread: C = 19 takes 242 registers on sm_90 without spills, so that two columns would spill. One
         # warp a program: the narrower the strips, the better they fill width and device, and none waits for another.
         return UpsampledConfig(group=1, block=lanes, num_warps=1)
-    # Tiles: one class of one column a thread and tile, because three rows and three sums of every class live at once.
+    # One value of each tile a thread, and sixteen tiles: three rows and three sums of every class live at once. With 30
+    # tiles C = 60 spills 1056 bytes on sm_90 and compiles for 118 s, with 15 it spills 120 and compiles for 19.
+    group = triton.next_power_of_2(triton.cdiv(num_classes, 16))
+    num_warps = 4 if num_classes <= 256 else 16
+    return UpsampledConfig(group, block=max(lanes * num_warps // group, 4), num_warps=num_warps)
+
+
+def choose_teacher_config(num_classes: int, lanes: int) -> UpsampledConfig:
+    """The configuration of the kernels that read a teacher alone, upsampled or not: arguments as above."""
+    if num_classes <= MAX_SINGLES:
+        return UpsampledConfig(group=1, block=lanes, num_warps=1)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     num_warps = 8 if num_classes <= 256 else 16
     return UpsampledConfig(group, block=lanes * num_warps // group, num_warps=num_warps)

@@ -7,7 +7,7 @@ import triton
 from fpl_fast.kernels.arguments import TeacherInputs
 from fpl_fast.kernels.axis import axis
 from fpl_fast.kernels.capacity import capacity
-from fpl_fast.kernels.configs import choose_upsampled_config
+from fpl_fast.kernels.configs import choose_teacher_config
 from fpl_fast.kernels.device import operands
 from fpl_fast.kernels.operands import column_pixels, samples, tables
 
@@ -31,7 +31,7 @@ def launch_rows(inputs: TeacherInputs) -> RowLaunch:
     if inputs.size is not None:
         sides = ((low_height, height), (low_width, width))
         axes = [tables(axis(*side, inputs.align_corners, teacher.device)) for side in sides]
-    config = choose_upsampled_config(num_classes, capacity(teacher.device).lanes)
+    config = choose_teacher_config(num_classes, capacity(teacher.device).lanes)
     arguments = {
         "teacher": samples(teacher),
         "partner_ptr": partner,

@@ -12,7 +12,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, Distance, LossOptions
-from fpl_fast.kernels.configs import Config, UpsampledConfig, choose_config, choose_upsampled_config
+from fpl_fast.kernels.configs import (
+    Config,
+    UpsampledConfig,
+    choose_config,
+    choose_teacher_config,
+    choose_upsampled_config,
+)
 from fpl_fast.kernels.context import CONTEXT_BLOCK, MAX_POSITIVES, MAX_THRESHOLDS
 from fpl_fast.kernels.device.consistency import consistency_kernel
 from fpl_fast.kernels.device.context import context_kernel
@@ -81,9 +87,14 @@ class Case(NamedTuple):
         """Launch configuration."""
         if self.kernel == "context":
             return UpsampledConfig(1, CONTEXT_BLOCK, 4)
+        lanes = 64 if self.target.startswith("gfx") else 32
+        if self.launch == "upsampled":
+            return choose_upsampled_config(self.num_classes, lanes)
         if self.launch != "full":
-            return choose_upsampled_config(self.num_classes, lanes=64 if self.target.startswith("gfx") else 32)
-        return choose_config(self.num_classes, self.element_size)
+            return choose_teacher_config(self.num_classes, lanes)
+        capped = self.capped if self.kernel == "full" else None
+        in_rows = self.layout == "channels_last"
+        return choose_config(self.num_classes, self.element_size, in_rows=in_rows, capped=capped)
 
     @property
     def element_size(self) -> int:

@@ -6,16 +6,17 @@ import triton.language as tl
 
 @triton.jit
 def totals(partial_ptr, terms, num_programs, BLOCK: tl.constexpr, LOADS: tl.constexpr):
-    """Sums of some terms over all programs, in float64 and in a fixed order; LOADS of each are on their way at once."""
+    """Sums of some terms over all programs, in float64 and in a fixed order; LOADS in all are on their way at once."""
+    SHARE: tl.constexpr = LOADS // len(terms)
     sums = ()
     for _ in tl.static_range(len(terms)):
         sums = sums + (tl.zeros((BLOCK,), tl.float64),)
-    for first in range(0, num_programs, LOADS * BLOCK):
+    for first in range(0, num_programs, SHARE * BLOCK):
         further = ()
         for i in tl.static_range(len(terms)):
             term_ptr = partial_ptr + tl.cast(terms[i], tl.int64) * num_programs
             total = sums[i]
-            for k in tl.static_range(LOADS):
+            for k in tl.static_range(SHARE):
                 program = first + k * BLOCK + tl.arange(0, BLOCK)
                 total += tl.load(term_ptr + program, mask=program < num_programs, other=0.0).to(tl.float64)
             further = further + (total,)
@@ -48,7 +49,7 @@ def finish_kernel(
     BALANCE: tl.constexpr,
     MAX_BALANCE: tl.constexpr,
     BLOCK: tl.constexpr,  # programs whose sums are added at once
-    LOADS: tl.constexpr,  # of as many, before the first addition
+    LOADS: tl.constexpr,  # of a thread before it adds
 ):
     """Compute the loss and its factor in the first program, and one statistic in each of the others.
 
