@@ -8,7 +8,7 @@ from fpl_fast.kernels.operands import scale_arguments
 from fpl_fast.kernels.repeat import RepeatedLaunches, traits
 from fpl_fast.kernels.statistics import MAX_BALANCE, NUM_STATISTICS, Finish, Finished
 
-# A full-resolution pass over 8 x 512 x 512 pixels leaves 32768 sums of a term: one trip, four where four terms are needed.
+# A full-resolution pass over 8 x 512 x 512 pixels leaves 32768 sums of a term: one trip, four for four terms together.
 BLOCK, LOADS = 1024, 32
 
 _LAUNCHES = RepeatedLaunches(finish_kernel, num_warps=32)
