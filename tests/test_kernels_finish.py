@@ -5,13 +5,13 @@ import torch
 from torch.testing import assert_close
 
 from fpl_fast.kernels.arguments import SUMS
-from fpl_fast.kernels.finish import BLOCK, finish
+from fpl_fast.kernels.finish import BLOCK, LOADS, finish
 from fpl_fast.kernels.statistics import MAX_BALANCE, STATISTICS, Finish
 from fpl_fast.ops import finish as operations
 
 ONCE_ROUNDED = {"rtol": 2.0**-23, "atol": 0.0}
-# None, one, and numbers that divide no block.
-PROGRAMS = [0, 1, 7, 999, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 577]
+# None, one, numbers that divide no block, and more than a trip loads of two terms.
+PROGRAMS = [0, 1, 7, 999, BLOCK - 1, BLOCK, BLOCK + 1, LOADS // 2 * BLOCK + 577]
 NUM_PIXELS = 1 << 20
 
 
@@ -44,7 +44,7 @@ def test_sums_are_those_of_float64(kernel_device, num_programs):
 def test_the_loss_alone(kernel_device):
     """Sums with one term, or with the terms of labels; repeated to the bit."""
     for terms in (1, 3):
-        partial = torch.rand(terms, 5001, device=kernel_device)
+        partial = torch.rand(terms, LOADS * BLOCK + 1, device=kernel_device)
         loss, factor, statistics = finish(partial, Finish(), NUM_PIXELS)
         assert_close(loss, partial[0].double().sum().float(), **ONCE_ROUNDED)
         assert factor is None and statistics is None

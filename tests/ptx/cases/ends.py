@@ -5,7 +5,7 @@ from kernel_cases import draw_logits
 from torch import Tensor
 
 from fpl_fast.kernels.arguments import SUMS
-from fpl_fast.kernels.finish import BLOCK, finish
+from fpl_fast.kernels.finish import BLOCK, LOADS, finish
 from fpl_fast.kernels.scale import scale_
 from fpl_fast.kernels.statistics import Finish
 from fpl_fast.ops.finish import finish as finish_exactly
@@ -84,7 +84,8 @@ EVERYTHING = Finish(0.25, scale_in_backward=True, weighted_mean=True, balance=Tr
 add("finish: everything", sums_of_a_pass, 999, EVERYTHING)
 add("finish: everything, small", sums_of_a_pass, 7, EVERYTHING, scale=True, quick=True)
 add("finish: everything, scale on the device", sums_of_a_pass, BLOCK + 1, EVERYTHING, scale=True)
-add("finish: the loss alone", sums_of_a_pass, 2 * BLOCK + 577, Finish(), terms=1)
+add("finish: everything, several trips", sums_of_a_pass, LOADS // 4 * BLOCK + 1, EVERYTHING)
+add("finish: the loss alone", sums_of_a_pass, LOADS * BLOCK + 577, Finish(), terms=1)
 add("finish: three terms", sums_of_a_pass, 5, Finish(0.5), terms=3)
 add("finish: weighted mean", sums_of_a_pass, BLOCK, Finish(weighted_mean=True))
 add("finish: balance and statistics", sums_of_a_pass, BLOCK - 1, Finish(balance=True, with_stats=True))
