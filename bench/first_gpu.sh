@@ -59,7 +59,7 @@ stage environment 60 'versions and commit' "$python" -c \
 # One test at a time to each worker, in this order: the most telling first, the kernels that compile longest last.
 tests=(streams paths step kernels_fuzzy_positive functional label_losses ops consistency_loss adaptive_threshold
     pseudo_labels pixel_thresholds derivatives kernels_student kernels_finish kernels_confidence kernels_ranking
-    kernels_classes kernels_keys kernels_distance kernels_mean_scale measure planes_peer schedules training default_device
+    kernels_classes kernels_keys kernels_distance kernels_mean_scale measure configurations planes_peer schedules training default_device
     kernels_upsampled kernels_assignment determinism hub deterministic
     compiled fuzz)
 tests=("${tests[@]/#/tests/test_}")
@@ -75,6 +75,7 @@ if [ -s "$out/headline_1.json" ] && [ -s "$out/headline_2.json" ]; then
         "$python" -m fpl_fast.bench.spread "$out/headline_1.json" "$out/headline_2.json"
 fi
 stage trace 180 'launches, host time and device time of a step' "$python" -m fpl_fast.bench.trace
+stage configurations 150 'launch configurations at full resolution, side by side' "$python" -m fpl_fast.bench.configurations
 profile() { # NAME CASE KERNEL: the first launches compile; the profiler replays one behind them
     stage "$1" 150 "Nsight Compute on the $2 kernel" \
         ncu --set full --clock-control none --kernel-name "regex:$3" --launch-skip 2 --launch-count 1 --force-overwrite \

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from fpl_fast.bench.suites import Row
 SCRIPT = Path(__file__).parents[1] / "bench" / "first_gpu.sh"
 RESULTS = sorted((SCRIPT.parent / "results").glob("*headline.json"))[0]
 STAGES = ["machine", "environment", "test", "headline_1", "headline_1_report", "headline_2", "headline_2_report",
-          "spread", "trace", "profile", "profile_upsampled",
+          "spread", "trace", "configurations", "profile", "profile_upsampled",
           "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train", "compiled",
           "study"]  # fmt: skip
 STAND_IN = """#!/bin/bash
@@ -160,3 +161,11 @@ def test_spread_between_two_runs(tmp_path, capsys):
 
 def test_the_script_is_executable():
     assert os.access(SCRIPT, os.X_OK)
+
+
+def test_files_that_a_command_names_keep_their_order():
+    """The most telling come first there; a run of everything begins with the longest."""
+    files = ["test_streams.py", "test_kernels_fuzzy_positive.py"]  # few tests, many tests
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:randomly"]
+    listed = subprocess.run([*command, *files], cwd=Path(__file__).parent, capture_output=True, text=True).stdout
+    assert list(dict.fromkeys(re.findall(r"^(?:tests/)?(test_\w+\.py)::", listed, re.M))) == files
