@@ -11,6 +11,8 @@ MAX_SINGLES = 32
 MAX_GRID_Z = 65535
 # Cost of the row that a strip shares with the next one, in cell rows: it is loaded and stored, but has no pixels.
 ROW_COST = 0.25
+# Launches beyond the fewest that are looked at.
+MORE_LAUNCHES = 8
 
 
 class Config(NamedTuple):
@@ -23,20 +25,19 @@ class Config(NamedTuple):
     """Of a thread, on NVIDIA, which also takes no fewer: 128 are for 16 warps of a multiprocessor, 168 for twelve."""
 
 
-def choose_config(num_classes: int, element_size: int, *, in_rows: bool = False, capped: bool | None = None) -> Config:
+def choose_config(num_classes: int, element_size: int, *, fuzzy: bool) -> Config:
     """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
     Args:
         num_classes: C.
         element_size: bytes of the wider of the logits' dtypes.
-        in_rows: whether a tensor of the launch is dense channels_last.
-        capped: whether K is at most 3; None for other losses than the fuzzy positive one, which take fewer registers.
+        fuzzy: whether for the fuzzy positive loss: others take fewer registers, and a limit would give them more.
     """
-    limits = element_size == 2 and capped is not None
+    limits = fuzzy and element_size == 2
     if num_classes <= MAX_SINGLES:
         # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a
         # program: none waits for another to sum up, and what one loads as rows changes hands without a barrier.
-        limit = 128 if limits and 16 <= num_classes <= 21 and (in_rows or not capped) else None
+        limit = 128 if limits and 16 <= num_classes <= 21 else None
         return Config(group=1, block=64, num_warps=1, max_registers=limit)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     if num_classes <= 256:
@@ -101,8 +102,8 @@ def choose_strips(
 
     A launch runs in waves of as many programs as the device holds, each as long as a strip. Few long strips leave a
     part of the device idle, in the last wave above all; many short ones load and store the rows between them twice.
-    Two images of 19 classes from 200 x 200 to 800 x 800 take strips of 10 cell rows on an H100 (1000 programs, which
-    are 95 % of a wave), of 12 on an A100.
+    Of what takes as long, few launches are better: the host makes them. Sixteen images of 19 classes from 200 x 200 to
+    800 x 800 go four at a time in strips of 20 cell rows on an H100: 1000 programs, 95 % of a wave.
 
     Args:
         num_images: N, at least 1.
@@ -113,18 +114,20 @@ def choose_strips(
         slots: programs that the device runs at once.
     """
 
-    def candidates() -> Iterator[tuple[float, Strips]]:
+    def candidates() -> Iterator[tuple[float, int, Strips]]:
         for cells in range(1, num_cells + 1):
             num_strips = triton.cdiv(num_cells, cells)
-            images = min(num_images, MAX_GRID_Z)
+            most = min(num_images, MAX_GRID_Z)
             if buffer_bytes:
-                images = min(images, max(1, buffer_bytes // (num_strips * (cells + 1) * image_row_bytes)))
-            while images:
-                waves = triton.cdiv(num_images, images) * triton.cdiv(column_blocks * num_strips * images, slots)
-                yield waves * (cells + ROW_COST), Strips(cells, images)
-                images //= 2
+                most = min(most, max(1, buffer_bytes // (num_strips * (cells + 1) * image_row_bytes)))
+            fewest = triton.cdiv(num_images, most)
+            for launches in range(fewest, min(fewest + MORE_LAUNCHES, num_images) + 1):
+                images = triton.cdiv(num_images, launches)
+                full, rest = (triton.cdiv(column_blocks * num_strips * n, slots) for n in (images, num_images % images))
+                waves = num_images // images * full + rest
+                yield waves * (cells + ROW_COST), launches, Strips(cells, images)
 
-    return min(candidates(), key=lambda candidate: candidate[0])[1]
+    return min(candidates())[2]
 
 
 def program_slots(num_classes: int, num_warps: int, multiprocessors: int) -> int:

@@ -100,8 +100,7 @@ def _launch(
     arguments = {**arguments, "grad": classes(writable_grad)}
     logits = [x for x in arguments.values() if isinstance(x, Classes)]
     element_size = max(x.ptr.element_size() for x in logits)
-    in_rows, cap = any(x.ROWS.value for x in logits), arguments.get("CAPPED")
-    config = choose_config(num_classes, element_size, in_rows=in_rows, capped=None if cap is None else cap > 0)
+    config = choose_config(num_classes, element_size, fuzzy="CAPPED" in arguments)
     blocks_per_image = triton.cdiv(h * w, config.block)
     num_programs = n * blocks_per_image
     sums = torch.empty((num_terms, num_programs), dtype=torch.float32, device=student.device)

@@ -117,8 +117,12 @@ def test_baseline_covers_the_table(path):
     assert [row.case for row in rows] == default_cases()
     assert baseline_path(version) == path
     for row in rows:
-        if row.case.num_classes < 33 and row.case.target != "gfx942":
-            assert row.spill_bytes == 0, row
+        case = row.case
+        if case.num_classes < 33 and case.target != "gfx942":
+            limited = getattr(case.config, "max_registers", None) is not None
+            # A limit of registers is worth a few spills on rare paths, for which more warps are resident (ADR 13).
+            rare = not case.capped or case.layout != "nchw" or case.odd or case.cutmix
+            assert row.spill_bytes <= (144 if limited and rare else 0), row
 
 
 def test_audit_refuses_the_interpreter(monkeypatch):
@@ -301,4 +305,4 @@ def test_resident_programs(registers, shared_bytes, num_warps, programs):
 def test_waves_are_of_the_launch_that_adr_6_tells():
     upsampled = Case(19, "bf16", "nchw", True, "sm_90", "upsampled")
     assert num_programs(upsampled, DEVICES["sm_90"]) == 1000
-    assert num_programs(CASE, DEVICES["sm_80"]) == 8 * 1024
+    assert num_programs(CASE, DEVICES["sm_80"]) == 8 * 4096

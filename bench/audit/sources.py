@@ -92,9 +92,7 @@ class Case(NamedTuple):
             return choose_upsampled_config(self.num_classes, lanes)
         if self.launch != "full":
             return choose_teacher_config(self.num_classes, lanes)
-        capped = self.capped if self.kernel == "full" else None
-        in_rows = self.layout == "channels_last"
-        return choose_config(self.num_classes, self.element_size, in_rows=in_rows, capped=capped)
+        return choose_config(self.num_classes, self.element_size, fuzzy=self.kernel == "full")
 
     @property
     def element_size(self) -> int:
