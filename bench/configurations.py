@@ -68,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time launch configurations of the fuzzy positive loss on this GPU.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time; default: %(default)s")
     jobs = parser.parse_args(arguments).jobs
+    if not torch.cuda.is_available():
+        parser.error("PyTorch sees no GPU, on which configurations are timed; fpl-fast bench audit counts without one")
     device = torch.device("cuda")
     with multiprocessing.get_context("spawn").Pool(max(jobs, 1)) as pool:
         todo = [(problem, config, device) for problem in PROBLEMS for config in problem.configurations]

@@ -7,7 +7,7 @@ import torch
 from tolerances import LOSS
 
 from fpl_fast.bench.cases import make_inputs
-from fpl_fast.bench.configurations import PROBLEMS, describe, step
+from fpl_fast.bench.configurations import PROBLEMS, describe, main, step
 from fpl_fast.bench.trace import Launches
 from fpl_fast.kernels.configs import Config
 
@@ -22,6 +22,13 @@ def test_results_do_not_depend_on_the_configuration(problem, kernel_device):
     for other_loss, other_grad in others:
         torch.testing.assert_close(other_loss, loss, **LOSS)
         assert problem.balance or torch.equal(other_grad, grad)  # balance multiplies by a quotient of the sums
+
+
+def test_without_a_gpu_there_is_nothing_to_time(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "PyTorch sees no GPU" in capsys.readouterr().err
 
 
 def test_a_line_of_the_table():
