@@ -320,7 +320,8 @@ LABEL_RULES: dict[str, Rule] = {
 CONSISTENCY_RULES: dict[str, Rule] = {
     **_COMMON,
     "kind": partial(check_choice, choices=get_args(Distance)),
-    **{name: LABEL_RULES[name] for name in ("reduction", "engine")},
+    "reduction": LABEL_RULES["reduction"],
+    "engine": LOSS_RULES["engine"],
 }
 
 

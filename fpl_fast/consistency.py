@@ -5,9 +5,9 @@ from typing import TypedDict
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.engines import choice
+from fpl_fast.functional import Engine
 from fpl_fast.kernels.arguments import Distance
-from fpl_fast.label_losses import LabelEngine, LabelReduction
+from fpl_fast.label_losses import LabelReduction
 from fpl_fast.ops.consistency import distance_loss, pixel_distances
 from fpl_fast.ops.gradient import refuse_transforms
 from fpl_fast.teacher import loss_inputs
@@ -20,7 +20,7 @@ class ConsistencyOptions(TypedDict, total=False):
     size: tuple[int, int] | None
     align_corners: bool
     reduction: LabelReduction
-    engine: LabelEngine
+    engine: Engine
 
 
 def consistency_loss(
@@ -35,7 +35,7 @@ def consistency_loss(
     partner_logits: Tensor | None = None,
     mix_mask: Tensor | None = None,
     reduction: LabelReduction = "mean",
-    engine: LabelEngine = "auto",
+    engine: Engine = "auto",
 ) -> Tensor:
     r"""Squared difference or divergence of a student's softmax and a teacher's, loss and gradient in one pass.
 
@@ -67,7 +67,7 @@ def consistency_loss(
         mix_mask: (N, H, W) bool, given with ``partner_logits``.
         reduction: "none" gives (N, H, W), zero where not valid; "sum"; "mean" divides the sum by the number of valid
             pixels, whatever they weigh (with none the loss is 0).
-        engine: "auto", "triton" or "eager".
+        engine: "auto", "triton", "compiled" or "eager" (see :mod:`fpl_fast.engines`).
 
     Returns:
         The loss, float32 (float64 for float64 logits): 0-d, or (N, H, W) with ``reduction="none"``.
@@ -83,7 +83,8 @@ def consistency_loss(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    checks.check_options(checks.CONSISTENCY_RULES, kind=kind, reduction=reduction, align_corners=align_corners)
+    options = {"kind": kind, "reduction": reduction, "align_corners": align_corners, "engine": engine}
+    checks.check_options(checks.CONSISTENCY_RULES, **options)
     inputs = loss_inputs(
         student_logits,
         teacher_logits,
@@ -95,7 +96,6 @@ def consistency_loss(
         align_corners=align_corners,
     )
     refuse_transforms(student_logits)
-    resolved = choice.resolve_labels(engine, student_logits, inputs.teacher)
     if reduction == "none":
-        return pixel_distances(inputs, kind, resolved)
-    return distance_loss(inputs, kind, resolved, mean=reduction == "mean")
+        return pixel_distances(inputs, kind, engine)
+    return distance_loss(inputs, kind, engine, mean=reduction == "mean")

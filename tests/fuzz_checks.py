@@ -30,7 +30,7 @@ def engines(case: Case, device: str) -> list[str]:
     given = case.settings
     found = ["eager"]
     double = "float64" in (given.get("dtype"), given.get("teacher_dtype"), given.get("partner_dtype"))
-    has_planes = case.loss in (*FUZZY, "adaptive_threshold")
+    has_planes = case.loss in (*FUZZY, "consistency_loss", "adaptive_threshold")
     if has_planes and device == "cpu" and not double and given["c"] <= MAX_CLASSES:
         found.append("compiled")
     if not double and (device == "cuda" or (case.small and not _misread(given))):

@@ -43,13 +43,13 @@ def make_calls(engine, device):
     yield student, lambda: fuzzy_positive_loss(student, teacher, reduction="none", threshold=weight, **at)
     yield student, lambda: fuzzy_positive_loss(student, teacher, return_stats=True, engine=engine)[0]
     yield student, lambda: pseudo_label_cross_entropy(student, teacher, **at)
+    yield student, lambda: consistency_loss(student, teacher, pixel_weight=weight, valid_mask=weight > 0.3, **at)
+    yield student, lambda: consistency_loss(student, teacher, kind="kl", reduction="none", **at)
     yield None, lambda: adaptive_threshold(teacher, (0.7, 0.9), window=3, **at)
     if engine == "compiled":  # which the rest does not have
         return
     yield student, lambda: cross_entropy(student, target, **at)
     yield student, lambda: ohem_cross_entropy(student, target, min_kept=20, **at)
-    yield student, lambda: consistency_loss(student, teacher, pixel_weight=weight, valid_mask=weight > 0.3, **at)
-    yield student, lambda: consistency_loss(student, teacher, kind="kl", reduction="none", **at)
     yield None, lambda: pseudo_labels(teacher, threshold=0.9, **at).entropy
     yield None, lambda: fuzzy_positive_assignment(teacher, max_positives=3)[0]
     yield None, lambda: positive_gradient_score(student, teacher, target[:, : LOW[0], : LOW[1]]).fuzzy

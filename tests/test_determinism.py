@@ -16,7 +16,7 @@ from fpl_fast import (
     ohem_cross_entropy,
     pseudo_labels,
 )
-from fpl_fast.engines.chunked import Engine, fuzzy_positive_sums
+from fpl_fast.engines.chunked import Chunking, Engine, fuzzy_positive_sums
 from fpl_fast.kernels.arguments import LossInputs, LossOptions
 
 # Logits and the size that they are upsampled to. PyTorch splits what has more than 2^15 numbers among threads, and a
@@ -148,7 +148,7 @@ def test_one_long_sum_with_any_number_of_threads():
     def summed(terms):
         keywords = {"scale": None, "with_grad": False, "with_stats": False}
         inputs = LossInputs(logits, logits)
-        engine = Engine(lambda *_, **__: (terms, None), 1 << 17)
+        engine = Engine(lambda *_, **__: (terms, None), Chunking(1 << 17))
         return [fuzzy_positive_sums(engine, inputs, options, **keywords)[0]]
 
     for _ in range(10):

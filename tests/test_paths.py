@@ -71,7 +71,6 @@ def test_both_paths_of_labels_give_the_same_bits(engine, reduction, dtype):
     assert all(torch.equal(one, other) for one, other in zip(direct, traced, strict=True))
 
 
-@pytest.mark.parametrize("engine", ["eager", "triton"])
 @pytest.mark.parametrize("keywords", [{}, {"kind": "kl", "reduction": "sum", "size": (9, 17)}, {"reduction": "none"}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_both_paths_of_consistency_give_the_same_bits(engine, keywords, dtype):

@@ -15,6 +15,7 @@ from fpl_fast import checks
 from fpl_fast.caller import warn_caller
 from fpl_fast.engines import (
     context_planes,
+    distance_planes,
     eager,
     eager_consistency,
     eager_context,
@@ -23,7 +24,7 @@ from fpl_fast.engines import (
     packages,
     planes,
 )
-from fpl_fast.kernels.arguments import ContextOptions, LossInputs, LossOptions, TeacherInputs
+from fpl_fast.kernels.arguments import ContextOptions, Distance, LossInputs, LossOptions, TeacherInputs
 from fpl_fast.kernels.divergence import MAX_ENTRIES, table_shape
 
 # Below this many logits the eager engine is done before a compiled graph would be looked up and compiled.
@@ -32,14 +33,29 @@ COMPILED_MIN_LOGITS = 1 << 18
 TRITON_MAX_CLASSES = 1024
 
 
-def evaluate(function: str, engine: str, inputs: LossInputs, options: LossOptions, **keywords: Any) -> Any:
+def evaluate(
+    function: str,
+    of: Callable[[str], ModuleType],
+    engine: str,
+    inputs: LossInputs,
+    options: LossOptions | Distance,
+    **keywords: Any,
+) -> Any:
     """Call ``function`` of the module that implements the engine; "auto" falls back to "eager" where it must.
+
+    Args:
+        function: Name of the function.
+        of: ``module`` or ``consistency_module``.
+        engine: "auto" or the name of one.
+        inputs: Of the loss.
+        options: Of the loss.
+        keywords: Of the function.
 
     Raises:
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
     resolved = resolve(engine, inputs.student, inputs.teacher, inputs.pixels())
-    run, run_eagerly = (getattr(x, function) for x in (module(resolved), eager))
+    run, run_eagerly = (getattr(of(x), function) for x in (resolved, "eager"))
     return _run(engine, run, run_eagerly, inputs, options, **keywords)
 
 
@@ -125,7 +141,7 @@ def consistency_module(engine: str) -> ModuleType:
         from fpl_fast.kernels import consistency
 
         return consistency
-    return eager_consistency
+    return {"compiled": distance_planes, "eager": eager_consistency}[engine]
 
 
 def prediction_module(engine: str) -> ModuleType:

@@ -5,7 +5,8 @@ chunk, whatever the batch, and any strides are accepted, because only the chunk 
 chunk is depends on the device: ``windows_on``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -47,12 +48,64 @@ class PixelFunction(Protocol):
         ...
 
 
+class Chunking(NamedTuple):
+    """The way that an engine goes through an image."""
+
+    pixels: int  # of a chunk beside a CPU
+    interpolation: Interpolation = EAGERLY
+
+
 class Engine(NamedTuple):
-    """Evaluation of chunks by an engine."""
+    """Evaluation of chunks of the fuzzy positive loss by an engine."""
 
     evaluate: PixelFunction
-    chunk_pixels: int  # beside a CPU
-    interpolation: Interpolation = EAGERLY
+    chunking: Chunking
+
+
+class Chunk(NamedTuple):
+    """The pixels of a window of one image, side by side."""
+
+    student: Tensor  # (C, P)
+    teacher: Tensor  # (C, P), the partner's where the mask mixes it in
+    pixel_weight: Tensor | None  # (P,)
+    valid: Tensor | None  # (P,) bool
+    threshold: Tensor | None  # (P,), where pixels have thresholds of their own
+
+
+ChunkLoss = Callable[[Chunk], tuple[Tensor, Tensor | None]]
+"""Terms of every pixel, (R, P), zero where not valid, and the derivative of the first one, (C, P), or None."""
+
+
+def loss_sums(
+    inputs: LossInputs, evaluate: ChunkLoss, num_sums: int, chunking: Chunking, *, with_grad: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The sums of the terms over all pixels, (num_sums,), 0 for terms that there are not; the gradient."""
+    grad = torch.empty_like(inputs.student) if with_grad else None
+    sums = torch.zeros(num_sums, dtype=torch.float64, device=inputs.student.device)
+    for image in range(len(inputs.student)):
+        gradient = None
+        if grad is not None:
+            gradient = GradientWindows(grad[image], inputs.size, inputs.align_corners, chunking.interpolation)
+        for window, chunk in _chunks(inputs, image, chunking):
+            terms, grad_chunk = evaluate(chunk)
+            sums[: len(terms)] += _sum_of_pixels(terms)
+            if gradient is not None and grad_chunk is not None:
+                gradient.add(window, grad_chunk)
+        if gradient is not None:
+            gradient.finish()
+    return sums.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
+
+
+def loss_map(inputs: LossInputs, evaluate: ChunkLoss, chunking: Chunking) -> Tensor:
+    """The first term of every pixel, (N, H, W)."""
+    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+    losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
+    for image in range(len(inputs.student)):
+        for window, chunk in _chunks(inputs, image, chunking):
+            terms, _ = evaluate(chunk)
+            target = losses[image, window.rows, window.columns]
+            target.copy_(terms[0].view_as(target))
+    return losses
 
 
 def fuzzy_positive_sums(
@@ -65,29 +118,25 @@ def fuzzy_positive_sums(
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The sums over all pixels, and the gradient with the student's strides."""
-    grad = torch.empty_like(inputs.student) if with_grad else None
-    sums = torch.zeros(NUM_SUMS, dtype=torch.float64, device=inputs.student.device)
-    for image in range(len(inputs.student)):
-        gradient = None
-        if grad is not None:
-            gradient = GradientWindows(grad[image], inputs.size, inputs.align_corners, engine.interpolation)
-        for window, student, teacher in logit_chunks(inputs, image, engine.chunk_pixels, engine.interpolation):
-            terms, grad_chunk = engine.evaluate(
-                student,
-                teacher,
-                pixels_of(inputs.pixel_weight, image, window),
-                pixels_of(inputs.valid_mask, image, window),
-                scale,
-                options=_options_of(inputs, options, image, window),
-                with_grad=with_grad,
-                with_stats=with_stats,
-            )
-            sums[: len(terms)] += _sum_of_pixels(terms)
-            if gradient is not None and grad_chunk is not None:
-                gradient.add(window, grad_chunk)
-        if gradient is not None:
-            gradient.finish()
-    return sums.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
+    evaluate = partial(_fuzzy, engine, options, scale, with_grad=with_grad, with_stats=with_stats)
+    return loss_sums(inputs, evaluate, NUM_SUMS, engine.chunking, with_grad=with_grad)
+
+
+def fuzzy_positive_map(engine: Engine, inputs: LossInputs, options: LossOptions) -> Tensor:
+    """The first term of every pixel, (N, H, W)."""
+    evaluate = partial(_fuzzy, engine, options, None, with_grad=False, with_stats=False)
+    return loss_map(inputs, evaluate, engine.chunking)
+
+
+def _fuzzy(
+    engine: Engine, options: LossOptions, scale: Tensor | None, chunk: Chunk, *, with_grad: bool, with_stats: bool
+) -> tuple[Tensor, Tensor | None]:
+    student, teacher, pixel_weight, valid, threshold = chunk
+    of_pixels: Any = threshold
+    options = options if threshold is None else options._replace(threshold=of_pixels)
+    return engine.evaluate(
+        student, teacher, pixel_weight, valid, scale, options=options, with_grad=with_grad, with_stats=with_stats
+    )
 
 
 def _sum_of_pixels(terms: Tensor) -> Tensor:
@@ -98,27 +147,6 @@ def _sum_of_pixels(terms: Tensor) -> Tensor:
     """
     part = terms.shape[1] if terms.device.type != "cpu" else max(1, UNSPLIT_NUMBERS // len(terms))
     return torch.stack([x.sum(1, dtype=torch.float64) for x in terms.split(max(1, part), 1)]).sum(0)
-
-
-def fuzzy_positive_map(engine: Engine, inputs: LossInputs, options: LossOptions) -> Tensor:
-    """The first term of every pixel, (N, H, W)."""
-    dtype = accumulate_dtype(inputs.student, inputs.teacher)
-    losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
-    for image in range(len(inputs.student)):
-        for window, student, teacher in logit_chunks(inputs, image, engine.chunk_pixels, engine.interpolation):
-            terms, _ = engine.evaluate(
-                student,
-                teacher,
-                pixels_of(inputs.pixel_weight, image, window),
-                pixels_of(inputs.valid_mask, image, window),
-                None,
-                options=_options_of(inputs, options, image, window),
-                with_grad=False,
-                with_stats=False,
-            )
-            target = losses[image, window.rows, window.columns]
-            target.copy_(terms[0].view_as(target))
-    return losses
 
 
 class TeacherWindows:
@@ -133,19 +161,18 @@ class TeacherWindows:
         return _mix(self.logits.columns(window), self.inputs, self.image, window)
 
 
-def logit_chunks(
-    inputs: LossInputs, image: int, chunk_pixels: int, interpolation: Interpolation = EAGERLY
-) -> Iterator[tuple[Window, Tensor, Tensor]]:
-    """The windows of one image with the student's and the (mixed) teacher's logits there, (C, P)."""
-    dtype = accumulate_dtype(inputs.student, inputs.teacher)
+def _chunks(inputs: LossInputs, image: int, chunking: Chunking) -> Iterator[tuple[Window, Chunk]]:
+    """The windows of one image, each with its chunk."""
+    dtype, chunk_pixels = accumulate_dtype(inputs.student, inputs.teacher), chunking.pixels
     given = [inputs.student[image], *_teachers(inputs, image)]
-    logits = LogitWindows(given, inputs.size, inputs.align_corners, dtype, interpolation)
+    logits = LogitWindows(given, inputs.size, inputs.align_corners, dtype, chunking.interpolation)
     _, height, width = inputs.pixels()
     if inputs.size is not None:
-        chunk_pixels = min(chunk_pixels, interpolation.window_pixels)
+        chunk_pixels = min(chunk_pixels, chunking.interpolation.window_pixels)
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, chunk_pixels):
         student, *teachers = logits.columns(window)
-        yield window, student, _mix(teachers, inputs, image, window)
+        of_pixels = (pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask, inputs.threshold))
+        yield window, Chunk(student, _mix(teachers, inputs, image, window), *of_pixels)
 
 
 def _teachers(inputs: LossInputs | TeacherInputs, image: int) -> list[Tensor]:
@@ -158,12 +185,6 @@ def _mix(teachers: Sequence[Tensor], inputs: LossInputs | TeacherInputs, image: 
     own, *partner = teachers
     mixed = pixels_of(inputs.mix_mask, image, window)
     return torch.where(mixed, partner[0], own) if partner and mixed is not None else own
-
-
-def _options_of(inputs: LossInputs, options: LossOptions, image: int, window: Window) -> LossOptions:
-    """The options with the thresholds of a window's pixels, where pixels have thresholds of their own."""
-    threshold: Any = pixels_of(inputs.threshold, image, window)
-    return options if threshold is None else options._replace(threshold=threshold)
 
 
 def pixels_on(device: torch.device, num_channels: int, cpu_pixels: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fpl_fast.engines import packages
 from fpl_fast.engines.chunked import TeacherWindows, pixels_of, windows
 from fpl_fast.engines.plane_arithmetic import exp, in_planes, load_planes, positives_at, sort_planes, total
+from fpl_fast.engines.plane_inputs import any_number_of_pixels
 from fpl_fast.engines.windows import UPSAMPLED_CHUNK_PIXELS, Window
 from fpl_fast.kernels.arguments import ContextOptions, TeacherInputs
 from fpl_fast.kernels.divergence import divergence_table, table_shape, write_least
@@ -124,8 +125,7 @@ class Assignment(NamedTuple):
 
     def dynamic_shapes(self) -> list[dict[int, Any]]:
         """Any number of pixels."""
-        pixels = torch.export.Dim("pixels", min=2, max=packages.MAX_SIZE)
-        return [{0: pixels} if x.ndim else {} for x in self.examples()]
+        return any_number_of_pixels(self.examples())
 
 
 class Terms(NamedTuple):

@@ -59,6 +59,6 @@ def evaluate(
     return stacked, gradient.to(student.dtype)
 
 
-_ENGINE = chunked.Engine(evaluate, CHUNK_PIXELS)
+_ENGINE = chunked.Engine(evaluate, chunked.Chunking(CHUNK_PIXELS))
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, _ENGINE)
 fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, _ENGINE)

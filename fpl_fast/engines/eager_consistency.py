@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from fpl_fast.engines.chunked import logit_chunks, pixels_of
-from fpl_fast.engines.windows import GradientWindows
+from fpl_fast.engines import chunked
 from fpl_fast.kernels.arguments import Distance, LossInputs
 from fpl_fast.reference import accumulate_dtype, softmax
 
@@ -16,39 +15,28 @@ def consistency_sums(
     inputs: LossInputs, kind: Distance, *, scale: float | Tensor | None, with_grad: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The sum of the weighted distances, (1,), and scale times its derivative, or None."""
-    grad = torch.empty_like(inputs.student) if with_grad else None
-    total = torch.zeros(1, dtype=torch.float64, device=inputs.student.device)
-    for image in range(len(inputs.student)):
-        gradient = None if grad is None else GradientWindows(grad[image], inputs.size, inputs.align_corners)
-        for window, student, teacher in logit_chunks(inputs, image, CHUNK_PIXELS):
-            weight, valid = (pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask))
-            chunk = _Chunk(student, teacher, weight, valid, kind)
-            total += chunk.weighted.sum(dtype=torch.float64)
-            if gradient is not None:
-                gradient.add(window, chunk.gradient(scale))
-        if gradient is not None:
-            gradient.finish()
-    return total.to(accumulate_dtype(inputs.student, inputs.teacher)), grad
+
+    def evaluate(chunk: chunked.Chunk) -> tuple[Tensor, Tensor | None]:
+        distances = _Distances(chunk, kind)
+        return distances.weighted.unsqueeze(0), distances.gradient(scale) if with_grad else None
+
+    return chunked.loss_sums(inputs, evaluate, 1, chunked.Chunking(CHUNK_PIXELS), with_grad=with_grad)
 
 
 def consistency_map(inputs: LossInputs, kind: Distance) -> Tensor:
     """The weighted distance of every pixel, (N, H, W), 0 where not valid."""
-    dtype = accumulate_dtype(inputs.student, inputs.teacher)
-    losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
-    for image in range(len(inputs.student)):
-        for window, student, teacher in logit_chunks(inputs, image, CHUNK_PIXELS):
-            weight, valid = (pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask))
-            target = losses[image, window.rows, window.columns]
-            target.copy_(_Chunk(student, teacher, weight, valid, kind).weighted.view_as(target))
-    return losses
+
+    def evaluate(chunk: chunked.Chunk) -> tuple[Tensor, None]:
+        return _Distances(chunk, kind).weighted.unsqueeze(0), None
+
+    return chunked.loss_map(inputs, evaluate, chunked.Chunking(CHUNK_PIXELS))
 
 
-class _Chunk:
-    """The distances of (C, P) logits, as in ``reference.softmax_distance``; pixels that are not valid are all zero."""
+class _Distances:
+    """The distances of a chunk, as in ``reference.softmax_distance``; pixels that are not valid are all zero."""
 
-    def __init__(
-        self, student: Tensor, teacher: Tensor, pixel_weight: Tensor | None, valid: Tensor | None, kind: Distance
-    ) -> None:
+    def __init__(self, chunk: chunked.Chunk, kind: Distance) -> None:
+        student, teacher, pixel_weight, valid, _ = chunk
         dtype = accumulate_dtype(student, teacher)
         z, t = student.to(dtype), teacher.to(dtype)
         if valid is not None:  # a fill, not a product: NaN in an ignored pixel must not survive

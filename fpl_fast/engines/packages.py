@@ -43,7 +43,10 @@ sys.modules[name] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
 importlib.import_module(f"{name}.engines.build").main()
 """
-_SOURCES = ("plane_arithmetic.py", "planes.py", "plane_rows.py", "context_planes.py", "build.py")
+_SOURCES = (
+    *("plane_arithmetic.py", "plane_inputs.py", "planes.py", "distance_planes.py", "plane_rows.py"),
+    *("context_planes.py", "build.py"),
+)
 _LOCK = threading.Lock()
 _ENVIRONMENT = Path("/proc/self/environ")  # on Linux: as the process began
 _IMPORTED_EMPTY = os.environ.get("TORCHINDUCTOR_CACHE_DIR") == ""

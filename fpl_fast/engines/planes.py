@@ -20,7 +20,6 @@ from fpl_fast.engines import chunked, packages, plane_rows
 from fpl_fast.engines.plane_arithmetic import (
     Planes,
     exp,
-    in_planes,
     larger,
     load_planes,
     positives_at,
@@ -28,6 +27,7 @@ from fpl_fast.engines.plane_arithmetic import (
     sort_planes,
     total,
 )
+from fpl_fast.engines.plane_inputs import Dtypes, any_number_of_pixels, examples, lay_out, take_apart
 from fpl_fast.kernels.arguments import NUMBERS, LossOptions
 
 # Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
@@ -51,12 +51,9 @@ def evaluate(
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.engines.chunked.PixelFunction`)."""
-    pixel_weight, valid = (None if x is None else x.contiguous() for x in (pixel_weight, valid))
-    dtypes = tuple(None if x is None else x.dtype for x in (student, teacher, pixel_weight, valid, scale))
+    given, dtypes = lay_out(student, teacher, pixel_weight, valid, scale)
     specialisation = specialise(len(student), dtypes, options, with_grad=with_grad, with_stats=with_stats)
-    given = [x for x in (pixel_weight, valid, scale) if x is not None]
-    planes = (plane for logits in (student, teacher) for plane in in_planes(logits).unbind(0))
-    terms, *grad = packages.load(specialisation)([*planes, *given, *numbers(options)])
+    terms, *grad = packages.load(specialisation)([*given, *numbers(options)])
     return terms, grad[0] if grad else None
 
 
@@ -69,7 +66,7 @@ def numbers(options: LossOptions) -> list[Tensor]:
     return [torch.as_tensor(value, dtype=torch.float32, device="cpu").contiguous() for value in values]
 
 
-_ENGINE = chunked.Engine(evaluate, CHUNK_PIXELS, plane_rows.COMPILED)
+_ENGINE = chunked.Engine(evaluate, chunked.Chunking(CHUNK_PIXELS, plane_rows.COMPILED))
 fuzzy_positive_sums = functools.partial(chunked.fuzzy_positive_sums, _ENGINE)
 fuzzy_positive_map = functools.partial(chunked.fuzzy_positive_map, _ENGINE)
 
@@ -78,7 +75,7 @@ class Specialisation(NamedTuple):
     """Classes, dtypes and options that one graph is compiled for; equal for options that differ in numbers only."""
 
     num_classes: int
-    dtypes: tuple[torch.dtype | None, ...]  # of the tensors, None where there is none
+    dtypes: Dtypes
     options: LossOptions  # its numbers 0: they are inputs of the graph, in the order of their fields
     uses_confidence: bool
     threshold_of_pixels: bool  # a plane instead of a number
@@ -92,34 +89,26 @@ class Specialisation(NamedTuple):
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :meth:`examples`."""
-        c = self.num_classes
-        rest = iter(tensors[2 * c :])
-        weight, valid, scale = (None if dtype is None else next(rest) for dtype in self.dtypes[2:])
-        terms, grad = loss_planes(tensors[:c], tensors[c : 2 * c], weight, valid, scale, list(rest), self)
+        terms, grad = loss_planes(*take_apart(tensors, self.num_classes, self.dtypes), self)
         terms = terms.to(torch.float64)  # as they are summed: converted later, they would take another loop
         return [terms] if grad is None else [terms, grad]
 
     def examples(self) -> list[Tensor]:
-        """C planes of the student, C of the teacher, weight, validity and scale if given, numbers."""
-        student, teacher, pixel_weight, valid, scale = self.dtypes
-        planes = [torch.zeros(64, dtype=dtype) for dtype in (student, teacher) for _ in range(self.num_classes)]
-        given = [torch.ones(64, dtype=dtype) for dtype in (pixel_weight, valid) if dtype is not None]
-        scales = [] if scale is None else [torch.ones((), dtype=scale)]
+        """The inputs of ``plane_inputs``, and the numbers of the options."""
         options = self.options
         if self.threshold_of_pixels:
             plane: Any = torch.ones(64)
             options = options._replace(threshold=plane)
-        return [*planes, *given, *scales, *numbers(options)]
+        return [*examples(self.num_classes, self.dtypes), *numbers(options)]
 
     def dynamic_shapes(self) -> list[dict[int, Any]]:
         """Any number of pixels."""
-        pixels = torch.export.Dim("pixels", min=2, max=packages.MAX_SIZE)
-        return [{0: pixels} if x.ndim else {} for x in self.examples()]
+        return any_number_of_pixels(self.examples())
 
 
 def specialise(
     num_classes: int,
-    dtypes: tuple[torch.dtype | None, ...],
+    dtypes: Dtypes,
     options: LossOptions,
     *,
     with_grad: bool,

@@ -25,12 +25,12 @@ from fpl_fast.reference import accumulate_dtype
 
 
 def distance_loss(inputs: LossInputs, kind: Distance, engine: str, *, mean: bool) -> Tensor:
-    """The weighted distances, a sum or a mean over the valid pixels, by a resolved engine; differentiable.
+    """The weighted distances, a sum or a mean over the valid pixels, by an engine; differentiable.
 
     Args:
         inputs: of the loss, without thresholds.
         kind: of the distance.
-        engine: "triton" or "eager".
+        engine: "auto" or the name of one.
         mean: whether to divide by the number of valid pixels.
     """
     with_grad = inputs.student.requires_grad and torch.is_grad_enabled()
@@ -52,13 +52,15 @@ def pixel_distances(inputs: LossInputs, kind: Distance, engine: str) -> Tensor:
 
 def evaluate(inputs: LossInputs, kind: Distance, engine: str, *, mean: bool, with_grad: bool) -> Evaluated:
     """Evaluate a call; eager code and the operator of a compiler share this, and so give the same bits."""
-    todo = Finish(ops_finish.mean_scale(inputs, engine) if mean else None, scales_in_backward(inputs.student))
-    module = choice.consistency_module(engine)
-    sums, grad = module.consistency_sums(inputs, kind, scale=todo.scale_of_gradient, with_grad=with_grad)
-    if engine == "triton":
-        from fpl_fast.kernels import finish
+    resolved = choice.resolve(engine, inputs.student, inputs.teacher, inputs.pixels())
+    todo = Finish(ops_finish.mean_scale(inputs, resolved) if mean else None, scales_in_backward(inputs.student))
+    keywords: dict[str, Any] = {"scale": todo.scale_of_gradient, "with_grad": with_grad}
+    if resolved == "triton":
+        from fpl_fast.kernels import consistency, finish
 
+        sums, grad = consistency.consistency_sums(inputs, kind, **keywords)
         return Evaluated(*finish.finish(sums, todo, 0), grad)
+    sums, grad = choice.evaluate("consistency_sums", choice.consistency_module, engine, inputs, kind, **keywords)
     return Evaluated(*ops_finish.finish(sums, todo, 0), grad)
 
 
@@ -121,7 +123,8 @@ def consistency_map(
 ) -> Tensor:
     """The weighted distance of every pixel, (N, H, W), zero where not valid; differentiable in ``student``."""
     inputs = _inputs(student, teacher, partner, mix_mask, pixel_weight, valid_mask, size, align_corners)
-    losses: Tensor = choice.consistency_module(engine).consistency_map(inputs, kind)
+    of = choice.consistency_module
+    losses: Tensor = choice.evaluate("consistency_map", of, engine, inputs, kind)  # type: ignore[arg-type]
     return losses
 
 

@@ -87,7 +87,7 @@ def evaluate(
     scale = todo.scale_of_gradient
     if isinstance(scale, float):  # the graphs of the compiled engine take tensors
         scale = torch.full((), scale, dtype=accumulate_dtype(student, inputs.teacher), device=student.device)
-    sums, grad = choice.evaluate("fuzzy_positive_sums", engine, inputs, options, scale=scale, **keywords)
+    sums, grad = choice.evaluate("fuzzy_positive_sums", choice.module, engine, inputs, options, scale=scale, **keywords)
     return Evaluated(*ops_finish.finish(sums, todo, num_pixels), grad)
 
 
@@ -238,7 +238,7 @@ def fuzzy_positive_map(
         names=names,
     )
     warn_of_gate(options)
-    losses: Tensor = choice.evaluate("fuzzy_positive_map", engine, inputs, options)
+    losses: Tensor = choice.evaluate("fuzzy_positive_map", choice.module, engine, inputs, options)
     return losses
 
 

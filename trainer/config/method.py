@@ -50,8 +50,8 @@ class MethodConfig(MethodPart):
     aux_weight: float = 0.4
     """Factor of the supervised loss of an auxiliary head, where the network has one."""
     engine: Literal["auto", "triton", "compiled", "eager"] = "auto"
-    """Engine of the losses; "eager" is the same recipe unfused. Losses with labels, squared difference and divergence
-    have no "compiled" engine, and take "auto" instead."""
+    """Engine of the losses; "eager" is the same recipe unfused. Losses with labels have no "compiled" engine, and take
+    "auto" instead."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

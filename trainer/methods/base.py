@@ -34,7 +34,7 @@ __all__ = [
 
 
 def label_engine(config: MethodConfig) -> LabelEngine:
-    """Engine of the losses with labels and of ``consistency_loss``: "compiled", which they lack, becomes "auto"."""
+    """Engine of the losses with labels: "compiled", which they lack, becomes "auto"."""
     return "auto" if config.engine == "compiled" else config.engine
 
 

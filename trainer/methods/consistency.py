@@ -13,7 +13,6 @@ from torch import Tensor
 import fpl_fast
 from fpl_fast import LossStats, adaptive_threshold, fuzzy_positive_loss, pseudo_label_cross_entropy
 from fpl_fast.trainer.config import ConsistencyConfig, PseudoLabelConfig
-from fpl_fast.trainer.methods.base import label_engine
 from fpl_fast.trainer.processes import mean_over_processes
 from fpl_fast.trainer.upsample import pixel_size
 
@@ -140,7 +139,7 @@ def consistency_loss(
             kind="mse",
             size=size,
             valid_mask=valid_mask,
-            engine=label_engine(config),
+            engine=config.engine,
         )
         return loss * part, {}
     loss, stats = pseudo_label_loss(config, student_logits, target, size=size, valid_mask=valid_mask)

@@ -263,7 +263,7 @@ class CorrMatch(WeakStrongMethod):
             size=pixel_size(valid),
             valid_mask=counted,
             reduction="sum",
-            engine=label_engine(self.config),
+            engine=self.config.engine,
         )
         return total / valid.sum().clamp(min=1)
 

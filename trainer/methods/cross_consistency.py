@@ -148,7 +148,7 @@ class CrossConsistencyTraining(PseudoLabelMethod):
                 kind=config.loss,
                 size=size,
                 valid_mask=valid_mask,
-                engine=label_engine(config),
+                engine=config.engine,
             )
             return loss / logits.shape[1], {}
         loss, stats = pseudo_label_loss(config, logits, target, size=size, valid_mask=valid_mask)
