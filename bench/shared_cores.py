@@ -10,25 +10,29 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import torch
 
 from fpl_fast.bench.cases import Case, make_inputs
 from fpl_fast.bench.measure import peak_memory_mb
 from fpl_fast.bench.peers import PEERS
-from fpl_fast.bench.peers.peer import LossOfStudent
+from fpl_fast.bench.peers.distances import PLAIN, distance_peers
+from fpl_fast.bench.peers.peer import LossOfStudent, Peer
 from fpl_fast.bench.suites import selection
+from fpl_fast.kernels.arguments import Distance
 
 __all__ = ["main"]
 
-_YARDSTICK = "argmax_cross_entropy"
+_FUZZY = "fuzzy_positive"
 _CPU = torch.device("cpu")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Time loss and gradient of the peers in turn, beside so many busy processes, and print a table of each case."""
     parser = argparse.ArgumentParser(description="Time the loss while other processes compute on the same cores.")
-    parser.add_argument("--peers", nargs="+", default=["compiled", "eager", "public"], choices=[x.name for x in PEERS])
+    parser.add_argument("--loss", default=_FUZZY, choices=[_FUZZY, *get_args(Distance)], help="mse, kl: consistency")
+    parser.add_argument("--peers", nargs="+", help="compiled, eager and, of the fuzzy positive loss, public")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="processes that compute beside")
     parser.add_argument("--side", type=int, default=512, help="pixels; with upsampling, logits have a quarter")
@@ -40,23 +44,30 @@ def main(arguments: list[str] | None = None) -> int:
         replace(full.case, shape=(*full.case.shape[:2], side, side)),
         replace(upsampled.case, shape=(*upsampled.case.shape[:2], low, low), size=(side, side)),
     )
-    names = [_YARDSTICK, *(name for name in options.peers if name != _YARDSTICK)]
+    yardstick = "argmax_cross_entropy" if options.loss == _FUZZY else PLAIN
+    known = {peer.name: peer for peer in (PEERS if options.loss == _FUZZY else distance_peers(options.loss))}
+    names = options.peers or [name for name in ("compiled", "eager", "public") if name in known]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--peers must be among {', '.join(known)} with --loss {options.loss}, got {unknown[0]}")
+    peers = [known[name] for name in dict.fromkeys([yardstick, *names])]  # the first is the yardstick
     before = torch.get_num_threads()
     try:
         for case in cases:
-            _compare(case, names, options.threads, options.busy, options.rounds)
+            title = f"{case}" if options.loss == _FUZZY else f"{options.loss}, {case}"
+            _compare(title, case, peers, options.threads, options.busy, options.rounds)
     finally:
         torch.set_num_threads(before)
     return 0
 
 
-def _compare(case: Case, names: list[str], threads: list[int], busy: list[int], rounds: int) -> None:
-    """Print milliseconds (median and slowest), their ratio to the yardstick's of the same round, and memory."""
+def _compare(title: str, case: Case, peers: list[Peer], threads: list[int], busy: list[int], rounds: int) -> None:
+    """Print milliseconds (median and slowest), their ratio to the first peer's of the same round, and memory."""
     inputs = make_inputs(case, _CPU)
-    losses = {peer.name: peer.bind(case, inputs) for peer in PEERS if peer.name in names}
-    memory = {name: peak_memory_mb(partial(_step, losses[name], inputs.student), _CPU) for name in names}
-    _write(f"\n{case}; peak memory, MB: " + ", ".join(f"{name} {memory[name]:.0f}" for name in names))
-    _write(f"| busy processes | threads | peer | median, ms | slowest, ms | ÷ {_YARDSTICK} | load before, after |")
+    losses = {peer.name: peer.bind(case, inputs) for peer in peers}
+    memory = {name: peak_memory_mb(partial(_step, loss, inputs.student), _CPU) for name, loss in losses.items()}
+    names, yardstick = list(losses), peers[0].name
+    _write(f"\n{title}; peak memory, MB: " + ", ".join(f"{name} {mb:.0f}" for name, mb in memory.items()))
+    _write(f"| busy processes | threads | peer | median, ms | slowest, ms | ÷ {yardstick} | load before, after |")
     _write("|--:|--:|---|--:|--:|--:|---|")
     for number in busy:
         load = os.getloadavg()[0]
@@ -70,7 +81,7 @@ def _compare(case: Case, names: list[str], threads: list[int], busy: list[int], 
                     durations.append(time.perf_counter() - begin)
         loads = f"{load:.1f}, {os.getloadavg()[0]:.1f}"
         for (num_threads, name), durations in seconds.items():
-            ratios = [a / b for a, b in zip(durations, seconds[num_threads, _YARDSTICK], strict=True)]
+            ratios = [a / b for a, b in zip(durations, seconds[num_threads, yardstick], strict=True)]
             median, slowest = 1e3 * statistics.median(durations), 1e3 * max(durations)
             ratio = statistics.median(ratios)
             _write(f"| {number} | {num_threads} | {name} | {median:.1f} | {slowest:.1f} | {ratio:.2f} | {loads} |")

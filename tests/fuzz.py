@@ -39,7 +39,7 @@ FOLDER = Path(__file__).parents[1] / "build" / "fuzz"
 # With --compiled: the options that machine code is compiled for stay the same, so that a few compilations serve all.
 PINNED = {"c": 5, "dtype": "float32", "teacher_dtype": "float32", "partner_dtype": None, "weighting": "concave",
           "form": "smooth", "max_positives": 3, "valid": "some", "pixel_weight": "float32", "confidence_power": 2.0,
-          "threshold": 0.9, "thresholds": (0.84, 0.89, 0.94, 0.99), "window": 5}  # fmt: skip
+          "threshold": 0.9, "thresholds": (0.84, 0.89, 0.94, 0.99), "window": 5, "kind": "kl"}  # fmt: skip
 
 
 @dataclasses.dataclass

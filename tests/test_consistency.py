@@ -86,7 +86,7 @@ def test_candidates_choose_the_threshold(logits, mask, masked):
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize(("ignored", "divided_by_all"), [(False, False), (True, False), (True, True)])
-def test_squared_difference_equals_the_literal_version(logits, mask, mixed, ignored, divided_by_all):
+def test_squared_difference_equals_the_literal_version(engine, logits, mask, mixed, ignored, divided_by_all):
     """Mean over pixels that count, or divided by all, of sum_c (softmax(z)_c - softmax(t)_c)^2."""
     student, teacher, partner = logits
     student.requires_grad_()
@@ -94,7 +94,8 @@ def test_squared_difference_equals_the_literal_version(logits, mask, mixed, igno
     t = torch.where(mask.unsqueeze(1), p, t) if mixed else t
     target = Target(teacher, partner, mask) if mixed else Target(teacher)
     pixels, valid = sum((z[:, c] - t[:, c]) ** 2 for c in range(5)), torch.rand(2, *SIZE) < 0.5
-    config = method_config(name="mean_teacher", loss="mse", ignore_padding=ignored, divide_by_all=divided_by_all)
+    options = {"ignore_padding": ignored, "divide_by_all": divided_by_all, "engine": engine}
+    config = method_config(name="mean_teacher", loss="mse", **options)
     expected = pixels[valid].mean() if ignored else pixels.mean()
     if divided_by_all:
         expected = pixels[valid].sum() / pixels.numel()

@@ -153,6 +153,18 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "no such recipe 'voc/nothing'" in error_of(capsys, "warmup", "voc/nothing")
 
 
+@pytest.mark.parametrize("name", ["mean_teacher", "cutmix_seg"])
+def test_the_graph_of_the_squared_difference(name, tmp_path, monkeypatch):
+    """Alone, for a step's own tensors; "auto" asks for it where images are large enough."""
+    monkeypatch.setattr(packages, "prepare", lambda one: packages.Package(tmp_path, one.evaluate, False))
+    monkeypatch.setattr(packages, "unavailable_reason", lambda: None)
+    by_name = warm_up(tiny_run(name=name, loss="mse", engine="compiled"), 1, lambda *_: None).compiled
+    monkeypatch.setattr(choice, "COMPILED_MIN_LOGITS", 1)
+    by_itself = warm_up(tiny_run(name=name, loss="mse"), 1, lambda *_: None).compiled
+    assert len(by_name) == len(by_itself) == 3  # two of the upsampling
+    assert "the consistency loss" in {one.name for one in by_name} == {one.name for one in by_itself}
+
+
 def test_what_cannot_be_compiled_is_an_error(tmp_path, capsys, monkeypatch):
     """One line with the reason and what can be done, whatever the thread that met it."""
 

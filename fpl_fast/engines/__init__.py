@@ -6,7 +6,8 @@
 | "compiled" | CPU, fp16, bf16, fp32, C <= 32   | class planes fused by Inductor into one loop    |
 | "eager"    | every device and floating dtype  | the reference equations in chunks               |
 
-"triton" lies in :mod:`fpl_fast.kernels`, "compiled" in ``planes``, "eager" in ``eager`` and, for losses with labels, in
-``eager_labels``, for the consistency loss ``eager_consistency`` and for predictions ``eager_pseudo_labels``. The choice
-among thresholds by context has all three: ``context_planes`` is "compiled" and ``eager_context`` "eager".
+"triton" lies in :mod:`fpl_fast.kernels`. The fuzzy positive loss, the consistency loss and the choice among thresholds
+by context have all three: "compiled" in ``planes``, ``distance_planes`` and ``context_planes``, "eager" in ``eager``,
+``eager_consistency`` and ``eager_context``. Losses with labels and predictions have no "compiled", and their "eager" in
+``eager_labels`` and ``eager_pseudo_labels``.
 """
