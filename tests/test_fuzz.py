@@ -162,8 +162,8 @@ def test_a_defect_of_the_consistency_is_found(kind, monkeypatch):
     """A thousandth of its gradient."""
     drawn = [case for _, case in itertools.islice(cases("consistency_loss", **PLAIN, kind=kind), 8)]
     assert not any(fuzz_checks.check(case, "eager", fuzz.DEVICE) for case in drawn)
-    right = eager_consistency._Chunk.gradient
-    monkeypatch.setattr(eager_consistency._Chunk, "gradient", lambda chunk, scale: right(chunk, scale) * 1.001)
+    right = eager_consistency._Distances.gradient
+    monkeypatch.setattr(eager_consistency._Distances, "gradient", lambda chunk, scale: right(chunk, scale) * 1.001)
     found = {broken[0] for case in drawn if (broken := fuzz_checks.check(case, "eager", fuzz.DEVICE))}
     assert found == {REFERENCE}
 
