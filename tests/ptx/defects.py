@@ -126,9 +126,9 @@ RANKS = ("thresholds by context C=6 fp32 small", "ranks_kernel")
 CONTEXT = ("thresholds by context C=6 fp32 small", "context_kernel")
 
 DEFECTS = {
-    "the first barrier is left out": Defect(*FULL, "bar.sync", leave_out),
-    "the last barrier is left out": Defect(*FULL, "bar.sync", leave_out, -1),
-    "a barrier is left out, no detector of races": Defect(*FULL, "bar.sync", leave_out, 2, races=False),
+    "the first barrier is left out": Defect(*TILES, "bar.sync", leave_out),
+    "the last barrier is left out": Defect(*TILES, "bar.sync", leave_out, -1),
+    "a barrier is left out, no detector of races": Defect(*FINISH, "bar.sync", leave_out, 1, races=False),
     "a load of logits moves by two elements": Defect(*FULL, "ld.global", move(4), 3),
     "a load of logits moves by one element": Defect(*FULL, "ld.global", move(2), 3),
     "the last load moves back": Defect(*FULL, "ld.global", move(-4), -1),
@@ -149,8 +149,7 @@ DEFECTS = {
     "a selection turns round": Defect(*FULL, "selp", swap(1, 2), 6),
     "the halves of a pair of slopes are exchanged": Defect(*PAIRS, "cvt.rn.bf16x2", swap(1, 2), 3),
     "the second of a pair of logits is the first": Defect(*PAIRS, "and.b32", shifted, 3),
-    "the barrier between tiles is left out": Defect(*TILES, "bar.sync", leave_out),
-    "the barrier before the rows is left out": Defect(*ROWS, "bar.sync", leave_out),
+    "rows: a thread takes another's logits": Defect(*ROWS, "ld.shared", move(8)),
     "upsampled: a load moves": Defect(*UPSAMPLED, "ld.global", move(2), 6),
     "upsampled: a row is stored elsewhere": Defect(*UPSAMPLED, "st.global", move(4)),
     "upsampled: a shuffle of the sums is left out": Defect(*UPSAMPLED, "shfl", pass_through),
