@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import get_args
@@ -33,10 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Time the loss while other processes compute on the same cores.")
     parser.add_argument("--loss", default=_FUZZY, choices=[_FUZZY, *get_args(Distance)], help="mse, kl: consistency")
     parser.add_argument("--peers", nargs="+", help="compiled, eager and, of the fuzzy positive loss, public")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="processes that compute beside")
-    parser.add_argument("--side", type=int, default=512, help="pixels; with upsampling, logits have a quarter")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=_number(1), nargs="+", default=[1, 2])
+    parser.add_argument("--busy", type=_number(0), nargs="+", default=[0, 1, 2], help="processes that compute beside")
+    parser.add_argument("--side", type=_number(4), default=512, help="pixels; with upsampling, logits have a quarter")
+    parser.add_argument("--rounds", type=_number(1), default=9)
     options = parser.parse_args(arguments)
     (full, *_), (upsampled, *_) = (selection(x, "headline", "cpu") for x in ("fuzzy_positive", "upsampling"))
     side, low = options.side, options.side // 4
@@ -58,6 +58,17 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         torch.set_num_threads(before)
     return 0
+
+
+def _number(least: int) -> Callable[[str], int]:
+    """Parser of whole numbers from ``least`` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text}")
+        return int(text)
+
+    return parse
 
 
 def _compare(title: str, case: Case, peers: list[Peer], threads: list[int], busy: list[int], rounds: int) -> None:

@@ -1,5 +1,7 @@
 """Choice of the engine, and the messages of refused engines."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -25,9 +27,14 @@ def test_auto_compiles_large_inputs_only():
 def test_auto_falls_back_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     large = logits(pixels=choice.COMPILED_MIN_LOGITS)
-    assert resolve("auto", large) == "eager"
-    with pytest.raises(ValueError, match=r"engine='compiled' cannot run here: it needs a C\+\+ compiler.*'eager' can"):
-        resolve("compiled", large)
+    choice._warn_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # whoever named the engine is told by the error alone
+        with pytest.raises(ValueError, match=r"'compiled' cannot run here: it needs a C\+\+ compiler.*'eager' can"):
+            resolve("compiled", large)
+    with pytest.warns(UserWarning, match="the slower engine='eager' does"):
+        assert resolve("auto", large) == "eager"
+    choice._warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_a_private_folder_where_the_cache_cannot_be_written(monkeypatch, tmp_pat
     assert private.parent == tmp_path and private.stat().st_mode & 0o777 == 0o700
     assert packages._writable(tmp_path / "file" / "fpl_fast") == private
     private.chmod(0o777)
-    with pytest.raises(PermissionError, match="must be a folder that only this user can write to"):
+    with pytest.raises(PermissionError, match="must be a folder of this user alone: chmod 700, or remove it"):
         packages._writable(tmp_path / "file" / "fpl_fast")
     # Then the loss still runs, unfused.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -41,6 +41,15 @@ def test_the_consistency_loss_beside_plain_pytorch(capsys, kind):
     assert said.endswith(f"must be among compiled, eager, pytorch with --loss {kind}, got public")
 
 
+@pytest.mark.parametrize(("option", "least"), [("--rounds", 1), ("--threads", 1), ("--busy", 0), ("--side", 4)])
+@pytest.mark.parametrize("below", [True, False])
+def test_numbers_have_a_least(capsys, option, least, below):
+    text = str(least - 1) if below else "1.5"
+    with pytest.raises(SystemExit):
+        main([option, text])
+    assert f"argument {option}: must be a whole number from {least}, got {text}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("case", [Case(shape=(1, 5, 9, 7)), Case(shape=(2, 4, 5, 6), size=(17, 20))], ids=str)
 @pytest.mark.parametrize("kind", ["mse", "kl"])
 def test_peers_of_the_consistency_loss_agree(case, kind):

@@ -95,12 +95,11 @@ def resolve(engine: str, student_logits: Tensor, teacher_logits: Tensor, pixels:
     pixels = (len(student_logits), *student_logits.shape[2:]) if pixels is None else pixels
     float64 = torch.float64 in (student_logits.dtype, teacher_logits.dtype)
     if engine == "auto":
-        return _pick(student_logits, float64, pixels)
+        return _pick_aloud(student_logits, float64, pixels)
     reason = _refusal(engine, student_logits, float64)
     if reason is not None:
-        raise ValueError(
-            f"engine={engine!r} cannot run here: {reason}; engine={_pick(student_logits, float64, pixels)!r} can"
-        )
+        other, _ = _pick(student_logits, float64, pixels)
+        raise ValueError(f"engine={engine!r} cannot run here: {reason}; engine={other!r} can")
     return engine
 
 
@@ -160,8 +159,8 @@ def resolve_context(engine: str, inputs: TeacherInputs, options: ContextOptions)
         ValueError: If the named engine cannot run here; the message says why and names one that can.
     """
     teacher = inputs.teacher
-    picked = _pick(teacher, teacher.dtype == torch.float64, inputs.pixels())
     if engine == "auto":
+        picked = _pick_aloud(teacher, teacher.dtype == torch.float64, inputs.pixels())
         return "eager" if _refusal_of_context(picked, teacher, options) else picked
     reason = _refusal(engine, teacher, teacher.dtype == torch.float64) or _refusal_of_context(engine, teacher, options)
     if reason is not None:
@@ -200,15 +199,24 @@ def context_module(engine: str) -> ModuleType:
     return {"compiled": context_planes, "eager": eager_context}[engine]
 
 
-def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:
+def _pick_aloud(logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> str:
+    """The engine that "auto" stands for, with a warning where only a compiler is missing."""
+    picked, missed = _pick(logits, float64, pixels)
+    if missed is not None:
+        _warn_once(missed)
+    return picked
+
+
+def _pick(student_logits: Tensor, float64: bool, pixels: tuple[int, ...]) -> tuple[str, str | None]:
+    """The fastest engine for these logits, and why it is not "compiled" where only a compiler is missing."""
     if student_logits.is_cuda:
-        return "triton" if _refusal("triton", student_logits, float64) is None else "eager"
+        return "triton" if _refusal("triton", student_logits, float64) is None else "eager", None
     if student_logits.shape[1] * math.prod(pixels) < COMPILED_MIN_LOGITS:
-        return "eager"
+        return "eager", None
     reason = _refusal("compiled", student_logits, float64)
-    if reason is not None and reason == packages.unavailable_reason():
-        _warn_once(reason)
-    return "compiled" if reason is None else "eager"
+    if reason is None:
+        return "compiled", None
+    return "eager", reason if reason == packages.unavailable_reason() else None
 
 
 def _refusal(engine: str, student_logits: Tensor, float64: bool) -> str | None:

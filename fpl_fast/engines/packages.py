@@ -198,7 +198,7 @@ def _writable(folder: Path) -> Path:
         status = private.lstat()
         # Its content is executed: nobody else may have put it there.
         if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077 or private.is_symlink()):
-            raise PermissionError(f"{private} must be a folder that only this user can write to") from None
+            raise PermissionError(f"{private} must be a folder of this user alone: chmod 700, or remove it") from None
         return private
 
 
