@@ -22,7 +22,7 @@ class Config(NamedTuple):
     block: int
     num_warps: int
     max_registers: int | None = None
-    """Of a thread, on NVIDIA, which also takes no fewer: 128 are for 16 warps of a multiprocessor, 168 for twelve."""
+    """Limit for a thread on NVIDIA, whose compiler then uses as many: 128 for 16 resident warps, 168 for twelve."""
 
 
 def choose_config(num_classes: int, element_size: int, *, fuzzy: bool) -> Config:

@@ -53,7 +53,7 @@ ROUNDS = {
     "forget_the_interval": IN_AN_EVALUATION,
     "forget_the_generators": IN_AN_EVALUATION,
 }
-"""Where the process is killed, by the defect of the product."""
+"""Points at which the process is killed, by the defect of the product."""
 
 
 def play(campaign, defect, point):

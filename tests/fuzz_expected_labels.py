@@ -16,7 +16,7 @@ NEARLY_EQUAL = 1e-6  # divergences; docs/loss.md promises 1e-7 for terms, of whi
 
 
 def _label_terms(call: Call, p: Precision) -> tuple[np.ndarray, np.ndarray, Approx, Approx]:
-    """Which pixels count, their classes (0 elsewhere), -log softmax(z)[y] and its derivative."""
+    """Validity of the pixels, their classes (0 elsewhere), -log softmax(z)[y] and its derivative."""
     z, target = sampled(call, "logits", p), of_pixels(call, "target", 0).astype(np.int64)
     counts, exists = target != call.options["ignore_index"], (target >= 0) & (target < len(z.values))
     label = np.where(counts & exists, target, 0)
@@ -84,7 +84,7 @@ def ohem_cross_entropy(call: Call, p: Precision) -> Expected:
 def _hard(
     loss: np.ndarray, error: np.ndarray, labelled: np.ndarray, min_kept: int, threshold: float, p: Precision
 ) -> np.ndarray | None:
-    """Which pixels of a group are kept, None where that hangs on rounding."""
+    """Mask of the pixels of a group that are kept, None where that hangs on rounding."""
     if labelled.sum() < min_kept:
         return labelled
     q = np.exp(-loss)  # 1 where ignored

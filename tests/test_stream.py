@@ -116,7 +116,7 @@ def test_donors_choose_the_images():
 
 
 def test_donors_are_shared_out_among_the_processes_of_a_loader():
-    """Which may be one alone that prepares for all, as a warm-up does."""
+    """A single process prepares for all, as in a warm-up."""
     donors = torch.randint(6, (1, 4, 2))
     for rank, share in enumerate(donors[0].chunk(2)):
         queue = DonorQueue(donors)

@@ -1,4 +1,4 @@
-"""What ``fpl-fast warmup`` compiles is what a run launches."""
+"""The kernels and graphs of ``fpl-fast warmup`` against those that a run launches."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""How full a launch keeps a GPU: warps of a multiprocessor, and the waves in which the programs run."""
+"""Occupancy of a GPU by a launch: warps of a multiprocessor, and the waves in which the programs run."""
 
 from typing import NamedTuple
 
