@@ -9,7 +9,7 @@ import numbers
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -337,3 +337,26 @@ def warn_of_two_classes() -> None:
         "two classes leave a single positive to every pixel: the fuzzy positive loss is a plain cross entropy with the "
         "teacher's label; fuzzy positives take three classes or more"
     )
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def kept(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keep the results of checks for arguments that come again, as the options of a loss do at every step.
+
+    A compiler that traces sees the function itself: its numbers are symbols.
+    """
+    keep: Any = functools.lru_cache(maxsize=256, typed=True)(function)  # typed: True is no number, though it equals 1
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        try:
+            return keep(*args, **kwargs)
+        except TypeError:  # a list or an array has no hash; its check says what is wrong with it
+            return function(*args, **kwargs)
+
+    return call

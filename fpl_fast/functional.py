@@ -1,12 +1,12 @@
 """The losses as functions. Shapes: N images, C classes, h x w logits, H x W pixels of the loss."""
 
-from typing import Literal, NamedTuple, TypedDict, Unpack, overload
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from fpl_fast import checks
-from fpl_fast.kernels.arguments import Form, LossOptions, Weighting
+from fpl_fast.kernels.arguments import NUMBERS, Form, LossOptions, Weighting
 from fpl_fast.kernels.statistics import STATISTICS
 from fpl_fast.ops.finish import balance_factor
 from fpl_fast.ops.fuzzy_positive import loss_and_statistics, pixel_losses
@@ -17,7 +17,7 @@ from fpl_fast.teacher import loss_inputs
 Reduction = Literal["none", "sum", "mean", "weighted_mean"]
 Engine = Literal["auto", "triton", "compiled", "eager"]
 
-_HISTOGRAM = slice(STATISTICS.index("one_positive"), STATISTICS.index("more_positives") + 1)
+_HISTOGRAM = STATISTICS.index("one_positive"), 4  # first place and length
 
 
 class LossStats(NamedTuple):
@@ -184,9 +184,9 @@ def fuzzy_positive_loss(
     """
     checks.check_logits("student_logits", student_logits)
     checks.check_same_shape("teacher_logits", teacher_logits, "student_logits", student_logits)
-    checked = checks.check_options(
-        checks.LOSS_RULES,
-        threshold=threshold,
+    options = _loss_options(
+        student_logits.shape[1],
+        threshold=_of_no_pixel(threshold) if isinstance(threshold, Tensor) else threshold,
         max_positives=max_positives,
         weighting=weighting,
         convex_scale=convex_scale,
@@ -209,18 +209,12 @@ def fuzzy_positive_loss(
         size=size,
         align_corners=align_corners,
     )
-    of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels(), student_logits.device)
+    if isinstance(threshold, Tensor):
+        checks.check_pixels("threshold", threshold, inputs.pixels(), student_logits.device, boolean=False)
+        inputs = inputs._replace(threshold=threshold.detach().to(accumulate_dtype(student_logits, inputs.teacher)))
     refuse_transforms(student_logits)
-
-    if of_pixels is not None:
-        of_pixels = of_pixels.detach().to(accumulate_dtype(student_logits, inputs.teacher))
-        checked["threshold"] = 1.0  # of no pixel
-        inputs = inputs._replace(threshold=of_pixels)
-    num_classes = student_logits.shape[1]
-    if num_classes == 2 and checked["max_positives"] != 1 and not torch.compiler.is_compiling():
+    if student_logits.shape[1] == 2 and max_positives != 1 and not torch.compiler.is_compiling():
         checks.warn_of_two_classes()
-    cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
-    options = LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
     if reduction != "none":
         loss, statistics = loss_and_statistics(
             inputs, options, engine, reduction=reduction, balance=balance, with_stats=return_stats
@@ -319,6 +313,26 @@ def fuzzy_positive_assignment(
     return assignment.num_positives, assignment.positives
 
 
+def _of_no_pixel(threshold: Tensor) -> float:
+    """A number in the place of the thresholds of pixels, which are checked."""
+    checks.check_threshold("threshold", threshold)
+    return 1.0
+
+
+@checks.kept
+def _loss_options(num_classes: int, **given: Any) -> LossOptions:
+    """Check the options of a call and make those of the loss of them.
+
+    Raises:
+        ValueError: If one breaks its rule.
+    """
+    checked = checks.check_options(checks.LOSS_RULES, **given)
+    if not torch.compiler.is_compiling():  # integers of Python and numbers of NumPy, which no launch knows
+        checked |= {name: float(checked[name]) for name in NUMBERS}
+    cap = num_classes - 1 if checked["max_positives"] is None else min(checked["max_positives"], num_classes - 1)
+    return LossOptions(**{**{name: checked[name] for name in LossOptions._fields}, "max_positives": cap})
+
+
 def _stats(statistics: Tensor) -> LossStats:
     """Views of the statistics by their names."""
     num_valid, weighted, unweighted, cross_entropy, positives, *_, confidence, selected, weight, valid = (
@@ -329,7 +343,7 @@ def _stats(statistics: Tensor) -> LossStats:
         valid_share=valid,
         selected_share=selected,
         mean_positives=positives,
-        positives_histogram=statistics[_HISTOGRAM],
+        positives_histogram=statistics.narrow(0, *_HISTOGRAM),
         mean_confidence=confidence,
         cross_entropy=cross_entropy,
         unweighted_loss=unweighted,

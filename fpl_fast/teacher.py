@@ -55,8 +55,9 @@ def loss_inputs(
     teacher, partner = of_one_dtype(teacher_logits, partner_logits)
     if pixel_weight is not None:
         pixel_weight = pixel_weight.detach().to(accumulate_dtype(student_logits, teacher))
-    inputs = LossInputs(student_logits, teacher, partner, mix_mask, pixel_weight, valid_mask)
-    return inputs._replace(size=size, align_corners=align_corners)
+    return LossInputs(
+        student_logits, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners
+    )
 
 
 def of_one_dtype(teacher_logits: Tensor, partner_logits: Tensor | None) -> tuple[Tensor, Tensor | None]:

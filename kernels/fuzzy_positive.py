@@ -3,6 +3,7 @@
 Shapes: logits (N, C, h, w), per-pixel tensors (N, H, W).
 """
 
+import operator
 from collections.abc import Hashable
 
 import torch
@@ -14,6 +15,8 @@ from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.keys import MAX_CLASSES
 from fpl_fast.kernels.operands import Outputs, classes, pixels
 from fpl_fast.kernels.specialisation import key_type, option_arguments
+
+_names = operator.attrgetter(*NAMES)
 
 
 def fuzzy_positive_sums(
@@ -82,4 +85,4 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
 
 def _specialisation(options: LossOptions) -> Hashable:
     """All of the options that the code of a kernel depends on."""
-    return (options.max_positives, options.uses_confidence, *[getattr(options, name) for name in NAMES])
+    return options.max_positives, options.uses_confidence, _names(options)

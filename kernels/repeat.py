@@ -54,7 +54,7 @@ class RepeatedLaunches:
 
 def traits(tensors: Iterable[Tensor | None]) -> Hashable:
     """All that a launch depends on but for the values in the tensors: Triton asks whether pointers are aligned."""
-    return tuple(None if x is None else (x.dtype, x.shape, x.stride(), x.data_ptr() % 16, x.device) for x in tensors)
+    return tuple([None if x is None else (x.dtype, x.shape, x.stride(), x.data_ptr() % 16, x.device) for x in tensors])
 
 
 def emptied(argument: Any) -> Any:

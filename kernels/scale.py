@@ -1,7 +1,6 @@
 """Launcher of the conditional in-place scaling."""
 
 import torch
-import triton
 from torch import Tensor
 
 from fpl_fast.kernels.capacity import capacity
@@ -28,7 +27,7 @@ def scale_(grad: Tensor, upstream: Tensor, factor: Tensor | None = None) -> None
     if num_elements == 0:
         return
     most_programs = PROGRAMS_PER_MULTIPROCESSOR * capacity(grad.device).multiprocessors
-    programs = min(triton.cdiv(num_elements, BLOCK), most_programs)
+    programs = min(-(-num_elements // BLOCK), most_programs)
     arguments = {
         "grad_ptr": grad,
         "upstream_ptr": upstream,

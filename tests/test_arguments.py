@@ -237,3 +237,27 @@ def test_every_option_of_a_module_has_a_type_and_a_rule(module, types, rules):
         "teacher_logits",
         "return_stats",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("threshold", 1, True), ("max_positives", 1, True), ("confidence_power", 0, False), ("balance", False, 0),
+        ("weighting", "none", ["none"]), ("convex_scale", 1.0, np.ones(1)), ("engine", "eager", {}),
+    ],
+)  # fmt: skip
+def test_options_that_are_right_do_not_hide_wrong_ones_that_equal_them(name, good, bad):
+    """Options are checked once for calls that repeat them."""
+    for _ in range(2):
+        fuzzy_positive_loss(STUDENT, TEACHER, **{name: good})
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            fuzzy_positive_loss(STUDENT, TEACHER, **{name: bad})
+
+
+def test_numbers_of_any_type_are_the_same_number():
+    expected = fuzzy_positive_loss(
+        STUDENT, TEACHER, threshold=1.0, max_positives=2, convex_scale=4.0, weighting="convex"
+    )
+    for whole, real in ((int, int), (np.int64, np.float64), (np.uint8, np.float32)):
+        options = {"threshold": real(1), "max_positives": whole(2), "convex_scale": real(4), "weighting": "convex"}
+        assert torch.equal(fuzzy_positive_loss(STUDENT, TEACHER, **options), expected)

@@ -188,7 +188,7 @@ def run(call, *inputs):
 """
 COUNTS = """
 MOVE_NOTHING = {"empty", "empty_like", "empty_strided", "new_empty", "ones_like"}
-MOVE_NOTHING |= {"view", "detach", "unbind", "select", "slice", "as_strided"}
+MOVE_NOTHING |= {"view", "detach", "unbind", "select", "narrow", "slice", "as_strided"}
 z, t = torch.randn(2, 19, 4, 6), torch.randn(2, 19, 4, 6)
 y = torch.zeros(2, 4, 6, dtype=torch.int64)
 m = y == 0

@@ -49,10 +49,7 @@ def loss_and_statistics(
         tensors, settings = pack(inputs, options)
         loss, _, statistics, _ = fuzzy_positive_operator(*tensors, **settings, engine=engine, **keywords)
         return loss, statistics if with_stats else None
-    numbers: dict[str, Any] = {name: float(getattr(options, name)) for name in NUMBERS}
-    evaluated = evaluate(
-        inputs._replace(student=inputs.student.detach()), options._replace(**numbers), engine, **keywords
-    )
+    evaluated = evaluate(inputs._replace(student=inputs.student.detach()), options, engine, **keywords)
     return differentiable(inputs.student, evaluated), evaluated.statistics
 
 

@@ -46,7 +46,7 @@ def is_traced(*tensors: Tensor | None) -> bool:
         or torch._C._functorch.maybe_current_level() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or torch._C._get_tracing_state() is not None
         or not _PLAIN.issuperset(map(type, tensors))
-        or any(x is not None and (x.is_meta or x.is_neg()) for x in tensors)
+        or any(x.is_meta or x.is_neg() for x in tensors if x is not None)
     )
 
 
