@@ -50,10 +50,10 @@ def loss_inputs(
     n, _, *native = student_logits.shape
     pixels, device = (n, *(size or native)), student_logits.device
     checks.check_pixels("valid_mask", valid_mask, pixels, device, boolean=True)
-    checks.check_pixels("pixel_weight", pixel_weight, pixels, device, boolean=False)
     checks.check_partner(partner_logits, mix_mask, student_logits, pixels)
     teacher, partner = of_one_dtype(teacher_logits, partner_logits)
     if pixel_weight is not None:
+        checks.check_pixels("pixel_weight", pixel_weight, pixels, device, boolean=False)
         pixel_weight = pixel_weight.detach().to(accumulate_dtype(student_logits, teacher))
     return LossInputs(
         student_logits, teacher, partner, mix_mask, pixel_weight, valid_mask, size=size, align_corners=align_corners

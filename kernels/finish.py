@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fpl_fast.kernels.device.finish import finish_kernel
 from fpl_fast.kernels.operands import scale_arguments
-from fpl_fast.kernels.repeat import RepeatedLaunches, traits
+from fpl_fast.kernels.repeat import RepeatedLaunches
 from fpl_fast.kernels.statistics import MAX_BALANCE, NUM_STATISTICS, Finish, Finished
 
 # A full-resolution pass over 8 x 512 x 512 pixels leaves 32768 sums of a term: one trip, four for four terms together.
@@ -43,7 +43,8 @@ def finish(partial_sums: Tensor, todo: Finish, num_pixels: int) -> Finished:
         "BLOCK": BLOCK,
         "LOADS": LOADS,
     }
-    key = (todo[1:], scale is None, num_pixels, traits((partial_sums, scale_ptr)))
+    # Tensors that this library has made: contiguous, aligned, and float32.
+    key = (todo[1:], scale is None, scale_ptr is None, num_pixels, partial_sums.shape, partial_sums.device)
     with torch.cuda.device_of(partial_sums):
         _LAUNCHES(key, (1 + NUM_STATISTICS if todo.with_stats else 1, 1, 1), arguments)
     return Finished(loss, factor, statistics)

@@ -49,7 +49,7 @@ def loss_and_statistics(
         tensors, settings = pack(inputs, options)
         loss, _, statistics, _ = fuzzy_positive_operator(*tensors, **settings, engine=engine, **keywords)
         return loss, statistics if with_stats else None
-    evaluated = evaluate(inputs._replace(student=inputs.student.detach()), options, engine, **keywords)
+    evaluated = evaluate(LossInputs(inputs.student.detach(), *inputs[1:]), options, engine, **keywords)
     return differentiable(inputs.student, evaluated), evaluated.statistics
 
 

@@ -56,7 +56,7 @@ _CUTMIX_SEG: Numbers = {
 }  # fmt: skip
 # Background to CCT: flat, construction, nature and sky on Cityscapes, and the same classes of the street scenes.
 _CCT: dict[str, Numbers] = {
-    "synthetic": {"background": (0, 1, 3, 4, 5, 7)} | _CONCAVE,
+    "synthetic": {"background": (0, 1, 2, 3, 4, 5)} | _CONCAVE,
     "voc": {"sup_loss": "annealed"},
     "folder": {"sup_loss": "annealed"},
     "city": {"background": (0, 1, 2, 3, 4, 8, 9, 10)} | _CONCAVE,
