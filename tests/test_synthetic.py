@@ -10,8 +10,8 @@ import torch
 from fpl_fast.engines.choice import COMPILED_MIN_LOGITS
 from fpl_fast.trainer.config import SyntheticData
 from fpl_fast.trainer.data import datasets, scenery, synthetic
-from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset
-from fpl_fast.trainer.data.synthetic import CLASS_NAMES, PALETTE, SyntheticScenes
+from fpl_fast.trainer.data.datasets import build_train_datasets, build_val_dataset, class_table
+from fpl_fast.trainer.data.synthetic import SyntheticScenes
 from fpl_fast.trainer.study.grid import read_study
 
 
@@ -51,31 +51,34 @@ def test_shapes_and_values(size):
 
 
 def test_shares_of_the_classes():
-    scenes = SyntheticScenes(60)
-    counts = sum(torch.bincount(scenes[i].label.flatten().long(), minlength=256) for i in range(60))
-    share = dict(zip(CLASS_NAMES, (counts / counts.sum()).tolist(), strict=False))
-    assert len(CLASS_NAMES) == len(PALETTE) == scenes.num_classes == 8
-    assert min(share.values()) > 5e-3
-    assert share["road"] + share["sky"] + share["building"] > 0.6
-    assert max(share["person"], share["fence"]) < 0.05
-    assert 0.02 < counts[255] / counts.sum() < 0.1
+    """Three classes fill most of an image; the far view has a long tail, the near one classes large enough to learn."""
+    least, small = {}, {"far": ("sign", "person", "cyclist", "pole"), "near": ("person", "fence")}
+    for view, names in small.items():
+        scenes = SyntheticScenes(60, view=view)
+        counts = sum(torch.bincount(scenes[i].label.flatten().long(), minlength=256) for i in range(60))
+        share = dict(zip(scenes.class_names, (counts / counts.sum()).tolist(), strict=False))
+        assert len(share) == len(scenes.palette) == scenes.num_classes == {"far": 11, "near": 8}[view]
+        assert share["road"] + share["sky"] + share["building"] > 0.6
+        assert max(share[name] for name in names) < {"far": 0.02, "near": 0.05}[view]
+        assert 0.003 < counts[255] / counts.sum() < 0.1
+        least[view] = min(share.values())
+    assert least["near"] > 5e-3 > least["far"] > 5e-4
 
 
 def test_every_kind_that_is_drawn_has_its_class():
-    """A street of one kind alone; riders are people, posts and signs void."""
-    expected = {
-        scenery.SKY: "sky", scenery.BUILDING: "building", scenery.POLE: None, scenery.ROAD: "road",
-        scenery.PAVEMENT: "pavement", scenery.TREE: "tree", scenery.SIGN: None, scenery.FENCE: "fence",
-        scenery.CAR: "car", scenery.PERSON: "person", scenery.CYCLIST: "person",
-    }  # fmt: skip
-    for kind, name in expected.items():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(synthetic, "_draw", partial(_one_kind, kind))
-            label = SyntheticScenes(1, size=(32, 32))[0].label
-        assert label.unique().tolist() == [255 if name is None else CLASS_NAMES.index(name)], name
+    """A street of one kind alone: in the near view riders are people, posts and signs void."""
+    kinds = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "cyclist")
+    near = {name: name for name in kinds} | {"pole": None, "sign": None, "cyclist": "person"}
+    for view, expected in (("far", dict(zip(kinds, kinds, strict=True))), ("near", near)):
+        for name, wanted in expected.items():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(synthetic, "_draw", partial(_one_kind, getattr(scenery, name.upper())))
+                scenes = SyntheticScenes(1, size=(32, 32), view=view)
+                label = scenes[0].label
+            assert label.unique().tolist() == [255 if wanted is None else scenes.class_names.index(wanted)], name
 
 
-def _one_kind(kind, size, rng):
+def _one_kind(kind, size, view, rng):
     street = scenery.Street(size, random.Random(0))
     street.label.paste(kind, (0, 0, *street.label.size))
     return street
@@ -84,7 +87,7 @@ def _one_kind(kind, size, rng):
 def test_things_keep_to_their_places():
     """Sky is above road in every column that has both, and colours alone do not tell the classes."""
     scenes = SyntheticScenes(20)
-    at = {name: CLASS_NAMES.index(name) for name in ("sky", "road")}
+    at = {name: scenes.class_names.index(name) for name in ("sky", "road")}
     sky, road = [], []
     for sample in (scenes[i] for i in range(20)):
         rows = torch.arange(sample.label.shape[0])[:, None].expand_as(sample.label)
@@ -99,6 +102,8 @@ def test_wrong_arguments():
         SyntheticScenes(0)
     with pytest.raises(ValueError, match=r"size must be at least 32 x 32, got \(16, 64\)"):
         SyntheticScenes(1, size=(16, 64))
+    with pytest.raises(ValueError, match="view must be one of far, near, got 'close'"):
+        SyntheticScenes(1, view="close")
     with pytest.raises(ValueError, match="seed and first must be at least 0, got 0 and -1"):
         SyntheticScenes(1, first=-1)
     with pytest.raises(IndexError, match=r"index must be in \[0, 3\), got 3"):
@@ -108,7 +113,7 @@ def test_wrong_arguments():
 def test_what_a_process_has_drawn_it_keeps(monkeypatch):
     """The scenes of one run after another; by their seed, size and number, with and without labels."""
     drawn, draw = [], synthetic._draw
-    monkeypatch.setattr(synthetic, "_draw", lambda size, rng: drawn.append(size) or draw(size, rng))
+    monkeypatch.setattr(synthetic, "_draw", lambda size, *rest: drawn.append(size) or draw(size, *rest))
     datasets._drawn.cache_clear()
     data = SyntheticData(num_labelled=2, num_unlabelled=3, num_val=4, size=(32, 48), seed=7)
 
@@ -121,7 +126,7 @@ def test_what_a_process_has_drawn_it_keeps(monkeypatch):
     assert all(torch.equal(a.image, b.image) for a, b in zip(samples(data), first, strict=True)) and len(drawn) == 9
     fresh = SyntheticScenes(6, size=(32, 48), seed=7)
     assert same(first[0], fresh[4]) and same(first[5], fresh[0]) and first[2].label is None
-    for other in ({"seed": 8}, {"size": (48, 32)}):
+    for other in ({"seed": 8}, {"size": (48, 32)}, {"view": "near"}):
         assert not torch.equal(samples(dataclasses.replace(data, **other))[0].image, first[0].image)
     with pytest.raises(IndexError):
         build_val_dataset(data)[4]  # drawn, as the first labelled scene
@@ -130,5 +135,6 @@ def test_what_a_process_has_drawn_it_keeps(monkeypatch):
 def test_the_quickstart_compiles_no_loss():
     for trial in read_study("quickstart").trials:
         config = trial.config
+        num_classes = len(class_table(config.data).names)
         batch = max(config.train.batch_labelled, config.train.batch_unlabelled)
-        assert batch * len(CLASS_NAMES) * math.prod(config.augment.crop) < COMPILED_MIN_LOGITS
+        assert batch * num_classes * math.prod(config.augment.crop) < COMPILED_MIN_LOGITS

@@ -59,7 +59,7 @@ def _compare(study: "Study", folder: "StudyFolder") -> None:
     import numpy as np
 
     from fpl_fast.trainer.commands.tables import class_table
-    from fpl_fast.trainer.data.synthetic import SyntheticScenes
+    from fpl_fast.trainer.data.datasets import class_table as classes_of
     from fpl_fast.trainer.report import read_run, write_report
 
     iou = {}
@@ -76,7 +76,7 @@ def _compare(study: "Study", folder: "StudyFolder") -> None:
     assert isinstance(data, SyntheticData)
     console.print()
     console.print(f"{data.num_labelled} labelled images, {data.num_unlabelled} unlabelled, {data.num_val} to evaluate")
-    console.print(class_table(SyntheticScenes.class_names, {
+    console.print(class_table(classes_of(data).names, {
         cell.recipe.partition("/")[2]: np.nanmean([iou[trial] for trial in study.trials if trial.cell == cell], axis=0)
         for cell in study.cells
     }))  # fmt: skip

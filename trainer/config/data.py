@@ -50,6 +50,9 @@ class SyntheticData(DataConfig):
     """Height and width of the images, pixels."""
     seed: int = 0
     """Seed of the scenes; another seed is another data set."""
+    view: Literal["far", "near"] = "far"
+    """far: eleven classes, down to posts, signs and cyclists a pixel or two wide; near: eight that a tiny network can
+    learn, things nearer and more people. The recipes take near; runs from before there was a choice have far."""
 
     def __post_init__(self) -> None:
         DataConfig.__post_init__(self)

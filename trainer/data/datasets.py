@@ -13,7 +13,7 @@ from fpl_fast.trainer.data.folder import FolderDataset
 from fpl_fast.trainer.data.lists import Split
 from fpl_fast.trainer.data.sample import ClassTable, Sample, SegmentationDataset
 from fpl_fast.trainer.data.sources import labelled_split, make_dataset, unlabelled_split, val_split
-from fpl_fast.trainer.data.synthetic import SyntheticScenes
+from fpl_fast.trainer.data.synthetic import VIEWS, SyntheticScenes, View
 
 __all__ = [
     "TrainDatasets",
@@ -75,7 +75,8 @@ def class_table(data: DataConfig) -> ClassTable:
     """Names and colours of the classes that a configuration describes; its files need not be there."""
     if isinstance(data, FileData):
         return sources.class_table(data)
-    return ClassTable(SyntheticScenes.class_names, SyntheticScenes.palette)
+    assert isinstance(data, SyntheticData)
+    return ClassTable(VIEWS[data.view].class_names, VIEWS[data.view].palette)
 
 
 def build_val_dataset(data: DataConfig) -> SegmentationDataset:
@@ -167,7 +168,7 @@ def check_files(
 
 
 @functools.lru_cache(maxsize=2)  # a run's labelled and unlabelled scenes; what comes after it may have the same
-def _drawn(size: tuple[int, int], seed: int, labelled: bool) -> dict[int, Sample]:
+def _drawn(size: tuple[int, int], seed: int, view: View, labelled: bool) -> dict[int, Sample]:
     """Scenes that this process has drawn, by their number."""
     return {}
 
@@ -176,7 +177,7 @@ class _RememberedScenes(SyntheticScenes):
     """Scenes that a process draws once, as far as they are few: drawing takes a fifth of a small network's step."""
 
     def __getitem__(self, index: int) -> Sample:
-        number, drawn = self.first + index, _drawn(tuple(self.size), self.seed, self.labelled)
+        number, drawn = self.first + index, _drawn(tuple(self.size), self.seed, self.view, self.labelled)
         if index in range(len(self)) and number in drawn:
             return drawn[number]
         sample = super().__getitem__(index)
@@ -187,4 +188,4 @@ class _RememberedScenes(SyntheticScenes):
 
 def _scenes(data: SyntheticData, num_images: int, *, first: int, labelled: bool = True) -> SyntheticScenes:
     """Scenes ``first`` ... ``first + num_images - 1``: validation, labelled and unlabelled ones follow each other."""
-    return _RememberedScenes(num_images, data.size, seed=data.seed, first=first, labelled=labelled)
+    return _RememberedScenes(num_images, data.size, seed=data.seed, first=first, labelled=labelled, view=data.view)

@@ -2,6 +2,8 @@
 
 import itertools
 import random
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +13,55 @@ from fpl_fast.trainer.config import SyntheticData
 from fpl_fast.trainer.data import scenery
 from fpl_fast.trainer.data.sample import Palette, Sample
 
-CLASS_NAMES = ("sky", "building", "road", "pavement", "tree", "fence", "car", "person")
-PALETTE: Palette = (
-    (70, 130, 180), (70, 70, 70), (128, 64, 128), (244, 35, 232), (107, 142, 35), (190, 153, 153), (0, 0, 142),
-    (220, 20, 60),
-)  # fmt: skip
 
-# The class of each kind that is drawn. Riders are people; posts and signs, a pixel or two wide, are void, as no network
-# that answers at a quarter of the resolution can learn them.
+class View(NamedTuple):
+    """Things that scenes show, and their classes."""
+
+    class_names: tuple[str, ...]
+    palette: Palette
+    class_of_kind: tuple[int, ...]  # of each kind that is drawn
+    farthest: float  # pixels a metre of a thing at the end of the street
+    num_people: float  # mean numbers
+    num_cyclists: float
+
+
+_SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE = (
+    (70, 130, 180), (70, 70, 70), (153, 153, 153), (128, 64, 128), (244, 35, 232), (107, 142, 35),
+)  # fmt: skip
+_SIGN, _FENCE, _CAR, _PERSON, _CYCLIST = (220, 220, 0), (190, 153, 153), (0, 0, 142), (220, 20, 60), (119, 11, 32)
 _VOID = SyntheticData.ignore_index
-_CLASS_OF_KIND = np.array([0, 1, _VOID, 2, 3, 4, _VOID, 5, 6, 7, 7], dtype=np.uint8)
+VIEWS: Mapping[str, View] = {
+    "far": View(
+        ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "cyclist"),
+        (
+            _SKY,
+            _BUILDING,
+            (153, 153, 153),
+            _ROAD,
+            _PAVEMENT,
+            _TREE,
+            (220, 220, 0),
+            _FENCE,
+            _CAR,
+            _PERSON,
+            (119, 11, 32),
+        ),
+        class_of_kind=tuple(range(11)),
+        farthest=3.0,
+        num_people=2.5,
+        num_cyclists=0.7,
+    ),
+    # Cyclists are people; posts and signs, a pixel or two wide, are void: no network that answers at a quarter of the
+    # resolution can learn them.
+    "near": View(
+        ("sky", "building", "road", "pavement", "tree", "fence", "car", "person"),
+        (_SKY, _BUILDING, _ROAD, _PAVEMENT, _TREE, _FENCE, _CAR, _PERSON),
+        class_of_kind=(0, 1, _VOID, 2, 3, 4, _VOID, 5, 6, 7, 7),
+        farthest=5.0,
+        num_people=5.0,
+        num_cyclists=1.4,
+    ),
+}
 
 # Strength of each kind's mottle (low frequency) and grain (per pixel), relative to its brightness.
 _MOTTLE = np.array([0.03, 0.09, 0.05, 0.06, 0.12, 0.30, 0.04, 0.12, 0.05, 0.10, 0.10], dtype=np.float32)
@@ -28,11 +69,12 @@ _GRAIN = np.array([0.01, 0.05, 0.03, 0.06, 0.09, 0.16, 0.02, 0.10, 0.02, 0.04, 0
 
 
 class SyntheticScenes:
-    """Synthetic streets with eight classes under varying light: the built-in data set.
+    """Synthetic streets with eleven or eight classes under varying light: the built-in data set.
 
-    Road, sky and building fill three quarters of an image, people three per cent of it and fences one. Colours overlap
-    between classes, light, haze, blur and noise vary, and some edges are void, as are posts and signs, so that a few
-    labelled images do not suffice to learn the classes well.
+    Road, building and sky fill most of an image. The long tail of the far view follows CamVid: signs, cyclists and
+    poles have well under one per cent each; in the near view fences have one, and people three. Colours overlap between
+    classes, light, haze, blur and noise vary, and some edges are void, so that a few labelled images do not suffice to
+    learn the classes well.
 
     Args:
         num_images: Length of the data set.
@@ -40,6 +82,7 @@ class SyntheticScenes:
         seed: Together with the index, determines an image.
         first: Index of the first image: disjoint ranges of one seed are disjoint sets.
         labelled: Whether samples carry labels.
+        view: "far" or "near", see ``SyntheticData.view``.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -50,10 +93,7 @@ class SyntheticScenes:
         (torch.Size([3, 128, 192]), torch.Size([128, 192]))
     """
 
-    num_classes: int = len(CLASS_NAMES)
     ignore_index: int = SyntheticData.ignore_index
-    class_names: tuple[str, ...] = CLASS_NAMES
-    palette: Palette = PALETTE
 
     def __init__(
         self,
@@ -63,6 +103,7 @@ class SyntheticScenes:
         seed: int = 0,
         first: int = 0,
         labelled: bool = True,
+        view: str = "far",
     ) -> None:
         if num_images < 1:
             raise ValueError(f"num_images must be at least 1, got {num_images}")
@@ -70,7 +111,12 @@ class SyntheticScenes:
             raise ValueError(f"size must be at least 32 x 32, got {tuple(size)}")
         if seed < 0 or first < 0:
             raise ValueError(f"seed and first must be at least 0, got {seed} and {first}")
+        if view not in VIEWS:
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
         self.num_images, self.size, self.seed, self.first, self.labelled = num_images, size, seed, first, labelled
+        self.view = VIEWS[view]
+        self.class_names, self.palette = self.view.class_names, self.view.palette
+        self.num_classes = len(self.class_names)
 
     def __len__(self) -> int:
         return self.num_images
@@ -88,17 +134,17 @@ class SyntheticScenes:
         if not 0 <= index < self.num_images:
             raise IndexError(f"index must be in [0, {self.num_images}), got {index}")
         rng = np.random.default_rng([self.seed, self.first + index])
-        street = _draw(self.size, rng)
+        street = _draw(self.size, self.view, rng)
         kind = np.array(street.label)
         image = _photograph(street, kind, rng)
         if not self.labelled:
             return Sample(torch.from_numpy(image), None)
-        label = _CLASS_OF_KIND[kind]
+        label = np.array(self.view.class_of_kind, dtype=np.uint8)[kind]
         _blur_annotation(label, rng)
         return Sample(torch.from_numpy(image), torch.from_numpy(label))
 
 
-def _draw(size: tuple[int, int], rng: np.random.Generator) -> scenery.Street:
+def _draw(size: tuple[int, int], view: View, rng: np.random.Generator) -> scenery.Street:
     """Compose a street: the backdrop, both fronts, haze, then all things from far to near."""
     pick = random.Random(int(rng.integers(2**63)))  # many times faster than NumPy for one number at a time
     street = scenery.Street(size, pick)
@@ -125,11 +171,11 @@ def _draw(size: tuple[int, int], rng: np.random.Generator) -> scenery.Street:
         (scenery.draw_pole, 2.0, (road + 0.2, road + 0.8)),
         (scenery.draw_car, 1.8, (road - 1.4, road - 0.8)),
         (scenery.draw_car, 0.7, (0.0, 0.6 * road)),
-        (scenery.draw_person, 5.0, (road - 0.5, verge)),
-        (scenery.draw_cyclist, 1.4, (0.3 * road, road - 0.4)),
+        (scenery.draw_person, view.num_people, (road - 0.5, verge)),
+        (scenery.draw_cyclist, view.num_cyclists, (0.3 * road, road - 0.4)),
     )
     things = [(draw, where) for draw, mean, where in kinds for _ in range(rng.poisson(mean))]
-    for ppm in sorted(5.0 * (0.8 * street.nearest / 5.0) ** pick.random() for _ in things):
+    for ppm in sorted(view.farthest * (0.8 * street.nearest / view.farthest) ** pick.random() for _ in things):
         draw, where = things.pop(pick.randrange(len(things)))
         draw(street, pick.choice((-1, 1)) * pick.uniform(*where), ppm)
     return street

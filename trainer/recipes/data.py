@@ -35,7 +35,7 @@ def _synthetic(method: MethodConfig) -> RunConfig:
     Networks without ImageNet weights start with poor targets, which have half the weight that they have on VOC.
     """
     return RunConfig(
-        data=SyntheticData(),
+        data=SyntheticData(view="near"),
         augment=AugmentConfig(crop=(64, 96), scales=(0.75, 1.0, 1.5)),
         model=ModelConfig(backbone="test_resnet", head_channels=64, low_channels=24),
         method=method,

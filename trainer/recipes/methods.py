@@ -54,7 +54,7 @@ _MIXED: dict[str, Numbers] = {
 _CUTMIX_SEG: Numbers = {
     "mix_boxes": 1, "mix_area": (0.5, 0.5), "confidence_threshold": 0.97, "ignore_padding": True, "divide_by_all": True,
 }  # fmt: skip
-# Background to CCT: flat, construction, nature and sky on Cityscapes, and the same classes of the street scenes.
+# Background to CCT: flat, construction, nature and sky on Cityscapes, and in the near view of the street scenes.
 _CCT: dict[str, Numbers] = {
     "synthetic": {"background": (0, 1, 2, 3, 4, 5)} | _CONCAVE,
     "voc": {"sup_loss": "annealed"},
