@@ -106,7 +106,7 @@ def check_number(name: str, value: object, allowed: Range) -> float:
     number = as_number(name, value, allowed.rule)
     if not allowed.holds(number):
         rule = f"lie {allowed.rule}" if allowed.rule.startswith("in") else f"be finite and {allowed.rule}"
-        raise ValueError(f"{name} must {rule}, got {number!r}; {allowed.remedy}")
+        raise ValueError(f"{name} must {rule}, got {shown(number)}; {allowed.remedy}")
     return number
 
 
@@ -341,10 +341,11 @@ def warn_of_two_classes() -> None:
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_PLAIN = {float, int, bool, str, type(None)}
 
 
 def kept(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keep the results of checks for arguments that come again, as the options of a loss do at every step.
+    """Keep the results of checks for plain values that come again, as the options of a loss do at every step.
 
     A compiler that traces sees the function itself: its numbers are symbols.
     """
@@ -352,11 +353,9 @@ def kept(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not _PLAIN.issuperset(map(type, (*args, *kwargs.values()))):
             return function(*args, **kwargs)
-        try:
-            return keep(*args, **kwargs)
-        except TypeError:  # a list or an array has no hash; its check says what is wrong with it
-            return function(*args, **kwargs)
+        result: _R = keep(*args, **kwargs)
+        return result
 
     return call

@@ -6,6 +6,7 @@ may have. What passes options on (checks, modules, operators, compiled graphs, l
 Shapes: N images, C classes, (h, w) logits, (H, W) pixels of the loss.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -134,10 +135,11 @@ class Range(NamedTuple):
     def holds(self, value: float) -> bool:
         """Whether the number lies in the range."""
         above = self.low < value if self.above_low else self.low <= value
-        return above and (value < _INF if self.high == _INF else value <= self.high)
+        return above and value <= min(self.high, _LARGEST)
 
 
 _INF = float("inf")
+_LARGEST = sys.float_info.max
 Weighting = Literal["none", "linear", "convex", "concave"]
 Form = Literal["smooth", "hinge"]
 Distance = Literal["mse", "kl"]  # between two softmaxes

@@ -51,6 +51,7 @@ NUMBERS = [
 OPTIONS = [
     *NUMBERS,
     ({"convex_scale": -1.0}, "convex_scale must be finite and >= 0, got -1.0; the paper's are 1 and 4"),
+    ({"convex_scale": 10**400}, r"convex_scale must be finite and >= 0, got 10+\.\.\.; the paper's are 1 and 4"),
     ({"convex_scale": "4"}, "convex_scale must be a number >= 0, got '4'; leave out the quotes"),
     ({"weighting": "cubic"}, "weighting must be one of 'none', 'linear', 'convex', 'concave', got 'cubic'"),
     ({"weighting": None}, "weighting must be one of 'none', 'linear', 'convex', 'concave', got None"),
@@ -250,8 +251,9 @@ def test_options_that_are_right_do_not_hide_wrong_ones_that_equal_them(name, goo
     """Options are checked once for calls that repeat them."""
     for _ in range(2):
         fuzzy_positive_loss(STUDENT, TEACHER, **{name: good})
-        with pytest.raises(ValueError, match=f"{name} must be"):
+        with pytest.raises(ValueError, match=f"{name} must be") as caught:
             fuzzy_positive_loss(STUDENT, TEACHER, **{name: bad})
+        assert caught.value.__context__ is None  # one error, not one that another led to
 
 
 def test_numbers_of_any_type_are_the_same_number():
