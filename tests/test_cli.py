@@ -330,6 +330,8 @@ def test_quickstart_compares_three_runs(tmp_path, small_quickstart, capsys):
     out = tmp_path / "all"
     assert main(["quickstart", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
+    first, second = shown.splitlines()[:2]
+    assert first.startswith("Street scenes") and second.startswith("3 of 3 runs to train") and "logs" in second
     methods = ("supervised", "cps_cutmix", "fpl_cps_cutmix")
     for word in (*methods, "road", "3 labelled images", "study.md"):
         assert word in shown
@@ -340,7 +342,8 @@ def test_quickstart_compares_three_runs(tmp_path, small_quickstart, capsys):
         assert set(re.findall(r"synthetic_\w+-seed\d", report)) == names
 
     assert main(["quickstart", "--out", str(out)]) == 0
-    assert "started" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith("all 3 runs of quickstart are done in ") and "started" not in shown
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("mine")
     error = error_of(capsys, "quickstart", "--out", str(tmp_path / "mine"))

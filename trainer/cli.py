@@ -28,7 +28,7 @@ _COMMANDS = {
     "report": "write the HTML report of a run",
     "recipes": "list the recipes",
     "data": "check a data set, or decode it once into a pack",
-    "quickstart": "compare supervised training with FPL+CPS on synthetic scenes, in minutes",
+    "quickstart": "compare supervised training, CPS and FPL+CPS on synthetic scenes, in minutes",
     "bench": "audit the kernels offline, report benchmarks, or time training steps",
 }
 _INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"

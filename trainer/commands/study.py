@@ -100,6 +100,8 @@ def train_study(
     from fpl_fast.trainer.run.interrupt import StopRequest
     from fpl_fast.trainer.study.queue import run_study
 
+    for line in _plan(study, folder, jobs):
+        out_console().print(line)
     with StopRequest() as stop, StudyMonitor(study) as monitor:
         snapshot = run_study(study, folder, launcher, jobs=jobs, gpus=gpus, stop=stop, show=monitor.show)
     code = _conclude(study, folder, failed=snapshot.failed)
@@ -107,6 +109,16 @@ def train_study(
         out_console().print(f"stopped; continue with: {command}")
         return 128 + stop.signal
     return code
+
+
+def _plan(study: "Study", folder: "StudyFolder", jobs: int) -> list[str]:
+    """Lines that tell what is left to train, and where to look, before it begins."""
+    num_left = sum(folder.state(trial).phase != "done" for trial in study.trials)
+    if num_left == 0:
+        return [f"all {len(study.trials)} runs of {study.name} are done in {folder.path}: nothing to train"]
+    together = f", {min(jobs, num_left)} at a time" if num_left > 1 else ""
+    plan = f"{num_left} of {len(study.trials)} runs to train{together}; steps and times: {folder.logs / '*.txt'}"
+    return [study.description, plan] if study.description else [plan]
 
 
 def _gpus(options: argparse.Namespace) -> tuple[str, ...]:
