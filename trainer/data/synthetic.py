@@ -33,19 +33,7 @@ _VOID = SyntheticData.ignore_index
 VIEWS: Mapping[str, View] = {
     "far": View(
         ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "person", "cyclist"),
-        (
-            _SKY,
-            _BUILDING,
-            (153, 153, 153),
-            _ROAD,
-            _PAVEMENT,
-            _TREE,
-            (220, 220, 0),
-            _FENCE,
-            _CAR,
-            _PERSON,
-            (119, 11, 32),
-        ),
+        (_SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PERSON, _CYCLIST),
         class_of_kind=tuple(range(11)),
         farthest=3.0,
         num_people=2.5,
