@@ -209,9 +209,9 @@ def fuzzy_positive_loss(
         size=size,
         align_corners=align_corners,
     )
-    if isinstance(threshold, Tensor):
-        checks.check_pixels("threshold", threshold, inputs.pixels(), student_logits.device, boolean=False)
-        inputs = inputs._replace(threshold=threshold.detach().to(accumulate_dtype(student_logits, inputs.teacher)))
+    of_pixels = checks.check_pixel_threshold(threshold, inputs.pixels(), student_logits.device)
+    if of_pixels is not None:
+        inputs = inputs._replace(threshold=of_pixels.detach().to(accumulate_dtype(student_logits, inputs.teacher)))
     refuse_transforms(student_logits)
     if student_logits.shape[1] == 2 and max_positives != 1 and not torch.compiler.is_compiling():
         checks.warn_of_two_classes()
