@@ -15,6 +15,7 @@ from fpl_fast.ops.adaptive_threshold import adaptive_threshold as operator
 
 pytestmark = pytest.mark.gpu if torch.cuda.is_available() else []
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
 CANDIDATES = (0.5, 0.7, 0.84, 0.94)
 # A sum of up to five rounded terms of each of 20 classes; candidates closer than this may be chosen either way.
 MARGIN = 2.0**-24
@@ -68,7 +69,7 @@ def test_against_the_equations(num_classes, max_positives, window, thresholds):
     check_against_the_equations(teacher, thresholds, window, max_positives, valid)
 
 
-@pytest.mark.parametrize("engine", ["eager", "compiled"], indirect=True)
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=on_a_cpu)], indirect=True)
 def test_ties_of_logits_and_bands_of_rows(engine, monkeypatch):
     """A window and its neighbours on all sides, in the image and outside it, at every corner of a band."""
     teacher = draw(1, 6, 21, 13, dtype=torch.bfloat16, ties=True)
@@ -162,7 +163,7 @@ def test_pixels_that_do_not_count_are_outside(engine):
 
 
 @pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the compiled engine runs on the CPU")
+@on_a_cpu
 @pytest.mark.slow
 def test_compiled_equals_the_eager_engine(monkeypatch, tmp_path):
     """Any size and thresholds through two graphs; logits that are not finite do no harm."""

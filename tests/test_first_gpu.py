@@ -18,8 +18,8 @@ SCRIPT = Path(__file__).parents[1] / "bench" / "first_gpu.sh"
 RESULTS = sorted((SCRIPT.parent / "results").glob("*headline.json"))[0]
 STAGES = ["machine", "environment", "test", "headline_1", "headline_1_report", "headline_2", "headline_2_report",
           "spread", "trace", "configurations", "profile", "profile_upsampled",
-          "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train", "compiled",
-          "study"]  # fmt: skip
+          "small", "memcheck", "racecheck", "initcheck", "synccheck", "full", "full_report", "train", "step", "methods",
+          "compiled", "study"]  # fmt: skip
 STAND_IN = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
 while [ $# -gt 0 ]; do [ "$1" != --benchmark-json ] || echo '{}' > "$2"; shift; done
@@ -60,8 +60,8 @@ def test_all_stages_in_their_order(run, tmp_path):
     assert "--suite headline" in calls[3] and "--suite full" in " ".join(calls)
     assert f"--benchmark-json {tmp_path}/out/headline_1.json" in calls[3]
     launched = [call for call in calls if "launches" in call]
-    assert [call.split()[0] for call in launched] == [*["ncu"] * 2, *["compute-sanitizer"] * 4]
-    assert [call.split()[-1] for call in launched] == ["headline", "upsampled", *["small"] * 4]
+    assert [call.split()[0] for call in launched] == [*["ncu"] * 2, "python", *["compute-sanitizer"] * 4]
+    assert [call.split()[-1] for call in launched] == ["headline", "upsampled", *["small"] * 5]
     assert "--data-root /data --model.weights_file /w.safetensors" in calls[-1]
     assert all((tmp_path / "out" / f"{name}.log").is_file() for name in STAGES)
     again = run(CAMVID="/data")
@@ -87,8 +87,20 @@ def test_a_stage_that_fails_stops_no_other(run):
 def test_stages_can_be_chosen_and_time_is_limited(run):
     _, summary, calls = run(STAGES="environment train")
     assert [call.partition(" -")[0] for call in calls] == ["python", "python"] and summary["train"] == "done"
+    assert list(summary) == ["environment", "train"]
     _, summary, calls = run(MINUTES="0")
     assert calls == [] and summary["test"] == "not done: no time left"
+
+
+@pytest.mark.parametrize("minutes", ["6.3", "-1", "a few", "08"])
+def test_minutes_are_a_whole_number(tmp_path, minutes):
+    done = subprocess.run(["bash", str(SCRIPT), str(tmp_path / "out")], capture_output=True, text=True,
+                          env={"PATH": "/usr/bin:/bin", "STAGES": "none", "MINUTES": minutes})  # fmt: skip
+    if minutes == "08":  # not an octal one
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 2 and not (tmp_path / "out").exists()
+        assert done.stderr == f"bench/first_gpu.sh: MINUTES must be a whole number, got {minutes}: for example MINUTES=25\n"
 
 
 def test_the_options_of_the_benchmarks_exist():

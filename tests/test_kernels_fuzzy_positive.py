@@ -1,7 +1,7 @@
 import pytest
 import torch
 from kernel_cases import check_against_reference, draw_huge_logits, draw_logits, fuzzy_positive_sums
-from tolerances import GRADIENT, LOSS
+from tolerances import GRADIENT, LOSS, WEIGHT
 from torch.testing import assert_close
 
 from fpl_fast import fuzzy_positive_loss
@@ -236,6 +236,25 @@ def test_second_device():
     check_against_reference(student, teacher)
 
 
+def check_losses(ours, expected, slack):
+    """As assert_close, with a slack for each of them; infinite where the right value is beyond float32."""
+    wanted = expected.float()
+    assert torch.equal(ours.isinf(), wanted.isinf())
+    error = (ours.double() - expected)[wanted.isfinite()].abs()
+    assert (error <= (LOSS["atol"] + LOSS["rtol"] * expected.abs() + slack)[wanted.isfinite()]).all()
+
+
+def test_ties_at_huge_logits_have_weight_zero_but_for_its_rounding(kernel_device):
+    """All ranks tie, so that m = r, and the loss that the weight is multiplied by is some 10^9."""
+    teacher = torch.zeros(1, 4, 8, 8, device=kernel_device) + torch.randn(1, 1, 8, 8, device=kernel_device)
+    student = 1e9 * torch.randn(1, 4, 8, 8, device=kernel_device).clamp(-1, 1)
+    options = OPTIONS._replace(weighting="linear", max_positives=3)
+    losses = fuzzy_positive_map(LossInputs(student, teacher), options)
+    unweighted = fuzzy_positive_map(LossInputs(student, teacher), options._replace(weighting="none"))
+    check_losses(losses, torch.zeros_like(losses, dtype=torch.float64), WEIGHT * unweighted.double())
+    assert (unweighted > 1e8).any()
+
+
 @pytest.mark.parametrize(("form", "weighting"), [("smooth", "linear"), ("hinge", "none")])
 @pytest.mark.parametrize(("num_classes", "dtype"), [(3, torch.float32), (5, torch.bfloat16), (34, torch.float32)])
 def test_finite_logits_of_any_size_give_the_right_numbers_or_nan(kernel_device, num_classes, dtype, form, weighting):
@@ -253,8 +272,9 @@ def test_finite_logits_of_any_size_give_the_right_numbers_or_nan(kernel_device, 
     keywords = {"form": form, "weighting": weighting, "max_positives": cap, "reduction": "none", "engine": "eager"}
     expected = fuzzy_positive_loss(z, teacher.double(), **keywords)
     (slopes,) = torch.autograd.grad(expected.sum(), z)
+    unweighted = fuzzy_positive_loss(z, teacher.double(), **{**keywords, "weighting": "none"}).detach()
     known = ~losses.isnan()
-    assert_close(losses[known], expected[known].detach().float(), **LOSS)  # inf where that is beyond float32
+    check_losses(losses[known], expected[known].detach(), WEIGHT * unweighted[known])
     shown = known.unsqueeze(1).expand_as(grad)
     assert_close(grad[shown], slopes[shown].to(dtype), **GRADIENT[dtype])
     assert grad[~shown].isnan().all() and known[1:].all() and not losses[2].any()

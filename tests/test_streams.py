@@ -87,7 +87,7 @@ def test_terms_have_the_same_bits_everywhere(options):
 def test_tables_may_be_made_in_a_capture():
     """The kernels are compiled, but the size comes for the first time."""
     size = (37, 59)
-    student, teacher, _ = draw(size)
+    student, teacher, *_ = draw(size)
 
     def run():
         loss = fuzzy_positive_loss(student, teacher, size=size, weighting="concave")

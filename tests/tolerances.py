@@ -10,6 +10,7 @@ import torch
 THRESHOLD_MARGIN = 2e-6
 
 # The weights subtract nearly equal probabilities and multiply by 50: about 2e-6 of absolute error in w, times the loss.
+WEIGHT = 2e-6
 LOSS = {"rtol": 1e-5, "atol": 5e-5}
 SUMS = {"rtol": 1e-5, "atol": 1e-4}
 GRADIENT = {
