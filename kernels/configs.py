@@ -25,25 +25,26 @@ class Config(NamedTuple):
     """Limit for a thread on NVIDIA, whose compiler then uses as many: 128 for 16 resident warps, 168 for twelve."""
 
 
-def choose_config(num_classes: int, element_size: int, *, fuzzy: bool) -> Config:
+def choose_config(num_classes: int, element_size: int, *, limited: bool) -> Config:
     """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
     Args:
         num_classes: C.
         element_size: bytes of the wider of the logits' dtypes.
-        fuzzy: whether for the fuzzy positive loss: others take fewer registers, and a limit would give them more.
+        limited: whether for the fuzzy positive loss with statistics or without a cap: other kernels take fewer
+            registers, and a limit would give them more.
     """
-    limits = fuzzy and element_size == 2
+    limited = limited and element_size == 2
     if num_classes <= MAX_SINGLES:
         # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a
         # program: none waits for another to sum up, and what one loads as rows changes hands without a barrier.
-        limit = 128 if limits and 16 <= num_classes <= 21 else None
+        limit = 128 if limited and 16 <= num_classes <= 21 else None
         return Config(group=1, block=64, num_warps=1, max_registers=limit)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     if num_classes <= 256:
         # Two values of each tile a thread. Programs of four warps, so that two or three are resident: while the warps
         # of one wait at a barrier, another works. C = 150 takes half the time that one program of eight warps took.
-        limit = 168 if limits and 17 <= triton.cdiv(num_classes, group) <= 22 else None
+        limit = 168 if limited and 17 <= triton.cdiv(num_classes, group) <= 22 else None
         return Config(group, block=256 // group, num_warps=4, max_registers=limit)
     # One class of one pixel a thread and tile. C = 1024 on sm_90, bf16: (32, 16, 16) takes 78528 instructions a pixel
     # and spills 16 bytes, (32, 32, 16) 90256 and 2080.

@@ -100,7 +100,8 @@ def _launch(
     arguments = {**arguments, "grad": classes(writable_grad)}
     logits = [x for x in arguments.values() if isinstance(x, Classes)]
     element_size = max(x.ptr.element_size() for x in logits)
-    config = choose_config(num_classes, element_size, fuzzy="CAPPED" in arguments)
+    limited = "CAPPED" in arguments and (arguments["WITH_STATS"] or not arguments["CAPPED"])
+    config = choose_config(num_classes, element_size, limited=limited)
     blocks_per_image = triton.cdiv(h * w, config.block)
     num_programs = n * blocks_per_image
     sums = torch.empty((num_terms, num_programs), dtype=torch.float32, device=student.device)

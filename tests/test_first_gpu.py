@@ -100,7 +100,10 @@ def test_minutes_are_a_whole_number(tmp_path, minutes):
         assert done.returncode == 0
     else:
         assert done.returncode == 2 and not (tmp_path / "out").exists()
-        assert done.stderr == f"bench/first_gpu.sh: MINUTES must be a whole number, got {minutes}: for example MINUTES=25\n"
+        assert (
+            done.stderr
+            == f"bench/first_gpu.sh: MINUTES must be a whole number, got {minutes}: for example MINUTES=25\n"
+        )
 
 
 def test_the_options_of_the_benchmarks_exist():

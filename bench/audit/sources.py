@@ -92,7 +92,8 @@ class Case(NamedTuple):
             return choose_upsampled_config(self.num_classes, lanes)
         if self.launch != "full":
             return choose_teacher_config(self.num_classes, lanes)
-        return choose_config(self.num_classes, self.element_size, fuzzy=self.kernel == "full")
+        limited = self.kernel == "full" and (self.stats or not self.capped)
+        return choose_config(self.num_classes, self.element_size, limited=limited)
 
     @property
     def element_size(self) -> int:

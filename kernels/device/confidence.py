@@ -12,8 +12,8 @@ def confidence_weight(num_positives, rejected, mass, total, options, FAST: tl.co
 
     ``options`` holds ``weighting``, a constexpr, and ``convex_scale``.
 
-    m - r is taken as (c - (K + 1) r) / (K + 1), which is one division less. Where all K + 1 classes tie it is 0, or what
-    a device that fuses the product with the subtraction finds of the rounding of c, some 1e-7 of c.
+    m - r is taken as (c - (K + 1) r) / (K + 1), which is one division less. Where all K + 1 classes tie it is 0, or
+    some 1e-7 of c: the rounding of c, which a device that fuses the product with the subtraction finds.
     """
     if options.weighting == "none":
         return tl.full(mass.shape, 1.0, tl.float32)
