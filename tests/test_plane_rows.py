@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.engines import packages, plane_rows
-from fpl_fast.engines.windows import EAGERLY, GradientWindows, LogitWindows, Window
+from fpl_fast.engines.windows import EAGERLY, GradientWindows, LogitWindows, Spare, Window
 from fpl_fast.kernels.axis import axis
 
 # Logits and their size: up and down, whole scales and others, one row or column of either.
@@ -77,7 +77,10 @@ def test_the_adjoint_is_the_adjoint(interpolation):
             number = min(table.cell[rows.stop - 1].item() + 2, low) - first
             cell, fraction = table.cell[rows] - first, table.fraction[rows]
             x, y = torch.randn(2, number, 3, dtype=dtype), torch.randn(2, len(cell), 3, dtype=dtype)
-            up, down = interpolation.forward(x, cell, fraction), interpolation.adjoint(y, cell, fraction, number)
+            up, down = (
+                interpolation.forward(x, cell, fraction, Spare()),
+                interpolation.adjoint(y, cell, fraction, number),
+            )
             assert_close((up * y).sum(), (x * down).sum(), **EXACT)
 
 
@@ -138,7 +141,7 @@ def test_compiled_upsampling_with_any_number_of_threads(monkeypatch, tmp_path):
                 writer = GradientWindows(grad, size, True, plane_rows.COMPILED)
                 read = []
                 for window in windows_of(size, 100, size[1]):
-                    read += reader.columns(window)
+                    read += [x.clone() for x in reader.columns(window)]
                     writer.add(window, upstream[:, window.rows, window.columns].flatten(1))
                 writer.finish()
                 found.append((torch.cat(read, 1), grad))

@@ -49,8 +49,7 @@ def compiled_step(options: LossOptions) -> Callable[..., tuple[Tensor, Tensor]]:
         dtypes = (student.dtype, teacher.dtype, None, None, scale.dtype)
         specialisation = planes.specialise(len(student), dtypes, options, with_grad=True, with_stats=False)
         terms, gradient = planes.loss_planes(student, teacher, None, None, scale, numbers, specialisation)
-        assert gradient is not None
-        return terms[0].sum() * scale, gradient
+        return terms[0].sum() * scale, torch.stack(gradient)
 
     # One kernel: without this limit Inductor cuts the graph.
     return torch.compile(step, dynamic=False, fullgraph=True, options={"max_fusion_size": 1 << 20})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from fpl_fast.engines.windows import EAGERLY, GradientWindows, Interpolation, LogitWindows, Window
+from fpl_fast.engines.windows import EAGERLY, GradientWindows, Interpolation, LogitWindows, Spare, Window
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions, TeacherInputs
 from fpl_fast.reference import accumulate_dtype
 
@@ -35,7 +35,7 @@ class PixelFunction(Protocol):
         scale: Tensor | None,
         *,
         options: LossOptions,
-        with_grad: bool,
+        place: Callable[[], Tensor] | None,
         with_stats: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Evaluate (C, P) logits; ``options.threshold`` may be a tensor of these pixels' thresholds, (P,).
@@ -43,7 +43,8 @@ class PixelFunction(Protocol):
         Returns:
             The terms of every pixel in the order of ``arguments.SUMS``, (NUM_SUMS, P), or the first one alone, (1, P),
             without ``with_stats``; zero where not valid.
-            scale times the derivative of the first term, (C, P) of the student's dtype, or None.
+            scale times the derivative of the first term, (C, P) of the student's dtype, in the ``Chunk.place`` or in
+            new memory; None without a place.
         """
         ...
 
@@ -70,10 +71,13 @@ class Chunk(NamedTuple):
     pixel_weight: Tensor | None  # (P,)
     valid: Tensor | None  # (P,) bool
     threshold: Tensor | None  # (P,), where pixels have thresholds of their own
+    place: Callable[[], Tensor] | None = None
+    """Gives memory for the gradient, (C, P), which an engine may use; None where no gradient is wanted."""
 
 
 ChunkLoss = Callable[[Chunk], tuple[Tensor, Tensor | None]]
-"""Terms of every pixel, (R, P), zero where not valid, and the derivative of the first one, (C, P), or None."""
+"""Terms of every pixel, (R, P), zero where not valid, and the derivative of the first one, (C, P), or None without a
+place."""
 
 
 def loss_sums(
@@ -82,12 +86,16 @@ def loss_sums(
     """The sums of the terms over all pixels, (num_sums,), 0 for terms that there are not; the gradient."""
     grad = torch.empty_like(inputs.student) if with_grad else None
     sums = torch.zeros(num_sums, dtype=torch.float64, device=inputs.student.device)
+    of_logits, of_gradient = Spare(), Spare()
     for image in range(len(inputs.student)):
         gradient = None
         if grad is not None:
-            gradient = GradientWindows(grad[image], inputs.size, inputs.align_corners, chunking.interpolation)
-        for window, chunk in _chunks(inputs, image, chunking):
-            terms, grad_chunk = evaluate(chunk)
+            gradient = GradientWindows(
+                grad[image], inputs.size, inputs.align_corners, chunking.interpolation, of_gradient
+            )
+        for window, chunk in _chunks(inputs, image, chunking, of_logits):
+            place = None if gradient is None else partial(gradient.place, window)
+            terms, grad_chunk = evaluate(chunk._replace(place=place))
             sums[: len(terms)] += _sum_of_pixels(terms)
             if gradient is not None and grad_chunk is not None:
                 gradient.add(window, grad_chunk)
@@ -100,8 +108,9 @@ def loss_map(inputs: LossInputs, evaluate: ChunkLoss, chunking: Chunking) -> Ten
     """The first term of every pixel, (N, H, W)."""
     dtype = accumulate_dtype(inputs.student, inputs.teacher)
     losses = torch.empty(inputs.pixels(), dtype=dtype, device=inputs.student.device)
+    spare = Spare()
     for image in range(len(inputs.student)):
-        for window, chunk in _chunks(inputs, image, chunking):
+        for window, chunk in _chunks(inputs, image, chunking, spare):
             terms, _ = evaluate(chunk)
             target = losses[image, window.rows, window.columns]
             target.copy_(terms[0].view_as(target))
@@ -118,24 +127,24 @@ def fuzzy_positive_sums(
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The sums over all pixels, and the gradient with the student's strides."""
-    evaluate = partial(_fuzzy, engine, options, scale, with_grad=with_grad, with_stats=with_stats)
+    evaluate = partial(_fuzzy, engine, options, scale, with_stats=with_stats)
     return loss_sums(inputs, evaluate, NUM_SUMS, engine.chunking, with_grad=with_grad)
 
 
 def fuzzy_positive_map(engine: Engine, inputs: LossInputs, options: LossOptions) -> Tensor:
     """The first term of every pixel, (N, H, W)."""
-    evaluate = partial(_fuzzy, engine, options, None, with_grad=False, with_stats=False)
+    evaluate = partial(_fuzzy, engine, options, None, with_stats=False)
     return loss_map(inputs, evaluate, engine.chunking)
 
 
 def _fuzzy(
-    engine: Engine, options: LossOptions, scale: Tensor | None, chunk: Chunk, *, with_grad: bool, with_stats: bool
+    engine: Engine, options: LossOptions, scale: Tensor | None, chunk: Chunk, *, with_stats: bool
 ) -> tuple[Tensor, Tensor | None]:
-    student, teacher, pixel_weight, valid, threshold = chunk
+    student, teacher, pixel_weight, valid, threshold, place = chunk
     of_pixels: Any = threshold
     options = options if threshold is None else options._replace(threshold=of_pixels)
     return engine.evaluate(
-        student, teacher, pixel_weight, valid, scale, options=options, with_grad=with_grad, with_stats=with_stats
+        student, teacher, pixel_weight, valid, scale, options=options, place=place, with_stats=with_stats
     )
 
 
@@ -161,18 +170,20 @@ class TeacherWindows:
         return _mix(self.logits.columns(window), self.inputs, self.image, window)
 
 
-def _chunks(inputs: LossInputs, image: int, chunking: Chunking) -> Iterator[tuple[Window, Chunk]]:
+def _chunks(inputs: LossInputs, image: int, chunking: Chunking, spare: Spare) -> Iterator[tuple[Window, Chunk]]:
     """The windows of one image, each with its chunk."""
     dtype, chunk_pixels = accumulate_dtype(inputs.student, inputs.teacher), chunking.pixels
     given = [inputs.student[image], *_teachers(inputs, image)]
-    logits = LogitWindows(given, inputs.size, inputs.align_corners, dtype, chunking.interpolation)
+    logits = LogitWindows(given, inputs.size, inputs.align_corners, dtype, chunking.interpolation, spare)
     _, height, width = inputs.pixels()
     if inputs.size is not None:
         chunk_pixels = min(chunk_pixels, chunking.interpolation.window_pixels)
     for window in windows_on(inputs.student.device, inputs.student.shape[1], height, width, chunk_pixels):
         student, *teachers = logits.columns(window)
-        of_pixels = (pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask, inputs.threshold))
-        yield window, Chunk(student, _mix(teachers, inputs, image, window), *of_pixels)
+        weight, valid, threshold = (
+            pixels_of(x, image, window) for x in (inputs.pixel_weight, inputs.valid_mask, inputs.threshold)
+        )
+        yield window, Chunk(student, _mix(teachers, inputs, image, window), weight, valid, threshold)
 
 
 def _teachers(inputs: LossInputs | TeacherInputs, image: int) -> list[Tensor]:

@@ -24,6 +24,7 @@ from fpl_fast.kernels.divergence import divergence_table, table_shape, write_lea
 MAX_THRESHOLDS = 4  # bytes of a word; a byte counts the 224 neighbours in a window of 15 x 15
 BAND_PIXELS = 1 << 15
 _HALVES = 0x00FF00FF  # every second byte, as numbers of 16 bits
+_LEAST = torch.finfo(torch.float32).min  # a logit of -inf is a class of probability 0, among others
 
 
 def adaptive_threshold(inputs: TeacherInputs, options: ContextOptions) -> Tensor:
@@ -101,8 +102,9 @@ class Assignment(NamedTuple):
         valid = rest.pop(0) if self.with_valid else None
         t = load_planes(tensors[: self.num_classes], valid)
         ranked = sort_planes(t)
-        e = [exp(x - ranked[0]) for x in ranked[: self.max_positives]]
-        normaliser = total([exp(x - ranked[0]) for x in t])
+        below_top = [(x - ranked[0]).clamp(min=_LEAST) for x in (*ranked[: self.max_positives], *t)]
+        exponentials = [exp(x) for x in below_top]
+        e, normaliser = exponentials[: -len(t)], total(exponentials[-len(t) :])
         words = [torch.zeros_like(t[0], dtype=torch.int32) for _ in range(len(t) + 1)]
         for m, threshold in enumerate(rest):
             k, cutoff, cumulative = torch.ones_like(t[0]), ranked[0], e[0]
@@ -111,7 +113,7 @@ class Assignment(NamedTuple):
                 accept = cumulative < threshold * normaliser
                 cutoff = torch.where(accept, ranked[rank], cutoff)
                 k = torch.where(accept, k + 1, k)
-            members = [*positives_at(t, cutoff, k), k]
+            members = [*positives_at(t, ranked[: self.max_positives], cutoff, k), k]
             words = [word | (member.to(torch.int32) << (8 * m)) for word, member in zip(words, members, strict=True)]
         if valid is not None:
             words = [torch.where(valid, word, 0) for word in words]

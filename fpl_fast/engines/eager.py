@@ -1,6 +1,7 @@
 """The eager engine: the reference equations on chunks, with the gradient in closed form. Runs on every device."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def evaluate(
     scale: Tensor | None,
     *,
     options: LossOptions,
-    with_grad: bool,
+    place: Callable[[], Tensor] | None,
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.engines.chunked.PixelFunction`)."""
@@ -49,7 +50,7 @@ def evaluate(
     stacked = torch.stack(rows)
     if valid is not None:
         stacked = stacked.masked_fill(~valid, 0)
-    if not with_grad:
+    if place is None:
         return stacked, None
 
     slope = total_weight if scale is None else total_weight * scale

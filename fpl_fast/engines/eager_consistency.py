@@ -36,7 +36,7 @@ class _Distances:
     """The distances of a chunk, as in ``reference.softmax_distance``; pixels that are not valid are all zero."""
 
     def __init__(self, chunk: chunked.Chunk, kind: Distance) -> None:
-        student, teacher, pixel_weight, valid, _ = chunk
+        student, teacher, pixel_weight, valid, *_ = chunk
         dtype = accumulate_dtype(student, teacher)
         z, t = student.to(dtype), teacher.to(dtype)
         if valid is not None:  # a fill, not a product: NaN in an ignored pixel must not survive

@@ -35,9 +35,12 @@ def sort_planes(planes: Sequence[Tensor]) -> Planes:
     return ranked
 
 
-def positives_at(planes: Sequence[Tensor], cutoff: Tensor, k: Tensor) -> Planes:
-    """Whether each class is among the K largest, of which ``cutoff`` is the least; of equals, the lower classes."""
-    room = k - total([torch.where(x > cutoff, 1.0, 0.0) for x in planes])  # for classes at the cut
+def positives_at(planes: Sequence[Tensor], largest: Sequence[Tensor], cutoff: Tensor, k: Tensor) -> Planes:
+    """Whether each class is among the K largest, of which ``cutoff`` is the least; of equals, the lower classes.
+
+    ``largest`` are the largest values, as many as K can be.
+    """
+    room = k - total([torch.where(x > cutoff, 1.0, 0.0) for x in largest])  # for classes at the cut
     positives = []
     for x in planes:
         tied = x == cutoff
@@ -78,15 +81,18 @@ _POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671
 
 
 def exp(x: Tensor) -> Tensor:
-    """The exponential of x <= 0 in float32, relative error below 1e-6 + 1e-7 |x|: 2^round(y) * 2^g, y = x log2(e).
+    """The exponential of x <= 0 in float32, relative error below 1e-6 + 1e-7 |x|; NaN for what is not finite.
+
+    As the square of 2^round(y) * 2^g, y = x log2(e) / 2, which no finite x makes infinite.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
     the whole range, makes the loop a third slower.
     """
-    y = (x * math.log2(math.e)).clamp(min=-126.0)
+    y = x * (math.log2(math.e) / 2)
     whole = y.round()
-    g = y - whole
+    g = y - whole  # NaN of an infinity
     power = g * _POWER[-1] + _POWER[-2]
     for coefficient in (*reversed(_POWER[:-2]), 1.0):
         power = power * g + coefficient
-    return power * ((whole.to(torch.int32) + 127) << 23).view(torch.float32)
+    root = power * ((whole.to(torch.int32).clamp(min=-63) + 127) << 23).view(torch.float32)
+    return root * root

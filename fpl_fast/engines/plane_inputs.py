@@ -50,6 +50,20 @@ def examples(num_classes: int, dtypes: Dtypes) -> list[Tensor]:
     return [*planes, *given, *([] if scale is None else [torch.ones((), dtype=scale)])]
 
 
+def gradient_examples(num_classes: int, dtypes: Dtypes) -> list[Tensor]:
+    """C planes of the student's dtype, which a gradient is written into."""
+    return [torch.zeros(64, dtype=dtypes[0]) for _ in range(num_classes)]
+
+
+def write_gradient(places: Sequence[Tensor], gradient: Sequence[Tensor]) -> None:
+    """Write the planes of a gradient into their places, in the loop that computes them.
+
+    Returned, they would be new memory of every call, and have to be copied.
+    """
+    for place, plane in zip(places, gradient, strict=True):
+        place.copy_(plane)
+
+
 def any_number_of_pixels(tensors: Sequence[Tensor]) -> list[dict[int, Any]]:
     """The shapes of a graph of planes for ``torch.export``: all that is not 0-d has as many pixels as a chunk has."""
     pixels = torch.export.Dim("pixels", min=2, max=packages.MAX_SIZE)

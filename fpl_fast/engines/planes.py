@@ -10,7 +10,7 @@ so that no graph depends on how far classes lie apart.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +27,15 @@ from fpl_fast.engines.plane_arithmetic import (
     sort_planes,
     total,
 )
-from fpl_fast.engines.plane_inputs import Dtypes, any_number_of_pixels, examples, lay_out, take_apart
+from fpl_fast.engines.plane_inputs import (
+    Dtypes,
+    any_number_of_pixels,
+    examples,
+    gradient_examples,
+    lay_out,
+    take_apart,
+    write_gradient,
+)
 from fpl_fast.kernels.arguments import NUMBERS, LossOptions
 
 # Beyond this the unrolled network is too long to be useful, and compilation takes minutes.
@@ -47,14 +55,15 @@ def evaluate(
     scale: Tensor | None,
     *,
     options: LossOptions,
-    with_grad: bool,
+    place: Callable[[], Tensor] | None,
     with_stats: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Evaluate one chunk (see :class:`fpl_fast.engines.chunked.PixelFunction`)."""
     given, dtypes = lay_out(student, teacher, pixel_weight, valid, scale)
-    specialisation = specialise(len(student), dtypes, options, with_grad=with_grad, with_stats=with_stats)
-    terms, *grad = packages.load(specialisation)([*given, *numbers(options)])
-    return terms, grad[0] if grad else None
+    specialisation = specialise(len(student), dtypes, options, with_grad=place is not None, with_stats=with_stats)
+    grad = place and place()
+    (terms,) = packages.load(specialisation)([*given, *numbers(options), *(() if grad is None else grad)])
+    return terms, grad
 
 
 def numbers(options: LossOptions) -> list[Tensor]:
@@ -88,18 +97,21 @@ class Specialisation(NamedTuple):
         return "the loss"
 
     def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Evaluate the graph: terms and, if asked for, gradient, from tensors in the order of :meth:`examples`."""
-        terms, grad = loss_planes(*take_apart(tensors, self.num_classes, self.dtypes), self)
-        terms = terms.to(torch.float64)  # as they are summed: converted later, they would take another loop
-        return [terms] if grad is None else [terms, grad]
+        """Evaluate the graph: the terms from tensors in the order of :meth:`examples`, the gradient into the last."""
+        inputs = take_apart(tensors, self.num_classes, self.dtypes)
+        terms, gradient = loss_planes(*inputs._replace(others=inputs.others[: len(NUMBERS)]), self)
+        if self.with_grad:
+            write_gradient(inputs.others[len(NUMBERS) :], gradient)
+        return [terms.to(torch.float64)]  # as they are summed: converted later, they would take another loop
 
     def examples(self) -> list[Tensor]:
-        """The inputs of ``plane_inputs``, and the numbers of the options."""
+        """The inputs of ``plane_inputs``, the numbers of the options, and planes for the gradient."""
         options = self.options
         if self.threshold_of_pixels:
             plane: Any = torch.ones(64)
             options = options._replace(threshold=plane)
-        return [*examples(self.num_classes, self.dtypes), *numbers(options)]
+        out = gradient_examples(self.num_classes, self.dtypes) if self.with_grad else []
+        return [*examples(self.num_classes, self.dtypes), *numbers(options), *out]
 
     def dynamic_shapes(self) -> list[dict[int, Any]]:
         """Any number of pixels."""
@@ -128,8 +140,8 @@ def loss_planes(
     scale: Tensor | None,
     numbers: Sequence[Tensor],
     specialisation: Specialisation,
-) -> tuple[Tensor, Tensor | None]:
-    """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient, (C, P), of one chunk: C planes of P logits."""
+) -> tuple[Tensor, Planes]:
+    """The terms of every pixel, (NUM_SUMS or 1, P), and the gradient of one chunk: C planes of P logits."""
     by_name: dict[str, Any] = dict(zip(NUMBERS, numbers, strict=True))
     options = specialisation.options._replace(**by_name)  # from here on, the numbers among them are tensors
     z, t = load_planes(student, valid), load_planes(teacher, valid)
@@ -138,7 +150,7 @@ def loss_planes(
     tail = _smooth_loss if options.form == "smooth" else _hinge_loss
     loss, gradient = tail(z, assigned.positives)
 
-    one_if_finite = 1 + total([0 * x for x in (*z, *t)])  # 0 * first: a sum of large logits may overflow
+    one_if_finite = 1 + 0 * assigned.normaliser  # NaN if a logit of the teacher is not finite
     loss = loss * one_if_finite
     one = torch.ones_like(loss)
     confidence = 1 / assigned.normaliser  # the top class has e = 1
@@ -165,8 +177,7 @@ def loss_planes(
     if valid is not None:
         terms = [torch.where(valid, x, 0.0) for x in terms]
         slope = torch.where(valid, slope, 0.0)
-    grad = torch.stack([(g * slope).to(student[0].dtype) for g in gradient]) if specialisation.with_grad else None
-    return torch.stack(terms), grad
+    return torch.stack(terms), [(g * slope).to(student[0].dtype) for g in gradient]
 
 
 class _Assigned(NamedTuple):
@@ -188,7 +199,7 @@ def _assign(z: Planes, t: Planes, options: LossOptions) -> _Assigned:
     ranked = sort_planes(t)
     top = ranked[0]
     limit = min(options.max_positives, len(t) - 1)
-    e = [exp(x - top) for x in ranked[: limit + 1]]
+    e = [torch.ones_like(top), *(exp(x - top) for x in ranked[1 : limit + 1])]
     normaliser = total([exp(x - top) for x in t])
 
     # Walk down the ranks while the classes so far stay below the threshold.
@@ -206,11 +217,12 @@ def _assign(z: Planes, t: Planes, options: LossOptions) -> _Assigned:
     pseudo_label_logit = z[-1]
     for x, teacher in zip(reversed(z), reversed(t), strict=True):  # backwards: the lower class has the last word
         pseudo_label_logit = torch.where(teacher == top, x, pseudo_label_logit)
-    return _Assigned(positives_at(t, cutoff, k), pseudo_label_logit, k, accepted, first_negative, normaliser)
+    positives = positives_at(t, ranked[:limit], cutoff, k)
+    return _Assigned(positives, pseudo_label_logit, k, accepted, first_negative, normaliser)
 
 
 def _confidence_weight(assigned: _Assigned, options: LossOptions) -> Tensor:
-    """Weight w(m, r), with m - r as (c - (K + 1) r) / (K + 1): exactly 0 where all K + 1 classes tie."""
+    """Weight w(m, r), with m - r as (c - (K + 1) r) / (K + 1): 0 but for the rounding of c where all K + 1 tie."""
     k, r = assigned.num_positives, assigned.first_negative
     mass, margin = assigned.accepted + r, assigned.accepted - k * r
     if options.weighting == "none":
@@ -243,13 +255,14 @@ def _hinge_loss(z: Planes, positives: Planes) -> tuple[Tensor, Planes]:
     """Compute L = relu(max_N z - min_Y z) and its subgradient: one class a side, the lower index among equals."""
     low, high = _extremes(z, positives)
     violated = high > low
+    one_if_finite = 1 + total([0 * x for x in z])  # 0 * first: a sum of large logits may overflow
     gradient = []
     open_low, open_high = violated, violated
     for x, y in zip(z, positives, strict=True):
         is_low, is_high = y & (x == low) & open_low, ~y & (x == high) & open_high
         open_low, open_high = open_low & ~is_low, open_high & ~is_high
-        gradient.append(torch.where(is_high, 1.0, torch.where(is_low, -1.0, 0.0)))
-    return (high - low).clamp(min=0), gradient
+        gradient.append(torch.where(is_high, 1.0, torch.where(is_low, -1.0, 0.0)) * one_if_finite)
+    return (high - low).clamp(min=0) * one_if_finite, gradient
 
 
 def _extremes(z: Planes, positives: Planes) -> tuple[Tensor, Tensor]:

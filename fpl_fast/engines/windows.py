@@ -5,6 +5,7 @@ interpolates between the rows it needs: nothing of the size (C, H, W) is ever he
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,15 +34,29 @@ class Interpolation(NamedTuple):
     cells ascend. A single row of samples is a cell of its own.
     """
 
-    forward: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """Interpolate (C, h, W) with cell and fraction, (H,), to (C, H, W)."""
+    forward: Callable[[Tensor, Tensor, Tensor, "Spare"], Tensor]
+    """Interpolate (C, h, W) with cell and fraction, (H,), to (C, H, W), in spare or new memory."""
     adjoint: Callable[[Tensor, Tensor, Tensor, int], Tensor]
     """Sum a gradient (C, H, W), with cell and fraction, (H,), into its samples, (C, number of them, W)."""
     window_pixels: int
     """Most pixels of a window on a CPU."""
 
 
-def interpolate_rows(logits: Tensor, cell: Tensor, fraction: Tensor) -> Tensor:
+class Spare:
+    """Memory that is used for one window after the other: a system takes time to map what is new."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A tensor of that shape, of the dtype and device of another; what was taken before is no longer valid."""
+        count = math.prod(shape)
+        if self.memory is None or self.memory.numel() < count:
+            self.memory = like.new_empty(count)
+        return self.memory[:count].view(shape)
+
+
+def interpolate_rows(logits: Tensor, cell: Tensor, fraction: Tensor, spare: Spare) -> Tensor:
     """Interpolate with PyTorch's operations (see :class:`Interpolation`)."""
     below = (cell + 1).clamp(max=logits.shape[1] - 1)
     return torch.lerp(logits.index_select(1, cell), logits.index_select(1, below), fraction.unsqueeze(1))
@@ -69,6 +84,7 @@ class LogitWindows:
         align_corners: Of the upsampling.
         dtype: The dtype to interpolate in: 16-bit results would tie, and ties would change the assignment.
         interpolation: The way to interpolate between rows.
+        spare: Memory that other images have used.
     """
 
     def __init__(
@@ -78,8 +94,9 @@ class LogitWindows:
         align_corners: bool,
         dtype: torch.dtype,
         interpolation: Interpolation = EAGERLY,
+        spare: Spare | None = None,
     ) -> None:
-        self.size, self.logits, self.interpolation = size, logits, interpolation
+        self.size, self.logits, self.interpolation, self.spare = size, logits, interpolation, spare or Spare()
         if size is not None:
             together = torch.cat([x.to(dtype) for x in logits])
             planes, height, width = together.shape
@@ -90,11 +107,11 @@ class LogitWindows:
             self.rows = axis(height, size[0], align_corners, together.device, dtype)
 
     def columns(self, window: Window) -> tuple[Tensor, ...]:
-        """The logits of a window, (C, P) each."""
+        """The logits of a window, (C, P) each; those of the window before may be lost."""
         if self.size is None:
             return tuple(x[:, window.rows, window.columns].flatten(1) for x in self.logits)
         cell, fraction = self.rows.cell[window.rows], self.rows.fraction[window.rows]
-        together = self.interpolation.forward(self.stretched[:, :, window.columns], cell, fraction)
+        together = self.interpolation.forward(self.stretched[:, :, window.columns], cell, fraction, self.spare)
         return together.flatten(1).split([len(x) for x in self.logits])
 
 
@@ -106,6 +123,7 @@ class GradientWindows:
         size: (H, W) of the windows, or None for (h, w).
         align_corners: Of the upsampling.
         interpolation: The way that its logits were interpolated in.
+        spare: Memory that other images have used.
     """
 
     def __init__(
@@ -114,8 +132,11 @@ class GradientWindows:
         size: tuple[int, int] | None,
         align_corners: bool,
         interpolation: Interpolation = EAGERLY,
+        spare: Spare | None = None,
     ) -> None:
         self.grad, self.size, self.adjoint = grad, size, interpolation.adjoint
+        self.in_place = size is None and grad[0].is_contiguous()  # a window is a row, a part of one, or several
+        self.spare = spare or Spare()
         if size is not None:
             dtype = accumulate_dtype(grad)
             c, h, w = grad.shape
@@ -125,10 +146,18 @@ class GradientWindows:
             self.first_row, self.last_row = _touched_rows(h, size[0], align_corners)
             self.rows = torch.zeros(c, h, size[1], dtype=dtype, device=grad.device)
 
+    def place(self, window: Window) -> Tensor:
+        """Memory for the gradient of a window, (C, P), pixels of a class side by side; the result's, if that can be."""
+        if self.in_place:
+            return self.grad[:, window.rows, window.columns].flatten(1)
+        shape = len(self.grad), math.prod(_shape(window))
+        return self.spare.take(shape, self.grad if self.size is None else self.rows)
+
     def add(self, window: Window, grad_chunk: Tensor) -> None:
-        """Take the gradient of a window, (C, P)."""
-        height, width = window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
-        chunk = grad_chunk.view(len(grad_chunk), height, width)
+        """Take the gradient of a window, (C, P): what :meth:`place` gave, or another tensor."""
+        if self.in_place and grad_chunk.data_ptr() == self.place(window).data_ptr():
+            return
+        chunk = grad_chunk.view(len(grad_chunk), *_shape(window))
         if self.size is None:
             self.grad[:, window.rows, window.columns].copy_(chunk)
         else:
@@ -144,6 +173,11 @@ class GradientWindows:
             columns = self.rows.view(1, c * h, self.size[1]).mT.contiguous()  # columns as rows
             samples = self.adjoint(columns, self.column_axis.cell, self.column_axis.fraction, w)
             self.grad.copy_(samples.mT.view(c, h, w))
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    """Height and width."""
+    return window.rows.stop - window.rows.start, window.columns.stop - window.columns.start
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
