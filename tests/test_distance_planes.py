@@ -62,6 +62,8 @@ def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
             with threads(number):
                 assert all(map(same_bits, call(tensors, engine="compiled", **keywords), (loss, grad)))
     assert [path.suffix for path in cache.iterdir()] == [".pt2"]
+    if dtype != torch.float32:  # interpolated logits are: their graph is the other case's
+        return
 
     batch = draw((3, 4, 9, 11), (150, 131), dtype)
     _, whole = call(batch, size=(150, 131), engine="compiled", **keywords)
@@ -69,8 +71,7 @@ def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
         image = {name: x[i : i + 1] for name, x in batch.items()}
         assert same_bits(call(image, size=(150, 131), engine="compiled", **keywords)[1], whole[i : i + 1])
     assert_close(whole, call(batch, size=(150, 131), engine="eager", **keywords)[1], **GRADIENT[dtype])
-    # Two of the upsampling; what is interpolated is float32, whatever the logits are.
-    assert len(list(cache.iterdir())) == 3 + (dtype != torch.float32)
+    assert len(list(cache.iterdir())) == 3  # two of the upsampling
 
 
 @needs_compiler

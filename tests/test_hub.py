@@ -64,7 +64,7 @@ def case(engine):
     teacher = torch.randn(1, 4, 3, 5, device=device)
     options = {"size": (7, 11), "max_positives": 3, "weighting": "concave", "balance": True, "engine": engine}
     if engine == "compiled":
-        options |= {"max_positives": 1, "weighting": "none", "balance": False}  # a graph that is built soon
+        options |= {"max_positives": 1, "weighting": "none", "balance": False, "size": None}  # one graph, built soon
     return student, teacher, options
 
 
