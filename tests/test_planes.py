@@ -1,6 +1,7 @@
 """The class planes: uncompiled over many options against float64, compiled over a few."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -38,10 +39,14 @@ def test_exponential():
     x = -torch.rand(10_000, dtype=torch.float64) * 90
     x[:3] = torch.tensor([0.0, -1e-8, -86.9])
     expected = x.float().double().exp()
-    error = (exp(x.float()).double() / expected - 1).abs()
-    assert (error <= 1e-6 + 1e-7 * x.abs())[x > -86].all()
+    for floor in (-100, -124):
+        error = (exp(x.float(), floor).double() / expected - 1).abs()
+        lowest = (floor - 0.5) * math.log(2)
+        assert (error <= 1e-6 + 1e-7 * x.abs())[x > lowest].all() and (x < lowest).any()
+        far = exp(-torch.cat([torch.rand(100) * 50 + 70, 10 ** (38 * torch.rand(1000))]), floor)
+        assert (far >= 0.499 * 2.0**floor).all() and (far < 2e-30).any()
     assert exp(torch.tensor(0.0)) == 1
-    assert (exp(torch.tensor([-1e30, torch.finfo(torch.float32).min])) < 1e-37).all()
+    assert (exp(torch.tensor([-1e12, -1e30, torch.finfo(torch.float32).min])) < 1e-30).all()
     assert exp(torch.tensor([-torch.inf, torch.inf, torch.nan])).isnan().all()
 
 
@@ -105,6 +110,19 @@ def test_one_package_serves_every_size_and_layout(monkeypatch, tmp_path):
                 assert_close(sums, expected, rtol=1e-4, atol=1e-2)
                 assert grad.stride() == student.stride() and grad.dtype == dtype
                 assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
+    # A compiler that fused the first product of an exponential with a difference would be wrong far down.
+    student, teacher = (3 * torch.randn(1, 4, 40, 9) for _ in range(2))
+    for x, far in itertools.product((student, teacher), (-1e4, -1e9, -1e12, -1e15, -1e20, -1e30, -3e38)):
+        masked = [
+            torch.cat([y[:, :3], torch.full_like(y[:, 3:], far if y is x else -9.0)], 1) for y in (student, teacher)
+        ]
+        inputs = LossInputs(*(y.to(dtype) for y in masked), pixel_weight=torch.rand(1, 40, 9))
+        inputs = inputs._replace(valid_mask=clear_of_threshold(inputs.teacher[0].flatten(1), 0.5).view(1, 40, 9))
+        inputs = inputs._replace(threshold=torch.full((1, 40, 9), 0.5))
+        sums, grad = planes.fuzzy_positive_sums(inputs, options, **keywords)
+        expected, expected_grad = eager.fuzzy_positive_sums(inputs, options, **keywords)
+        assert_close(sums, expected, rtol=1e-4, atol=1e-2)
+        assert_close(grad.double(), expected_grad.double(), **GRADIENT[dtype])
     assert [path.suffix for path in (tmp_path / "fpl_fast").iterdir()] == [".pt2"]
 
 

@@ -24,6 +24,7 @@ from fpl_fast.kernels.arguments import Distance, LossInputs
 
 # The exponential of numbers below is no normal one, and stands for 0: a class that the teacher has masked out.
 _LOWEST_EXPONENT = -87.0
+_FLOOR = -124  # of exponentials: in the divergence a probability is multiplied by a logarithm that may be 10^30
 
 
 def consistency_sums(
@@ -93,7 +94,7 @@ def _distance(inputs: PlaneInputs, kind: Distance) -> tuple[Tensor, Planes, Tens
     """Distance and its derivative, and 1 where all logits are finite, NaN elsewhere."""
     z, t = load_planes(inputs.student, inputs.valid), load_planes(inputs.teacher, inputs.valid)
     z, t = ([x - top for x in planes] for planes, top in ((x, functools.reduce(larger, x)) for x in (z, t)))
-    p, q = [exp(x) for x in z], [exp(x) for x in t]
+    p, q = ([exp(x, _FLOOR) for x in planes] for planes in (z, t))
     sum_p, sum_q = total(p), total(q)
     one_if_finite = 1 + 0 * (sum_p + sum_q)
     p, q = ([x * (1 / normaliser) for x in planes] for planes, normaliser in ((p, sum_p), (q, sum_q)))

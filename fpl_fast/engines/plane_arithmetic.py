@@ -80,10 +80,12 @@ def total(planes: Sequence[Tensor]) -> Tensor:
 _POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671512991189957, 0.001326472731307149)
 
 
-def exp(x: Tensor) -> Tensor:
+def exp(x: Tensor, floor: int = -100) -> Tensor:
     """The exponential of x <= 0 in float32, relative error below 1e-6 + 1e-7 |x|; NaN for what is not finite.
 
-    As the square of 2^round(y) * 2^g, y = x log2(e) / 2, which no finite x makes infinite.
+    As the square of 2^round(y) * 2^g, y = x log2(e) / 2, which no finite x makes infinite. Results end at 2^floor / 2,
+    an even power from -124 on: so that a product with the slope of a pixel, 2^-20 or so, is a normal number still, as
+    processors multiply others a hundred times slower.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
     the whole range, makes the loop a third slower.
@@ -94,5 +96,5 @@ def exp(x: Tensor) -> Tensor:
     power = g * _POWER[-1] + _POWER[-2]
     for coefficient in (*reversed(_POWER[:-2]), 1.0):
         power = power * g + coefficient
-    root = power * ((whole.to(torch.int32).clamp(min=-63) + 127) << 23).view(torch.float32)
+    root = power * ((whole.to(torch.int32).clamp(min=floor // 2) + 127) << 23).view(torch.float32)
     return root * root
