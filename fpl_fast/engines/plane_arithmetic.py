@@ -83,9 +83,9 @@ _POWER = (0.6931470036506653, 0.24022242426872253, 0.05550733581185341, 0.009671
 def exp(x: Tensor, floor: int = -100) -> Tensor:
     """The exponential of x <= 0 in float32, relative error below 1e-6 + 1e-7 |x|; NaN for what is not finite.
 
-    As the square of 2^round(y) * 2^g, y = x log2(e) / 2, which no finite x makes infinite. Results end at 2^floor / 2,
-    an even power from -124 on: so that a product with the slope of a pixel, 2^-20 or so, is a normal number still, as
-    processors multiply others a hundred times slower.
+    As the square of 2^round(y) * 2^g, y = x log2(e) / 2, which no finite x makes infinite. Results end at half of
+    2^floor, which is even and at least -124: times the slope of a pixel, 2^-20 or so, they are normal numbers still.
+    Processors multiply others much more slowly.
 
     Half the loss is spent in exponentials; the vector library's torch.exp, exact to one unit in the last place over
     the whole range, makes the loop a third slower.
