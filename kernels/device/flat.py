@@ -26,13 +26,14 @@ def flatten(block):
 
 
 @triton.jit
-def load_ends(pointer, left, in_bounds, stride_c, stride_w, FIRST: tl.constexpr, SIZE: tl.constexpr):
+def load_ends(pointer, left, stride_c, stride_w, FIRST: tl.constexpr, SIZE: tl.constexpr):
     """Two (SIZE, P) blocks of float32: the samples of each class at the left and the right end of each column's cell.
+
+    All of them are loaded: a column that does not exist has a cell that does.
 
     Args:
         pointer: class 0 of the row.
         left: (P,) int64, elements from there to the left samples.
-        in_bounds: (P,), columns to load.
         stride_c: elements from class to class.
         stride_w: elements from a left sample to the right one; one pointer serves both.
         FIRST: class of the block.
@@ -41,8 +42,7 @@ def load_ends(pointer, left, in_bounds, stride_c, stride_w, FIRST: tl.constexpr,
     P: tl.constexpr = left.shape[0]
     ends = left[None, :] + tl.arange(0, 2)[:, None] * stride_w
     classes = pointer + (FIRST + tl.arange(0, SIZE)).to(tl.int64)[:, None, None] * stride_c
-    exists = tl.broadcast_to(in_bounds[None, None, :], [SIZE, 2, P])
-    x = tl.load(flatten(classes + ends[None, :, :]), mask=flatten(exists), other=0.0)
+    x = tl.load(flatten(classes + ends[None, :, :]))
     return tl.split(tl.permute(tl.reshape(x.to(tl.float32), [SIZE, 2, P]), [0, 2, 1]))
 
 
@@ -61,7 +61,7 @@ def store_rows(pointer, rows, column, in_bounds, stride_c, FIRST: tl.constexpr, 
     """
     P: tl.constexpr = column.shape[0]
     # The pointer of each class first: offsets, the same in every row, would be kept in registers.
-    classes = pointer + (FIRST + tl.arange(0, SIZE)) * stride_c
+    classes = pointer + (FIRST + tl.arange(0, SIZE)).to(tl.int64) * stride_c
     # Nothing is said of neighbours: four columns a thread, stored at once, would pass through shared memory. (The hint
     # sticks to an operation, and would be lost with a call.)
     out = tl.max_contiguous(tl.reshape(classes[:, None] + column[None, :], [SIZE * P]), [1])

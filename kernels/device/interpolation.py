@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.classes import class_index, tile_mask
+from fpl_fast.kernels.device.classes import class_index, fold_sum, tile_mask
 from fpl_fast.kernels.device.flat import block_to_rows, highest_exponent, load_ends
 
 
@@ -18,7 +18,7 @@ class Columns(NamedTuple):
 
     column: Any  # int32
     in_bounds: Any  # columns that exist
-    cell: Any  # int64: the sample on the left, behind which lies the one on the right
+    cell: Any  # int64: the sample on the left, behind which lies the one on the right; 0 for columns that do not exist
     fraction: Any  # of the way from there to the sample on the right
 
 
@@ -36,7 +36,7 @@ def own_columns(axis, width, G: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def load_row(samples, row, columns, C: tl.constexpr, G: tl.constexpr):
-    """Class groups, float32, of one low-resolution row at high-resolution columns.
+    """Class groups, float32, of one low-resolution row at high-resolution columns, whatever they are out of bounds.
 
     Args:
         samples: of one image.
@@ -54,7 +54,6 @@ def load_row(samples, row, columns, C: tl.constexpr, G: tl.constexpr):
                 a, b = load_ends(
                     pointer,
                     left,
-                    columns.in_bounds,
                     samples.stride_c,
                     samples.stride_w,
                     FIRST=C // (2 << exponent) * (2 << exponent),
@@ -79,6 +78,19 @@ def interpolate(rows, fraction):
     for g in tl.static_range(len(top)):
         between = between + (top[g] + (bottom[g] - top[g]) * fraction,)
     return between
+
+
+@triton.jit
+def zero_times_change(rows):
+    """Compute 0 for a column, or NaN if between two rows a logit is NaN or infinite or steps too far for float32.
+
+    It holds for all pixels of a cell, in which ``interpolate`` takes the same steps.
+    """
+    top, bottom = rows
+    total = (bottom[0] - top[0]) * 0.0
+    for g in tl.static_range(1, len(top)):
+        total = tl.fma(bottom[g] - top[g], 0.0, total)
+    return fold_sum(total)
 
 
 @triton.jit

@@ -10,9 +10,17 @@ that no two programs share.
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
+from fpl_fast.kernels.device.classes import keep, widen
 from fpl_fast.kernels.device.distance import distance_pixels
-from fpl_fast.kernels.device.interpolation import add, add_scaled, interpolate, load_row, own_columns, zeros_like
+from fpl_fast.kernels.device.interpolation import (
+    add,
+    add_scaled,
+    interpolate,
+    load_row,
+    own_columns,
+    zero_times_change,
+    zeros_like,
+)
 from fpl_fast.kernels.device.labels import labelled_pixels, load_labels
 from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
 from fpl_fast.kernels.device.strip import (
@@ -127,7 +135,7 @@ def upsampled_kernel(
         next_row = tl.minimum(row + 1, low_height - 1)
         begin = tl.load(rows.start_ptr + row_cell)
         end = tl.load(rows.start_ptr + tl.minimum(row_cell + 1, last_cell))
-        student_bottom = load_row(student, next_row, at, C, G)
+        student_rows = student_top, load_row(student, next_row, at, C, G)
         if CARRY_TEACHER:
             teacher_rows = teacher_top, load_row(teacher, next_row, at, C, G)
         upper = carried  # gradient of the row above the cell, on top of what the cell above has left
@@ -143,12 +151,14 @@ def upsampled_kernel(
             if active:
                 if teacher is not None and not CARRY_TEACHER:
                     teacher_rows = load_sides_rows(teacher, partner_ptr, side, row, next_row, at, C, G)
+                poison = zero_times_change(student_rows)
+                if teacher is not None:
+                    poison += zero_times_change(teacher_rows)
                 for y in range(begin, end):
                     valid = is_on_side(valid_mask, mix_mask, y, width, at, side)
                     pixel = widened(y) * width + at.column
                     fraction = tl.load(rows.fraction_ptr + y)
-                    z = interpolate((student_top, student_bottom), fraction)
-                    poison = zero_times_sum(z, FAST)
+                    z = interpolate(student_rows, fraction)
                     weight = None
                     if pixel_weight is not None:
                         weight = tl.load(pixel_weight.ptr + pixel * pixel_weight.stride_p, mask=at.in_bounds, other=0.0)
@@ -162,7 +172,7 @@ def upsampled_kernel(
                         terms, gradient = distance_pixels(
                             widen(z, C, G, FAST),
                             widen(t, C, G, FAST),
-                            poison + zero_times_sum(t, FAST),
+                            poison,
                             valid,
                             weight,
                             scale,
@@ -177,7 +187,7 @@ def upsampled_kernel(
                         terms, gradient = fuzzy_positive_pixels(
                             widen(z, C, G, FAST),
                             widen(t, C, G, FAST),
-                            poison + zero_times_sum(t, FAST),
+                            poison,
                             valid,
                             weight,
                             limit,
@@ -203,7 +213,7 @@ def upsampled_kernel(
             store_row(buffer_ptr, upper, at, width, C, G)
             buffer_ptr += row_size
             carried = lower
-        student_top = student_bottom
+        student_top = student_rows[1]
         if CARRY_TEACHER:
             teacher_top = teacher_rows[1]
     if sums_ptr is not None:
