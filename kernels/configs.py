@@ -25,7 +25,7 @@ class Config(NamedTuple):
     """Limit for a thread on NVIDIA, whose compiler then uses as many: 128 for 16 resident warps, 168 for twelve."""
 
 
-def choose_config(num_classes: int, element_size: int, *, limited: bool) -> Config:
+def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: bool) -> Config:
     """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
     Args:
@@ -33,13 +33,16 @@ def choose_config(num_classes: int, element_size: int, *, limited: bool) -> Conf
         element_size: bytes of the wider of the logits' dtypes.
         limited: whether for the fuzzy positive loss with statistics or without a cap: other kernels take fewer
             registers, and a limit would give them more.
+        rows: whether some of the logits are rows of pixels, channels_last.
     """
     limited = limited and element_size == 2
     if num_classes <= MAX_SINGLES:
         # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a
-        # program: none waits for another to sum up, and what one loads as rows changes hands without a barrier.
+        # program: none waits for another to sum up. Rows of an odd number of classes take two: what a warp alone
+        # exchanges Triton moves by shuffles and selections, a third more instructions than through shared memory.
         limit = 128 if limited and 16 <= num_classes <= 21 else None
-        return Config(group=1, block=64, num_warps=1, max_registers=limit)
+        num_warps = 2 if rows and num_classes % 2 else 1
+        return Config(group=1, block=64 * num_warps, num_warps=num_warps, max_registers=limit)
     group = triton.next_power_of_2(triton.cdiv(num_classes, MAX_SINGLES))
     if num_classes <= 256:
         # Two values of each tile a thread. Programs of four warps, so that two or three are resident: while the warps

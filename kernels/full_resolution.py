@@ -101,7 +101,8 @@ def _launch(
     logits = [x for x in arguments.values() if isinstance(x, Classes)]
     element_size = max(x.ptr.element_size() for x in logits)
     limited = "CAPPED" in arguments and (arguments["WITH_STATS"] or not arguments["CAPPED"])
-    config = choose_config(num_classes, element_size, limited=limited)
+    rows = any(x.ROWS.value for x in logits)
+    config = choose_config(num_classes, element_size, limited=limited, rows=rows)
     blocks_per_image = triton.cdiv(h * w, config.block)
     num_programs = n * blocks_per_image
     sums = torch.empty((num_terms, num_programs), dtype=torch.float32, device=student.device)

@@ -56,9 +56,7 @@ def classes(x: Tensor | None) -> operands.Classes | None:
     if x is None:
         return None
     x = collapsed(x)
-    num_classes, stride_p = x.shape[1], _pixel_stride(x)
-    rows = num_classes <= MAX_SINGLES and x.stride(1) == 1 and stride_p == num_classes
-    return operands.Classes(x, x.stride(0), x.stride(1), stride_p, constant(rows))
+    return operands.Classes(x, x.stride(0), x.stride(1), _pixel_stride(x), constant(_row_pixels(x)))
 
 
 def column_pixels(x: Tensor | None) -> operands.ColumnPixels | None:
@@ -88,6 +86,18 @@ def _collapses(x: Tensor) -> bool:
     h, w = x.shape[-2:]
     stride_h, stride_w = x.stride()[-2:]
     return h <= 1 or w <= 1 or stride_h == w * stride_w
+
+
+def _row_pixels(x: Tensor) -> int:
+    """Choose ``ROWS``: pairs where C is odd and all pairs of 16-bit logits are words of memory.
+
+    Pairs need even numbers. Triton compiles a kernel for multiples of 16 and one for others, and no third is worth it.
+    """
+    _, num_classes, h, w = x.shape
+    if num_classes > MAX_SINGLES or x.stride(1) != 1 or _pixel_stride(x) != num_classes:
+        return 0
+    aligned = h * w % 16 == x.stride(0) % 16 == x.data_ptr() % 16 == 0
+    return 2 if aligned and num_classes % 2 == 1 and x.element_size() == 2 else 1
 
 
 def _pixel_stride(x: Tensor) -> int:

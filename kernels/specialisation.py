@@ -12,7 +12,7 @@ from fpl_fast.kernels.configs import MAX_SINGLES
 
 
 @functools.cache
-def constant(value: str | bool) -> tl.constexpr:
+def constant(value: str | bool | int) -> tl.constexpr:
     """A field of an argument that is known when the kernel is compiled; one object, as Triton compares every launch."""
     return tl.constexpr(value)
 

@@ -29,7 +29,7 @@ def assignment_kernel(
     if G > 1:
         pixel = pixel[None, :]
     valid = pixel < P
-    t = widen(load_classes(teacher_ptr, pixel, valid, P, C, G, False, P), C, G, False)
+    t = widen(load_classes(teacher_ptr, pixel, valid, P, C, G), C, G, False)
     keys = ()
     for g in tl.static_range(len(t)):
         keys = keys + (make_key(t[g], class_index(g, G), KEY),)
@@ -39,7 +39,7 @@ def assignment_kernel(
     positives = ()
     for g in tl.static_range(len(t)):
         positives = positives + ((keys[g] >= cut).to(tl.int8),)
-    store_classes(marks_ptr, pixel, valid, P, positives, C, G, False, P)
+    store_classes(marks_ptr, pixel, valid, P, positives, C, G)
     # The teacher's own logit of its label is the largest: which class it is shows in the test of a student.
     tl.store(per_pixel_ptr + 3 * P + pixel, label_logit(keys, top, t))
     tl.store(per_pixel_ptr + pixel, num_positives)

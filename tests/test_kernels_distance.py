@@ -29,13 +29,13 @@ def distance_kernel(
     if G > 1:
         pixel = pixel[None, :]
     inside = pixel < P
-    z = widen(load_classes(student_ptr, pixel, inside, P, C, G, False, P), C, G, False)
-    t = widen(load_classes(teacher_ptr, pixel, inside, P, C, G, False, P), C, G, False)
+    z = widen(load_classes(student_ptr, pixel, inside, P, C, G), C, G, False)
+    t = widen(load_classes(teacher_ptr, pixel, inside, P, C, G), C, G, False)
     poison = tl.zeros(pixel.shape, tl.float32)
     weight, valid = tl.load(weight_ptr + pixel), tl.load(valid_ptr + pixel) != 0
     terms, gradient = distance_pixels(z, t, poison, valid, weight, 0.5, DISTANCE, False)
     tl.store(distance_ptr + pixel, terms[0])
-    store_classes(grad_ptr, pixel, inside, P, keep(valid, gradient), C, G, False, P)
+    store_classes(grad_ptr, pixel, inside, P, keep(valid, gradient), C, G)
 
 
 @pytest.mark.parametrize("kind", ["mse", "kl"])

@@ -96,6 +96,18 @@ def test_layouts(kernel_device, layout, num_classes):
     check_against_reference(student, LAYOUTS[layout](teacher))
 
 
+@pytest.mark.parametrize("size", [(8, 20), (9, 20)])  # a block and a rest, in pairs of pixels or one by one
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_of_an_odd_number_of_16_bit_logits(kernel_device, dtype, size):
+    last = LAYOUTS["channels_last"]
+    logits = [draw_logits(2, 5, *size, dtype=dtype, device=kernel_device) for _ in range(3)]
+    check_against_reference(last(logits[0]), last(logits[1]))
+    check_against_reference(last(logits[0]), logits[1])
+    mix_mask = torch.rand(2, *size, device=kernel_device) > 0.5
+    mix_mask[0] = False  # blocks of one side only
+    check_against_reference(last(logits[0]), last(logits[1]), partner=last(logits[2]), mix_mask=mix_mask)
+
+
 def test_expanded_teacher(kernel_device):
     student = draw_logits(3, 5, 4, 4, dtype=torch.float32, device=kernel_device)
     teacher = draw_logits(1, 5, 1, 1, dtype=torch.float32, device=kernel_device).expand(3, 5, 4, 4)

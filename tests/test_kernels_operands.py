@@ -49,10 +49,24 @@ def test_programs_that_own_columns_take_strides_in_sixteenths(layout):
 
 def test_whole_rows_are_moved_where_classes_lie_side_by_side():
     layout = torch.channels_last
-    assert classes(strided(2, 5, 3, 4, layout=layout)).ROWS.value
-    assert not classes(strided(2, 5, 3, 4)).ROWS.value
-    assert not classes(strided(2, 6, 3, 4, layout=layout)[:, :5]).ROWS.value  # a gap behind every pixel
-    assert not classes(strided(2, MAX_SINGLES + 1, 3, 4, layout=layout)).ROWS.value  # tiles are loaded by strides
+    assert classes(strided(2, 5, 3, 4, layout=layout)).ROWS.value == 1
+    assert classes(strided(2, 5, 3, 4)).ROWS.value == 0
+    assert classes(strided(2, 6, 3, 4, layout=layout)[:, :5]).ROWS.value == 0  # a gap behind every pixel
+    assert classes(strided(2, MAX_SINGLES + 1, 3, 4, layout=layout)).ROWS.value == 0  # tiles are loaded by strides
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pairs_of_pixels_are_moved_as_words_where_all_of_them_are_aligned(dtype):
+    def row_pixels(*shape):
+        return classes(torch.empty(shape, dtype=dtype).to(memory_format=torch.channels_last)).ROWS.value
+
+    assert row_pixels(2, 5, 8, 4) == 2
+    assert row_pixels(2, 5, 3, 4) == 1
+    assert row_pixels(2, 5, 3, 3) == 1  # the second image begins at an odd place, and half a pair is left
+    assert row_pixels(2, 6, 8, 4) == 1  # even rows need no pairs
+    memory = torch.empty(1 + 2 * 32 * 5, dtype=dtype)
+    assert classes(memory[:-1].view(2, 4, 8, 5).permute(0, 3, 1, 2)).ROWS.value == 2
+    assert classes(memory[1:].view(2, 4, 8, 5).permute(0, 3, 1, 2)).ROWS.value == 1  # begins at an odd place
 
 
 def test_a_gradient_that_cannot_be_written_in_place():

@@ -30,8 +30,8 @@ def student_kernel(
     if G > 1:
         pixel = pixel[None, :]
     inside = pixel < P
-    z = widen(load_classes(student_ptr, pixel, inside, P, C, G, False, P), C, G, False)
-    keys = load_classes(keys_ptr, pixel, inside, P, C, G, False, P)
+    z = widen(load_classes(student_ptr, pixel, inside, P, C, G), C, G, False)
+    keys = load_classes(keys_ptr, pixel, inside, P, C, G)
     cut = tl.full(pixel.shape, 1, tl.int32)
     positives, negatives, lowest, highest = part(keys, cut, z)
     coefficient = tl.full(pixel.shape, 0.5, tl.float32)
@@ -41,7 +41,7 @@ def student_kernel(
         loss, gradient = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
     tl.store(per_pixel_ptr + pixel, loss)
     tl.store(per_pixel_ptr + P + pixel, log_sum_exp(z, False) - label_logit(keys, tl.full(pixel.shape, 2, tl.int32), z))
-    store_classes(grad_ptr, pixel, inside, P, gradient, C, G, False, P)
+    store_classes(grad_ptr, pixel, inside, P, gradient, C, G)
 
 
 @pytest.mark.parametrize(("num_classes", "group"), [(2, 1), (5, 1), (19, 1), (34, 4)])

@@ -93,7 +93,7 @@ class Case(NamedTuple):
         if self.launch != "full":
             return choose_teacher_config(self.num_classes, lanes)
         limited = self.kernel == "full" and (self.stats or not self.capped)
-        return choose_config(self.num_classes, self.element_size, limited=limited)
+        return choose_config(self.num_classes, self.element_size, limited=limited, rows=self.layout == "channels_last")
 
     @property
     def element_size(self) -> int:
@@ -182,7 +182,9 @@ def _full(case: Case) -> dict[str, Any]:
     pointer, rows = f"*{case.dtype}:16", case.layout == "channels_last"
     plane = "i32" if case.odd else "i32:16"
     stride_c, stride_p = (1, "i32") if rows else (plane, 1)
-    logits = Classes(pointer, plane, stride_c, stride_p, tl.constexpr(rows and case.config.group == 1))
+    pairs = case.element_size == 2 and case.num_classes % 2 == 1 and not case.odd
+    row_pixels = 0 if not rows or case.config.group > 1 else 1 + pairs
+    logits = Classes(pointer, plane, stride_c, stride_p, tl.constexpr(row_pixels))
     return {
         **dict.fromkeys(("student", "teacher", "grad"), logits),
         "partner": logits if case.cutmix else None,

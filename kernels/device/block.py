@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 
 from fpl_fast.kernels.device.classes import load_classes, select, store_classes
+from fpl_fast.kernels.device.rows import load_rows, store_rows
 
 COUNT_BITS = tl.constexpr(10)
 COUNT_MASK = tl.constexpr(1023)
@@ -27,6 +28,7 @@ class Block(NamedTuple):
     first_pixel: Any  # int64
     pixel: Any  # int64, counted from the first
     in_bounds: Any  # pixels that exist
+    num_left: Any  # int32: the first of them exist
 
 
 @triton.jit
@@ -39,7 +41,7 @@ def own_block(num_pixels, blocks_per_image, G: tl.constexpr, BLOCK: tl.constexpr
     if G > 1:
         pixel = pixel[None, :]
     num_left = tl.minimum(num_pixels - first_pixel, BLOCK).to(tl.int32)  # comparisons of int64 take two instructions
-    return Block(image, first_pixel, pixel.to(tl.int64), pixel < num_left)
+    return Block(image, first_pixel, pixel.to(tl.int64), pixel < num_left, num_left)
 
 
 @triton.jit
@@ -62,17 +64,30 @@ def load_mask(x, block):
 
 @triton.jit
 def load_logits(x, block, chosen, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
-    """Load the class groups of the chosen pixels, 0 elsewhere."""
-    return load_classes(first_of(x, block), block.pixel * x.stride_p, chosen, x.stride_c, C, G, x.ROWS, BLOCK)
+    """Load the class groups of the chosen pixels (None for all); whatever they are elsewhere."""
+    if x.ROWS == 0:
+        return load_classes(
+            first_of(x, block),
+            block.pixel * x.stride_p,
+            block.in_bounds if chosen is None else chosen,
+            x.stride_c,
+            C,
+            G,
+        )
+    else:
+        num_pixels = block.num_left
+        if chosen is not None:
+            num_pixels = tl.where(tl.max(chosen.to(tl.int32)) > 0, num_pixels, 0)
+        return load_rows(first_of(x, block), num_pixels, C, x.ROWS, BLOCK)
 
 
 @triton.jit
 def load_teacher(teacher, partner, mix_mask, block, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
-    """Load the class groups of the teacher, of the partner where ``mix_mask`` is true; 0 out of bounds.
+    """Load the class groups of the teacher, of the partner where ``mix_mask`` is true.
 
-    Each pixel is read from its own side only: a block wholly on one side moves nothing of the other.
+    A block wholly on one side moves nothing of the other.
     """
-    own = block.in_bounds
+    own = None
     if mix_mask is not None:
         mixed = load_mask(mix_mask, block)
         own = block.in_bounds & ~mixed
@@ -83,11 +98,13 @@ def load_teacher(teacher, partner, mix_mask, block, C: tl.constexpr, G: tl.const
 
 
 @triton.jit
-def store_gradient(x, block, groups, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr):
+def store_gradient(x, block, groups, C: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, FAST: tl.constexpr):
     """Store class groups, rounded to the type of the tensor."""
-    store_classes(
-        first_of(x, block), block.pixel * x.stride_p, block.in_bounds, x.stride_c, groups, C, G, x.ROWS, BLOCK
-    )
+    pointer = first_of(x, block)
+    if x.ROWS == 0:
+        store_classes(pointer, block.pixel * x.stride_p, block.in_bounds, x.stride_c, groups, C, G)
+    else:
+        store_rows(pointer, block.num_left, groups, C, x.ROWS, BLOCK, FAST)
 
 
 @triton.jit

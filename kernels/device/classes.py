@@ -1,4 +1,4 @@
-"""Class groups in memory: strided loads, coalesced channels_last loads, padding and reduction over classes."""
+"""Class groups in memory: strided loads and stores, padding and reduction over classes."""
 
 import triton
 import triton.language as tl
@@ -17,9 +17,7 @@ def class_index(GROUP_INDEX: tl.constexpr, G: tl.constexpr):
 
 
 @triton.jit
-def load_classes(
-    pointer, pixel_offset, in_bounds, stride_c, C: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr, P: tl.constexpr
-):
+def load_classes(pointer, pixel_offset, in_bounds, stride_c, C: tl.constexpr, G: tl.constexpr):
     """Tuple of the cdiv(C, G) class groups of P pixels, zero out of bounds.
 
     Args:
@@ -29,66 +27,28 @@ def load_classes(
         stride_c: elements from class to class.
         C: number of classes.
         G: classes in a group.
-        ROWS: the pixels lie densely one behind the other, channels_last: load them as one coalesced (P, C) block and
-            split it into classes in registers; offset and stride are not used.
-        P: number of pixels.
     """
-    if ROWS:
-        block = tl.load(pointer + row_offset(C, P), mask=row_mask(in_bounds, C), other=0.0)
-        return split_columns(block, P)[:C]
-    else:
-        groups = ()
-        for g in tl.static_range((C + G - 1) // G):
-            if G == 1:
-                groups = groups + (tl.load(pointer + pixel_offset, mask=in_bounds, other=0.0),)
-                pointer += stride_c  # step by step: class * stride_c may pass 2^31
-            else:
-                offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
-                groups = groups + (tl.load(pointer + offset, mask=tile_mask(in_bounds, g, C, G), other=0.0),)
-        return groups
+    groups = ()
+    for g in tl.static_range((C + G - 1) // G):
+        if G == 1:
+            groups = groups + (tl.load(pointer + pixel_offset, mask=in_bounds, other=0.0),)
+            pointer += stride_c  # step by step: class * stride_c may pass 2^31
+        else:
+            offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
+            groups = groups + (tl.load(pointer + offset, mask=tile_mask(in_bounds, g, C, G), other=0.0),)
+    return groups
 
 
 @triton.jit
-def store_classes(
-    pointer,
-    pixel_offset,
-    in_bounds,
-    stride_c,
-    groups,
-    C: tl.constexpr,
-    G: tl.constexpr,
-    ROWS: tl.constexpr,
-    P: tl.constexpr,
-):
+def store_classes(pointer, pixel_offset, in_bounds, stride_c, groups, C: tl.constexpr, G: tl.constexpr):
     """Counterpart of ``load_classes``; rounds to the pointer's type."""
-    if ROWS:
-        columns = ()
-        for c in tl.static_range(triton.next_power_of_2(C)):  # columns behind the last class are masked out
-            columns = columns + (groups[c if c < C else C - 1].to(pointer.dtype.element_ty),)
-        tl.store(pointer + row_offset(C, P), join_columns(columns, P), mask=row_mask(in_bounds, C))
-    else:
-        for g in tl.static_range(len(groups)):
-            if G == 1:
-                tl.store(pointer + pixel_offset, groups[g], mask=in_bounds)
-                pointer += stride_c
-            else:
-                offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
-                tl.store(pointer + offset, groups[g], mask=tile_mask(in_bounds, g, C, G))
-
-
-@triton.jit
-def row_offset(C: tl.constexpr, P: tl.constexpr):
-    """Elements from the first of P dense channels_last pixels to every class of every pixel, padded to a power of 2.
-
-    All of it is known at compile time, which turns the addresses into immediate offsets.
-    """
-    return tl.arange(0, P)[:, None] * C + tl.arange(0, triton.next_power_of_2(C))[None, :]
-
-
-@triton.jit
-def row_mask(in_bounds, C: tl.constexpr):
-    """(P, C padded) mask of the classes that exist of the pixels in bounds."""
-    return in_bounds[:, None] & (tl.arange(0, triton.next_power_of_2(C))[None, :] < C)
+    for g in tl.static_range(len(groups)):
+        if G == 1:
+            tl.store(pointer + pixel_offset, groups[g], mask=in_bounds)
+            pointer += stride_c
+        else:
+            offset = class_index(g, G).to(tl.int64) * stride_c + pixel_offset
+            tl.store(pointer + offset, groups[g], mask=tile_mask(in_bounds, g, C, G))
 
 
 @triton.jit

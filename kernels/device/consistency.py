@@ -46,7 +46,7 @@ def consistency_kernel(
     if valid_mask is not None:
         valid = load_mask(valid_mask, block)
     t = load_teacher(teacher, partner, mix_mask, block, C, G, BLOCK)
-    z = load_logits(student, block, block.in_bounds, C, G, BLOCK)
+    z = load_logits(student, block, None, C, G, BLOCK)
     weight = None
     if pixel_weight is not None:
         weight = load_pixels(pixel_weight, block)
@@ -60,5 +60,5 @@ def consistency_kernel(
     if valid_mask is not None:
         gradient = keep(valid, gradient)
     if grad is not None:
-        store_gradient(grad, block, gradient, C, G, BLOCK)
+        store_gradient(grad, block, gradient, C, G, BLOCK, FAST)
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr, None)

@@ -33,7 +33,7 @@ def cross_entropy_kernel(
     """Cross entropy and its gradient of BLOCK pixels of one image."""
     block = own_block(num_pixels, blocks_per_image, G, BLOCK)
     label, valid = load_labels(first_of(target, block), block.pixel * target.stride_p, block.in_bounds, ignore_index)
-    z = load_logits(logits, block, block.in_bounds, C, G, BLOCK)
+    z = load_logits(logits, block, None, C, G, BLOCK)
     weight = None
     if pixel_weight is not None:
         weight = load_pixels(pixel_weight, block)
@@ -44,5 +44,5 @@ def cross_entropy_kernel(
         widen(z, C, G, FAST), label, zero_times_sum(z, FAST), valid, weight, class_weight_ptr, scale, C, G, FAST
     )
     if grad is not None:
-        store_gradient(grad, block, gradient, C, G, BLOCK)
+        store_gradient(grad, block, gradient, C, G, BLOCK, FAST)
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr, None)

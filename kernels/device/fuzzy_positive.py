@@ -51,7 +51,7 @@ def fuzzy_positive_kernel(
     if valid_mask is not None:
         valid = load_mask(valid_mask, block)
     t = load_teacher(teacher, partner, mix_mask, block, C, G, BLOCK)
-    z = load_logits(student, block, block.in_bounds, C, G, BLOCK)
+    z = load_logits(student, block, None, C, G, BLOCK)
     weight = None
     if pixel_weight is not None:
         weight = load_pixels(pixel_weight, block)
@@ -81,6 +81,6 @@ def fuzzy_positive_kernel(
     if valid_mask is not None:
         gradient = keep(valid, gradient)
     if grad is not None:
-        store_gradient(grad, block, gradient, C, G, BLOCK)
+        store_gradient(grad, block, gradient, C, G, BLOCK, FAST)
     COUNTS: tl.constexpr = count_terms(pixel_weight is not None or CONFIDENCE) if WITH_STATS else None
     store_terms(terms, block, num_pixels, sums_ptr, map_ptr, COUNTS)

@@ -24,7 +24,7 @@ class Classes(NamedTuple):
     stride_n: Any
     stride_c: Any
     stride_p: Any
-    ROWS: Any  # constexpr: dense channels_last, stride_c 1 and stride_p C; whole pixels are moved
+    ROWS: Any  # constexpr: pixels of a row of dense channels_last (see ``rows``), 1 or 2; 0 for any other layout
 
 
 class ColumnPixels(NamedTuple):

@@ -40,3 +40,28 @@ def add_zero_times(total, x, FAST: tl.constexpr):
         )
     else:
         return tl.fma(x.to(tl.float32), 0.0, total.to(tl.float32))
+
+
+@triton.jit
+def split_halves(words, dtype: tl.constexpr):
+    """The lower and the upper halves of int32 words as values of a 16-bit type."""
+    lower = words.to(tl.int16).to(dtype, bitcast=True)
+    return lower, (words >> 16).to(tl.int16).to(dtype, bitcast=True)
+
+
+@triton.jit
+def join_halves(lower, upper, dtype: tl.constexpr, FAST: tl.constexpr):
+    """Inverse of ``split_halves``, for float32 values, which it rounds to nearest."""
+    if FAST:
+        return tl.inline_asm_elementwise(
+            "cvt.rn.bf16x2.f32 $0, $2, $1;" if dtype == tl.bfloat16 else "cvt.rn.f16x2.f32 $0, $2, $1;",
+            "=r,r,r",
+            [lower, upper],
+            dtype=tl.int32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        lower = lower.to(dtype).to(tl.int16, bitcast=True).to(tl.int32)
+        upper = upper.to(dtype).to(tl.int16, bitcast=True).to(tl.int32)
+        return (upper << 16) | (lower & 0xFFFF)

@@ -46,7 +46,7 @@ def row_logits(
     if rows is None:
         pointer = samples.ptr + widened(y) * samples.stride_h
         offset = column.to(tl.int64) * samples.stride_w
-        groups = load_classes(pointer, offset, column < width, samples.stride_c, C, G, False, BLOCK)
+        groups = load_classes(pointer, offset, column < width, samples.stride_c, C, G)
     else:
         at = own_columns(columns, width, G, BLOCK)
         cell = tl.load(rows.cell_ptr + y).to(tl.int64)

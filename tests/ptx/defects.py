@@ -113,6 +113,7 @@ def from_lane(lane: int) -> Change:
 FULL = ("C=5 bf16", "fuzzy_positive_kernel")
 TILES = ("C=34 bf16 small", "fuzzy_positive_kernel")
 ROWS = ("channels_last C=5 fp32 small", "fuzzy_positive_kernel")
+PAIRED_ROWS = ("channels_last C=5 bf16 small, pairs", "fuzzy_positive_kernel")
 PAIRS = ("C=19 bf16 small", "fuzzy_positive_kernel")
 UPSAMPLED = ("upsampled C=5 small", "upsampled_kernel")
 ADJOINT = ("upsampled C=5 small", "column_adjoint_kernel")
@@ -150,6 +151,10 @@ DEFECTS = {
     "the halves of a pair of slopes are exchanged": Defect(*PAIRS, "cvt.rn.bf16x2", swap(1, 2), 3),
     "the second of a pair of logits is the first": Defect(*PAIRS, "and.b32", shifted, 3),
     "rows: a thread takes another's logits": Defect(*ROWS, "ld.shared", move(8)),
+    "rows: words are read before they are written": Defect(*PAIRED_ROWS, "bar.sync", leave_out),
+    "rows: a pair of pixels takes another's logits": Defect(*PAIRED_ROWS, "ld.shared", move(4), 2),
+    "rows: the halves of a word of the gradient are exchanged": Defect(*PAIRED_ROWS, "cvt.rn.bf16x2", swap(1, 2), 1),
+    "rows: a word of the gradient is stored elsewhere": Defect(*PAIRED_ROWS, "st.global", move(4), 1),
     "upsampled: a load moves": Defect(*UPSAMPLED, "ld.global", move(2), 6),
     "upsampled: a row is stored elsewhere": Defect(*UPSAMPLED, "st.global", move(4)),
     "upsampled: a shuffle of the sums is left out": Defect(*UPSAMPLED, "shfl", pass_through),

@@ -94,9 +94,9 @@ for kind in ("mse", "kl"):
     mixed = {"masked": True, "mix": True}
     add(f"consistency {kind} C=19 fp32, everything", consistency, kind, (2, 19, 7, 19), "fp32", **mixed)
     add(f"consistency {kind} C=5 small", consistency, kind, (1, 5, 3, 7), "bf16", **mixed, quick=kind == "kl")
-    add(
-        f"consistency {kind} C=21 fp16 channels_last", consistency, kind, (1, 21, 9, 11), "fp16", layout="channels_last"
-    )
+    for size in ((9, 11), (12, 12)):
+        name = f"consistency {kind} C=21 fp16 channels_last {size[0]}x{size[1]}"
+        add(name, consistency, kind, (1, 21, *size), "fp16", layout="channels_last")
     other = {"teacher_dtype": "bf16", "layout": "crop"}
     add(f"consistency {kind} C=34 fp32 student, bf16 teacher, crop", consistency, kind, (1, 34, 5, 9), "fp32", **other)
     add(f"consistency {kind} C=150 bf16", consistency, kind, (1, 150, 3, 5), "bf16")

@@ -182,8 +182,11 @@ add("C=1024 fp32 student, bf16 teacher, ties", simple, (1, 1024, 2, 3), "fp32", 
 # Layouts.
 for classes, dtype in ((19, "bf16"), (19, "fp32"), (21, "bf16"), (2, "bf16"), (5, "fp16"), (32, "fp32")):
     add(f"channels_last C={classes} {dtype}", simple, (2, classes, 13, 11), dtype, layout="channels_last")
-for dtype in ("fp16", "fp32"):  # a warp a program, and four
+for dtype in ("fp16", "fp32"):
     add(f"channels_last C=5 {dtype} small", simple, (1, 5, 13, 11), dtype, layout="channels_last", quick=True)
+for classes, dtype in ((19, "bf16"), (19, "fp16"), (5, "fp16"), (31, "bf16")):
+    add(f"channels_last C={classes} {dtype} pairs", simple, (2, classes, 12, 12), dtype, layout="channels_last")
+add("channels_last C=5 bf16 small, pairs", simple, (1, 5, 12, 12), "bf16", layout="channels_last", quick=True)
 add("channels_last C=19 bf16 whole blocks", simple, WHOLE_BLOCKS, "bf16", layout="channels_last")
 add("channels_last C=19 fp32 uncapped", simple, (1, 19, 13, 11), "fp32", layout="channels_last", **UNCAPPED_ONES)
 add("channels_last C=40 bf16", simple, (1, 40, 5, 11), "bf16", layout="channels_last")

@@ -93,6 +93,7 @@ add("labels int64 ignore -100 C=2 fp16", labels, 2, "fp16", "int64", ignore=-100
 add("labels int32 C=40 fp32 weights", labels, 40, "fp32", "int32", weights=True)
 add("labels uint8 C=150 bf16", labels, 150, "bf16", "uint8", shape=(5, 7))
 add("labels uint8 C=19 bf16 channels_last", labels, 19, "bf16", "uint8", layout="channels_last")
+add("labels uint8 C=7 bf16 pairs", labels, 7, "bf16", "uint8", layout="channels_last", shape=(12, 12), weights=True)
 add("labels int64 C=5 map", labels, 5, "fp32", "int64", with_map=True, weights=True)
 add("labels int64 C=5 crop, no gradient", labels, 5, "fp32", "int64", layout="crop", with_grad=False)
 add("labels int64 C=5 moved", labels, 5, "bf16", "int64", layout="moved", shape=(8, 16))

@@ -74,13 +74,19 @@ add("thresholds C=34 bf16", with_thresholds, (1, 34, 5, 9), "bf16")
 add("thresholds C=34 fp32 uncapped", with_thresholds, (1, 34, 5, 9), "fp32", max_positives=UNCAPPED)
 
 
-def cutmix(classes: int, layout: str = "nchw", dtype: str = "fp32", size: tuple[int, int] = (9, 17)) -> FuzzyPositive:
+def cutmix(
+    classes: int,
+    layout: str = "nchw",
+    dtype: str = "fp32",
+    size: tuple[int, int] = (9, 17),
+    student_layout: str = "nchw",
+) -> FuzzyPositive:
     """A partner of the teacher in another layout, in the second image alone."""
     shape = (2, classes, *size)
     teacher, partner = logits(shape, "bf16"), logits(shape, "bf16", layout)
     mix_mask = torch.rand(2, *size) > 0.5
     mix_mask[0] = False
-    return FuzzyPositive(LossInputs(logits(shape, dtype), teacher, partner, mix_mask))
+    return FuzzyPositive(LossInputs(logits(shape, dtype, student_layout), teacher, partner, mix_mask))
 
 
 for classes in (6, 34):
@@ -88,6 +94,9 @@ for classes in (6, 34):
         add(f"cutmix C={classes} partner {layout}", cutmix, classes, layout)
 add("cutmix C=6 small", cutmix, 6, "channels_last", size=(3, 5), quick=True)
 add("cutmix C=19 bf16", cutmix, 19, dtype="bf16")
+for size in ((9, 17), (12, 12)):
+    name = f"cutmix C=5 bf16 channels_last {size[0]}x{size[1]}"
+    add(name, cutmix, 5, "channels_last", "bf16", size, student_layout="channels_last")
 
 
 def confident(classes: int, **options: Any) -> FuzzyPositive:
