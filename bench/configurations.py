@@ -21,7 +21,7 @@ from torch import Tensor
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.bench.cases import Case, Inputs, make_inputs
 from fpl_fast.bench.trace import Launches, trace_launches
-from fpl_fast.kernels import full_resolution
+from fpl_fast.kernels import full_resolution, fuzzy_positive
 from fpl_fast.kernels.configs import Config, choose_config
 
 __all__ = ["PROBLEMS", "Problem", "compile_configuration", "describe", "main", "step"]
@@ -36,6 +36,8 @@ class Problem(NamedTuple):
     case: Case
     balance: bool
     others: tuple[Config, ...]
+    in_tiles: bool = False
+    """Many classes in tiles, though they are few enough to be read in chunks."""
 
     @property
     def configurations(self) -> tuple[Config | None, ...]:
@@ -49,15 +51,18 @@ def _problems() -> Iterator[Problem]:
     for balance in (False, True):
         yield Problem(narrow(shape=(8, 19, 512, 512)), balance, planes)
     yield Problem(narrow(shape=(8, 19, 512, 512), max_positives=None), False, planes)
-    rows = tuple(Config(1, *x) for x in ((64, 1), (64, 1, 128), (32, 1), (128, 2)))
+    rows = tuple(Config(1, *x) for x in ((128, 2), (128, 2, 128), (128, 2, 96), (64, 2), (256, 4)))
     for balance in (False, True):
         yield Problem(narrow(shape=(8, 19, 512, 512), layout="nhwc"), balance, rows)
         yield Problem(
             Case(shape=(8, 19, 512, 512)), balance, tuple(Config(1, *x) for x in ((128, 4), (32, 1), (64, 2)))
         )
+    chunks = tuple(Config(*x) for x in ((15, 64, 1), (10, 64, 1, 80), (10, 64, 1, 96), (15, 128, 2, 96), (10, 32, 1)))
     for num_classes, group in ((60, 2), (100, 4), (150, 8), (171, 8)):
+        case = narrow(shape=(4, num_classes, 512, 512))
         tiles = [(256 // group, 4), (256 // group, 4, 168), (128 // group, 2), (64 // group, 1), (64, 8)]
-        yield Problem(narrow(shape=(4, num_classes, 512, 512)), False, tuple(Config(group, *x) for x in tiles))
+        yield Problem(case, False, chunks)
+        yield Problem(case, False, tuple(Config(group, *x) for x in tiles), in_tiles=True)
 
 
 PROBLEMS = tuple(_problems())
@@ -75,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         todo = [(problem, config, device) for problem in PROBLEMS for config in problem.configurations]
         pool.starmap(compile_configuration, todo, chunksize=1)
     for problem in PROBLEMS:
-        sys.stdout.write(f"## {problem.case}{', balance' * problem.balance}\n")
+        sys.stdout.write(f"## {problem.case}{', balance' * problem.balance}{', in tiles' * problem.in_tiles}\n")
         inputs = make_inputs(problem.case, device)
         for config in problem.configurations:
             run = partial(step, problem, inputs, config)
@@ -100,10 +105,14 @@ def step(problem: Problem, inputs: Inputs, config: Config | None) -> tuple[Tenso
         assert config is not None
         return config
 
+    def never(*_: object) -> bool:
+        return False
+
     # Launches are kept by their arguments, among which no configuration is.
     with (
         patch.dict(full_resolution._REPLAYS, clear=True),
         patch.object(full_resolution, "choose_config", choose if config else choose_config),
+        patch.object(fuzzy_positive, "is_streamed", never if problem.in_tiles else fuzzy_positive.is_streamed),
     ):
         loss = fuzzy_positive_loss(
             inputs.student,

@@ -8,6 +8,8 @@ import triton
 
 # Up to here a group is a single class, whose pixels a thread keeps in registers; beyond, groups are tiles of classes.
 MAX_SINGLES = 32
+# Up to here, the classes of planes are streamed where at most three are positive.
+MAX_STREAMED = 256
 MAX_GRID_Z = 65535
 # Cost of the row that a strip shares with the next one, in cell rows: it is loaded and stored, but has no pixels.
 ROW_COST = 0.25
@@ -16,16 +18,17 @@ MORE_LAUNCHES = 8
 
 
 class Config(NamedTuple):
-    """Launch configuration of the full-resolution kernel: classes in a group, pixels and warps in a program."""
+    """Launch configuration of a full-resolution kernel: classes in a group, pixels and warps in a program."""
 
     group: int
+    """Classes in a group; in a chunk, where classes are streamed."""
     block: int
     num_warps: int
     max_registers: int | None = None
-    """Limit for a thread on NVIDIA, whose compiler then uses as many: 128 for 16 resident warps, 168 for twelve."""
+    """Limit for a thread on NVIDIA, whose compiler then uses as many: 96 for 20 resident warps, 128 for 16."""
 
 
-def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: bool) -> Config:
+def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: bool, streamed: bool = False) -> Config:
     """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
     Args:
@@ -34,7 +37,11 @@ def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: b
         limited: whether for the fuzzy positive loss with statistics or without a cap: other kernels take fewer
             registers, and a limit would give them more.
         rows: whether some of the logits are rows of pixels, channels_last.
+        streamed: whether for the kernel that reads classes in chunks.
     """
+    if streamed:
+        # C = 150 takes 5.0 thousand instructions a pixel in chunks of 15 classes, or 7.1 if all of them hold positives.
+        return Config(group=15, block=64, num_warps=1, max_registers=96 if element_size == 2 else None)
     limited = limited and element_size == 2
     if num_classes <= MAX_SINGLES:
         # Two pixels a thread, which share addresses, and load 32 bits of a plane of 16-bit logits at once. One warp a

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fpl_fast.kernels.configs import choose_config
 from fpl_fast.kernels.device.operands import Classes
+from fpl_fast.kernels.device.streamed import streamed_kernel
 from fpl_fast.kernels.operands import Outputs, classes, scale_arguments, writable
 from fpl_fast.kernels.repeat import MAX_KEPT, emptied, refilled, traits
 from fpl_fast.kernels.specialisation import has_libdevice, register_limit
@@ -25,8 +26,8 @@ def launch(
     """Run over all pixels, fill the outputs and return the partial sums, (terms, programs).
 
     Args:
-        kernel: :mod:`fpl_fast.kernels.device.fuzzy_positive`, ``cross_entropy`` or ``consistency``. Its first
-            parameters are the inputs, then come those of the outputs, ``num_pixels``, ``blocks_per_image`` and the
+        kernel: :mod:`fpl_fast.kernels.device.fuzzy_positive`, ``streamed``, ``cross_entropy`` or ``consistency``. Its
+            first parameters are the inputs, then those of the outputs, ``num_pixels``, ``blocks_per_image`` and the
             options.
         inputs: of the kernel; the first are the student's logits, (N, C, H, W).
         options: the argument of that place, whose numbers may change from launch to launch.
@@ -102,7 +103,7 @@ def _launch(
     element_size = max(x.ptr.element_size() for x in logits)
     limited = "CAPPED" in arguments and (arguments["WITH_STATS"] or not arguments["CAPPED"])
     rows = any(x.ROWS.value for x in logits)
-    config = choose_config(num_classes, element_size, limited=limited, rows=rows)
+    config = choose_config(num_classes, element_size, limited=limited, rows=rows, streamed=kernel is streamed_kernel)
     blocks_per_image = triton.cdiv(h * w, config.block)
     num_programs = n * blocks_per_image
     sums = torch.empty((num_terms, num_programs), dtype=torch.float32, device=student.device)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fpl_fast.kernels import full_resolution, upsampled
 from fpl_fast.kernels.arguments import NAMES, NUM_SUMS, LossInputs, LossOptions
+from fpl_fast.kernels.configs import MAX_SINGLES, MAX_STREAMED
 from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.keys import MAX_CLASSES
+from fpl_fast.kernels.device.streamed import streamed_kernel
 from fpl_fast.kernels.operands import Outputs, classes, pixels
 from fpl_fast.kernels.specialisation import key_type, option_arguments
 
@@ -63,7 +65,7 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
         return upsampled.launch(inputs, upsampled.teacher_tensors(inputs), arguments, _specialisation(options), outputs)
     with_stats = outputs.num_terms > 1
     return full_resolution.launch(
-        fuzzy_positive_kernel,
+        streamed_kernel if is_streamed(inputs, options) else fuzzy_positive_kernel,
         inputs.tensors(),
         options,
         _specialisation(options),
@@ -80,6 +82,17 @@ def _launch(inputs: LossInputs, options: LossOptions, outputs: Outputs) -> Tenso
             "WITH_STATS": with_stats,
         },
         outputs,
+    )
+
+
+def is_streamed(inputs: LossInputs, options: LossOptions) -> bool:
+    """Whether classes are read in chunks: many of them, in planes, of which at most three are positive."""
+    logits = [x for x in (inputs.student, inputs.teacher, inputs.partner) if x is not None]
+    return (
+        MAX_SINGLES < inputs.student.shape[1] <= MAX_STREAMED
+        and options.max_positives <= 3
+        and options.form == "smooth"
+        and all(x.stride(-1) == 1 for x in logits)
     )
 
 

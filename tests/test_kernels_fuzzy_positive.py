@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.kernels.arguments import NUM_SUMS, LossInputs, LossOptions
-from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map
+from fpl_fast.kernels.fuzzy_positive import fuzzy_positive_map, is_streamed
 
 UNCAPPED = 10_000
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -304,6 +304,27 @@ def test_huge_logits_upsampled_give_no_negative_infinity(kernel_device, num_clas
     assert not (fuzzy_positive_map(inputs, options) < 0).any()
 
 
+@pytest.mark.parametrize(
+    ("num_classes", "layout", "changes", "expected"),
+    [
+        (33, "contiguous", {}, True),
+        (256, "crop", {"max_positives": 1}, True),
+        (32, "contiguous", {}, False),
+        (257, "contiguous", {}, False),
+        (33, "contiguous", {"max_positives": 4}, False),
+        (33, "contiguous", {"form": "hinge"}, False),
+        (33, "channels_last", {}, False),
+        (33, "pixel_slice", {}, False),
+    ],
+)
+def test_many_classes_in_planes_are_streamed(num_classes, layout, changes, expected):
+    logits = torch.zeros(2, num_classes, 3, 4)
+    moved = LAYOUTS.get(layout, lambda x: x)(logits)
+    options = OPTIONS._replace(**{"max_positives": 3, "form": "smooth", **changes})
+    assert is_streamed(LossInputs(moved, moved), options) is expected
+    assert is_streamed(LossInputs(logits, logits, moved, logits[:, 0] > 0), options) is expected
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="2^31 elements take minutes in the interpreter")
 def test_more_than_2_to_31_elements():
@@ -318,10 +339,10 @@ def test_more_than_2_to_31_elements():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU reserves what it is asked for; see the test above")
 @pytest.mark.parametrize("size", [None, (3, 9)])
-@pytest.mark.parametrize("num_classes", [5, 34])
-def test_offsets_past_2_to_31(num_classes, size):
+@pytest.mark.parametrize(("num_classes", "step"), [(5, 3), (34, 3), (34, 1)])  # tiles, and streamed classes
+def test_offsets_past_2_to_31(num_classes, step, size):
     """Logits spread over memory that is reserved but hardly touched: classes, rows and images lie far apart."""
-    strides = (2**31 + 7, 2**27, 2**26 + 1, 3)
+    strides = (2**31 + 7, 2**27, 2**26 + 1, step)
     logits = draw_logits(2, num_classes, 2, 7, dtype=torch.bfloat16)
     length = 1 + sum((n - 1) * stride for n, stride in zip(logits.shape, strides, strict=True))
     storage = torch.UntypedStorage(2 * length)
@@ -330,7 +351,8 @@ def test_offsets_past_2_to_31(num_classes, size):
     student = draw_logits(2, num_classes, 2, 7, dtype=torch.float32)
     for z, t in ((student, spread), (spread, student)):
         inputs = LossInputs(z, t, size=size)
-        near = inputs._replace(student=z.contiguous(), teacher=t.contiguous())
+        student_near, teacher_near = (x.repeat_interleave(step, 3)[..., ::step] for x in (z, t))
+        near = inputs._replace(student=student_near, teacher=teacher_near)
         actual, expected = (
             fuzzy_positive_sums(x, OPTIONS, scale=None, with_grad=True, with_stats=True) for x in (inputs, near)
         )

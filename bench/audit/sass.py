@@ -114,6 +114,23 @@ def whole_path(instructions: list[Instruction], spread: int | None) -> collectio
     return _spread(pipe_counts(inside), pipe_counts(around), spread)
 
 
+def streamed_paths(
+    instructions: list[Instruction], trips: int
+) -> tuple[collections.Counter[str], collections.Counter[str]]:
+    """Count the shortest and the longest path through a kernel whose loops, one behind the other, have so many trips.
+
+    The longest one takes every instruction of the kernel, and of a loop in each of its trips.
+    """
+    shortest = pipe_counts(shortest_path(instructions, 0, _is_exit))
+    longest = pipe_counts(instructions)
+    for loop in large_loops(instructions, num_instructions=100):
+        turn = shortest_path(instructions, loop.start, lambda i, _, stop=loop.stop: i == stop - 1)  # type: ignore[misc]
+        for counts, body in ((shortest, turn), (longest, [instructions[i] for i in loop])):
+            for pipe, count in pipe_counts(body).items():
+                counts[pipe] += (trips - 1) * count
+    return shortest, longest
+
+
 def large_loops(instructions: list[Instruction], num_instructions: int = 200) -> list[range]:
     """Find loops of at least ``num_instructions`` instructions, as ranges of indices, the shortest first."""
     index_of = {instruction.address: i for i, instruction in enumerate(instructions)}

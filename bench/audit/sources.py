@@ -13,6 +13,8 @@ from triton.compiler import ASTSource
 
 from fpl_fast.kernels.arguments import NUM_SUMS, NUMBERS, Distance, LossOptions
 from fpl_fast.kernels.configs import (
+    MAX_SINGLES,
+    MAX_STREAMED,
     Config,
     UpsampledConfig,
     choose_config,
@@ -26,6 +28,7 @@ from fpl_fast.kernels.device.fuzzy_positive import fuzzy_positive_kernel
 from fpl_fast.kernels.device.operands import Axis, Classes, ColumnPixels, Pixels, Samples
 from fpl_fast.kernels.device.pseudo_labels import pseudo_labels_kernel
 from fpl_fast.kernels.device.ranks import ranks_kernel
+from fpl_fast.kernels.device.streamed import streamed_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.specialisation import key_type, option_arguments
 
@@ -83,6 +86,12 @@ class Case(NamedTuple):
         return "upsampled" if self.kernel.startswith("upsampled") else "full"
 
     @property
+    def streamed(self) -> bool:
+        """Whether the kernel that is launched reads its classes in chunks."""
+        many = MAX_SINGLES < self.num_classes <= MAX_STREAMED
+        return self.kernel == "full" and many and self.capped and self.layout == "nchw"
+
+    @property
     def config(self) -> Config | UpsampledConfig:
         """Launch configuration."""
         if self.kernel == "context":
@@ -93,7 +102,8 @@ class Case(NamedTuple):
         if self.launch != "full":
             return choose_teacher_config(self.num_classes, lanes)
         limited = self.kernel == "full" and (self.stats or not self.capped)
-        return choose_config(self.num_classes, self.element_size, limited=limited, rows=self.layout == "channels_last")
+        rows = self.layout == "channels_last"
+        return choose_config(self.num_classes, self.element_size, limited=limited, rows=rows, streamed=self.streamed)
 
     @property
     def element_size(self) -> int:
@@ -116,7 +126,9 @@ def kernel_source(case: Case, **changes: Any) -> ASTSource:
         changes: arguments of the kernel that replace the case's own, such as ``valid_mask=MASK``.
     """
     if case.launch == "full":
-        kernel = fuzzy_positive_kernel if case.distance is None else consistency_kernel
+        kernel = streamed_kernel if case.streamed else fuzzy_positive_kernel
+        if case.distance is not None:
+            kernel = consistency_kernel
         return specialise(kernel, _common(case) | _full(case) | changes)
     if case.launch == "upsampled":
         return specialise(upsampled_kernel, _common(case) | _upsampled(case) | changes)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import triton
 
 from fpl_fast.bench.audit.occupancy import DEVICES, num_programs, resident_programs
-from fpl_fast.bench.audit.sass import disassemble, pixel_path, whole_path
+from fpl_fast.bench.audit.sass import disassemble, pixel_path, streamed_paths, whole_path
 from fpl_fast.bench.audit.sources import TARGETS, Case, Kernel, kernel_source
 from fpl_fast.bench.audit.widths import access_bits
 from fpl_fast.kernels.configs import Config
@@ -126,10 +126,10 @@ def audit_case(case: Case) -> Row:
         return row
     spread = UPSAMPLED_ROWS if case.launch == "upsampled" else None
     per_pixel = 32 * config.num_warps / config.block
-    fast, every = (
-        {pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES}
-        for counts in (pixel_path(instructions, spread), whole_path(instructions, spread))
-    )
+    paths = pixel_path(instructions, spread), whole_path(instructions, spread)
+    if case.streamed:
+        paths = streamed_paths(instructions, case.num_classes // config.group)
+    fast, every = ({pipe: round(counts[pipe] * per_pixel, 1) for pipe in PIPES} for counts in paths)
     return row._replace(
         instructions=round(sum(fast.values()), 1),
         slow_instructions=round(sum(every.values()), 1),

@@ -16,7 +16,8 @@ from fpl_fast.kernels.device.block import (
     store_terms,
 )
 from fpl_fast.kernels.device.classes import keep, widen, zero_times_sum
-from fpl_fast.kernels.device.pixels import count_terms, fuzzy_positive_pixels
+from fpl_fast.kernels.device.pixels import fuzzy_positive_pixels
+from fpl_fast.kernels.device.weights import count_terms
 
 
 @triton.jit(do_not_specialize=["blocks_per_image"])
@@ -30,8 +31,8 @@ def fuzzy_positive_kernel(
     threshold,  # Pixels, float32, or None for that of loss_options
     scale_ptr,  # () float32, factor of the gradient; None for the next argument
     scale,  # a number, or None for 1
-    grad,  # out Classes: scale * g * b * w * dL/dz (see ``pixels``), or None
-    sums_ptr,  # out (terms, programs) float32: the terms of ``pixels`` summed over the program's pixels, or None
+    grad,  # out Classes: scale * g * b * w * dL/dz (see ``weights``), or None
+    sums_ptr,  # out (terms, programs) float32: the terms of ``weights`` summed over the program's pixels, or None
     map_ptr,  # out (N, P) contiguous float32: the first term, or None
     num_pixels,  # P
     blocks_per_image,  # cdiv(P, BLOCK)

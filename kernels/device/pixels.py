@@ -3,20 +3,14 @@
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import LARGEST, divide
+from fpl_fast.kernels.device.arithmetic import LARGEST
 from fpl_fast.kernels.device.assignment import assign_positives
 from fpl_fast.kernels.device.classes import class_index
-from fpl_fast.kernels.device.confidence import confidence_weight
 from fpl_fast.kernels.device.hinge import hinge_loss
 from fpl_fast.kernels.device.keys import key_logit, make_key
 from fpl_fast.kernels.device.smooth import smooth_loss
 from fpl_fast.kernels.device.student import label_cross_entropy, part
-
-
-@triton.constexpr_function
-def count_terms(weighted):
-    """The terms that are whole numbers, as ``store_terms`` takes them; a weight that is 1 everywhere is one of them."""
-    return (1, 6, 7), (8, 10) if weighted else (8, 10, 11), (5,)
+from fpl_fast.kernels.device.weights import terms_of, weights_of
 
 
 @triton.jit
@@ -58,10 +52,8 @@ def fuzzy_positive_pixels(
         FAST: see ``arithmetic``.
 
     Returns:
-        (terms, gradient): a tuple of all terms, or of the first one, zero where not valid, and class groups, whatever
-        they are there: where no mask says which pixels count, those that do not are never stored.
-        With q the largest probability, g = [q >= confidence_threshold] and b = pixel_weight * q^confidence_power, the
-        terms are g*b*w*L, 1, w*L, L, CE, K, [K = 1], [K = 2], [K = 3], q, g and b.
+        (terms, gradient): the terms of ``weights``, and class groups, whatever they are where pixels are not valid:
+        where no mask says which pixels count, those that do not are never stored.
     """
     keys = ()
     for g in tl.static_range(len(t)):
@@ -69,17 +61,7 @@ def fuzzy_positive_pixels(
     keys, cut, top, num_positives, rejected, mass, total = assign_positives(
         keys, t, valid, threshold, options.max_positives, C, CAPPED, KEY
     )
-    weight = confidence_weight(num_positives, rejected, mass, total, options, FAST)
-    confidence = divide(1.0, total, FAST)  # the top class has the mass 1
-    factor = tl.full(total.shape, 1.0, tl.float32)
-    if pixel_weight is not None:
-        factor *= pixel_weight
-    if CONFIDENCE:
-        factor *= tl.exp2(-options.confidence_power * tl.log2(total))
-        selected = confidence >= options.confidence_threshold
-        total_weight = tl.where(selected, factor * weight, 0.0)
-    else:
-        total_weight = factor * weight
+    weights = weights_of(num_positives, rejected, mass, total, pixel_weight, options, CONFIDENCE, FAST)
 
     # The smooth loss of one positive is its cross entropy. What else is to be computed comes before the gradient, which
     # would occupy registers meanwhile.
@@ -93,7 +75,7 @@ def fuzzy_positive_pixels(
     if options.form == "smooth":
         extent = tl.maximum(extent, tl.maximum(highest, -lowest))
     poison = tl.where(extent > LARGEST, float("nan"), poison)
-    coefficient = total_weight + poison
+    coefficient = weights.total + poison
     if scale is not None:
         coefficient *= scale
     if options.form == "smooth":
@@ -101,22 +83,7 @@ def fuzzy_positive_pixels(
     else:
         loss, gradient = hinge_loss(positives, negatives, lowest, highest, coefficient, G)
     loss += poison
-
-    terms = (tl.where(valid, total_weight * loss, 0.0),)
+    entropy = None
     if WITH_STATS:
-        cross_entropy = loss if ONE_POSITIVE else tl.where(several, cross_entropy + poison, loss)
-        one = tl.where(valid, 1.0, 0.0)
-        terms = terms + (
-            one,
-            tl.where(valid, weight * loss, 0.0),
-            tl.where(valid, loss, 0.0),
-            tl.where(valid, cross_entropy, 0.0),
-            tl.where(valid, num_positives, 0.0),
-            tl.where(valid & (num_positives == 1.0), 1.0, 0.0),
-            tl.where(valid & (num_positives == 2.0), 1.0, 0.0),
-            tl.where(valid & (num_positives == 3.0), 1.0, 0.0),
-            tl.where(valid, confidence, 0.0),
-            tl.where(selected, one, 0.0) if CONFIDENCE else one,
-            tl.where(valid, factor, 0.0),
-        )
-    return terms, gradient
+        entropy = loss if ONE_POSITIVE else tl.where(several, cross_entropy + poison, loss)
+    return terms_of(loss, entropy, num_positives, weights, valid), gradient

@@ -43,16 +43,35 @@ def smooth_loss(positives, negatives, lowest, highest, coefficient, FAST: tl.con
     for g in tl.static_range(1, len(positives)):
         pull_sum += pull[g]
         push_sum += push[g]
-    pull_sum = tl.maximum(fold_sum(pull_sum), SMALLEST)
-    push_sum = tl.maximum(fold_sum(push_sum), SMALLEST)
+    sides = fold_sum(pull_sum), fold_sum(push_sum)
+    loss, pull_scale, push_scale = two_sided_loss(*sides, lowest, highest, coefficient, FAST)
+    gradient = ()
+    for g in tl.static_range(len(positives)):
+        gradient = gradient + (pull[g] * pull_scale + push[g] * push_scale,)
+    return loss, gradient
 
+
+@triton.jit
+def two_sided_loss(pull_sum, push_sum, lowest, highest, coefficient, FAST: tl.constexpr):
+    """Loss of the sums of both sides, and what their terms are multiplied by in its gradient.
+
+    Args:
+        pull_sum: sum of exp(lowest - z) on Y, per pixel.
+        push_sum: sum of exp(z - highest) off Y.
+        lowest: shift of the first sum.
+        highest: shift of the second one.
+        coefficient: factor of the gradient.
+        FAST: see ``arithmetic``.
+
+    Returns:
+        (loss, pull_scale, push_scale), per pixel.
+    """
+    pull_sum = tl.maximum(pull_sum, SMALLEST)
+    push_sum = tl.maximum(push_sum, SMALLEST)
     s = log(pull_sum * push_sum, FAST) + (highest - lowest)
     decay = tl.exp2(-tl.abs(s) * LOG2_E)
     loss = tl.maximum(s, 0.0) + log(1.0 + decay, FAST)
     sigmoid = divide(tl.where(s >= 0, 1.0, decay), 1.0 + decay, FAST)
     pull_scale = -divide(coefficient * sigmoid, pull_sum, FAST)
     push_scale = divide(coefficient * sigmoid, push_sum, FAST)
-    gradient = ()
-    for g in tl.static_range(len(positives)):
-        gradient = gradient + (pull[g] * pull_scale + push[g] * push_scale,)
-    return loss, gradient
+    return loss, pull_scale, push_scale

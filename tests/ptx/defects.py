@@ -47,6 +47,11 @@ def leave_out(instruction: Instruction) -> None:
     instruction.op, instruction.args = "nop", []
 
 
+def clear(instruction: Instruction) -> None:
+    """Give 0."""
+    instruction.op, instruction.args = "mov.b32", [instruction.args[0], ("imm", 0)]
+
+
 def pass_through(instruction: Instruction) -> None:
     """Take the first operand for the result."""
     instruction.op, instruction.args = "mov.b32", instruction.args[:2]
@@ -111,7 +116,8 @@ def from_lane(lane: int) -> Change:
 
 
 FULL = ("C=5 bf16", "fuzzy_positive_kernel")
-TILES = ("C=34 bf16 small", "fuzzy_positive_kernel")
+TILES = ("C=34 bf16 small, uncapped", "fuzzy_positive_kernel")
+STREAMED = ("C=34 bf16 small", "streamed_kernel")
 ROWS = ("channels_last C=5 fp32 small", "fuzzy_positive_kernel")
 PAIRED_ROWS = ("channels_last C=5 bf16 small, pairs", "fuzzy_positive_kernel")
 PAIRS = ("C=19 bf16 small", "fuzzy_positive_kernel")
@@ -155,6 +161,11 @@ DEFECTS = {
     "rows: a pair of pixels takes another's logits": Defect(*PAIRED_ROWS, "ld.shared", move(4), 2),
     "rows: the halves of a word of the gradient are exchanged": Defect(*PAIRED_ROWS, "cvt.rn.bf16x2", swap(1, 2), 1),
     "rows: a word of the gradient is stored elsewhere": Defect(*PAIRED_ROWS, "st.global", move(4), 1),
+    "streamed: a logit of the teacher moves": Defect(*STREAMED, "ld.global", move(4), 3),
+    "streamed: a store moves": Defect(*STREAMED, "st.global", move(4), 3),
+    "streamed: positives are looked for in no chunk": Defect(*STREAMED, "redux.sync.or", clear),
+    "streamed: a positive is not found": Defect(*STREAMED, "setp.eq.b32", replace("setp.eq", "setp.ne"), 20),
+    "streamed: a rank is taken for another": Defect(*STREAMED, "max.s32", replace("max", "min"), 0),
     "upsampled: a load moves": Defect(*UPSAMPLED, "ld.global", move(2), 6),
     "upsampled: a row is stored elsewhere": Defect(*UPSAMPLED, "st.global", move(4)),
     "upsampled: a shuffle of the sums is left out": Defect(*UPSAMPLED, "shfl", pass_through),

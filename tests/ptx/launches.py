@@ -17,6 +17,7 @@ from ptx.program import Fault, Program
 # Arguments that each kernel writes.
 OUTPUTS = {
     "fuzzy_positive_kernel": {"grad.ptr", "sums_ptr", "map_ptr"},
+    "streamed_kernel": {"grad.ptr", "sums_ptr", "map_ptr"},
     "consistency_kernel": {"grad.ptr", "sums_ptr", "map_ptr"},
     "cross_entropy_kernel": {"grad.ptr", "sums_ptr", "map_ptr"},
     "upsampled_kernel": {"buffer_ptr", "sums_ptr", "map_ptr"},

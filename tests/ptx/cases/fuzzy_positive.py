@@ -171,7 +171,13 @@ for classes in (2, 3, 4, 5, 8, 21, 31, 32, 33, 60, 150):
     add(f"C={classes} bf16", simple, (2, classes, 5, 31), "bf16", quick=classes in (2, 5))
 for classes in (2, 5, 21, 32, 33, 60, 150):
     add(f"C={classes} fp32 uncapped", simple, (1 + (classes < 33), classes, 5, 31), "fp32", **UNCAPPED_ONES)
-add("C=34 bf16 small", simple, (1, 34, 1, 7), "bf16", quick=True)
+add("C=34 bf16 small, uncapped", simple, (1, 34, 1, 7), "bf16", **UNCAPPED_ONES, quick=True)
+add("C=34 bf16 small", simple, (1, 34, 4, 16), "bf16", quick=True)  # two chunks and a rest
+for classes, cap in ((45, 1), (46, 2), (256, 3)):
+    add(f"C={classes} bf16 max_positives={cap}", simple, (2, classes, 5, 31), "bf16", spread=1.0, max_positives=cap)
+for dtype in ("fp16", "fp32"):
+    add(f"C=60 {dtype} streamed, map", simple, (2, 60, 8, 16), dtype, with_map=True)
+    add(f"C=60 {dtype} streamed, sums alone", simple, (2, 60, 8, 16), dtype, with_grad=False, ties=True)
 add("C=60 bf16 uncapped, ties", simple, (1, 60, 5, 31), "bf16", ties=True, **UNCAPPED_ONES)
 add("C=60 fp32 ties", simple, (1, 60, 5, 31), "fp32", spread=1.0, ties=True)
 add("C=40 fp16 hinge uncapped, ties", simple, (1, 40, 6, 11), "fp16", ties=True, form="hinge", **UNCAPPED_ONES)
