@@ -94,6 +94,20 @@ def test_a_run_that_is_cut_off_while_compiling_keeps_its_numbers(tmp_path, compi
     assert "**No network is compiled here**" in report.read_text() and f"| {NAMES['fpl']} |" in report.read_text()
 
 
+def test_a_run_that_is_cut_off_between_rounds_keeps_the_first_three(tmp_path, monkeypatch) -> None:
+    def say(line: str) -> None:
+        if line.startswith("written"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "_MAX_ROUNDS", 4)
+    with pytest.raises(KeyboardInterrupt):
+        write_training_benchmark(TINY, seconds=60, out=tmp_path, say=say)
+    (results,) = tmp_path.glob("*-train.json")
+    assert json.loads(results.read_text())["setup"]["rounds"] == 3
+    assert write_training_benchmark(TINY, seconds=60, out=tmp_path).with_suffix(".json") == results
+    assert json.loads(results.read_text())["setup"]["rounds"] == 4
+
+
 def test_seconds_are_checked(tmp_path) -> None:
     with pytest.raises(ValueError, match="--seconds must be > 0, got -1"):
         write_training_benchmark(TINY, seconds=-1, out=tmp_path)

@@ -34,7 +34,8 @@ def write_training_benchmark(
     """Measure training steps and write ``<device>-train.json`` with its Markdown beside it.
 
     Where networks are compiled, which takes minutes, the steps are measured without that first and written to
-    ``<device>-uncompiled-train.json``: a run that is cut off leaves these numbers.
+    ``<device>-uncompiled-train.json``. Files are written after three rounds, and again after the last one: a run that
+    is cut off leaves these numbers.
 
     Args:
         setup: Setup of the training.
@@ -66,7 +67,7 @@ def measure_training(
 ) -> Iterator[dict[str, Any]]:
     """Measure every peer; yields the content of the JSON file (see ``training_report``).
 
-    Yields it twice where networks are compiled: before and after.
+    Yields it after three rounds and after the last one; where networks are compiled, before and after that.
     """
     device = torch.device(setup.device)
     peers: dict[str, Peer] = {}
@@ -81,8 +82,7 @@ def measure_training(
                 with FlopCounterMode(display=False) as counter:
                     peer.step()
                 flops = counter.get_total_flops()
-        measured = _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=None, say=say)
-    yield measured
+        yield from _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=None, say=say)
     if not setup.compiles:
         return
     for name, peer in peers.items():
@@ -90,7 +90,7 @@ def measure_training(
         found[name] = _first_steps(peer, device)
         say(f"  {found[name]['first_step_s']:.1f} s")
     compile_s = sum(facts["first_step_s"] - facts["warm_step_s"] for facts in found.values())
-    yield _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=compile_s, say=say)
+    yield from _measure(setup, peers, found, seconds=seconds, flops=flops, compile_s=compile_s, say=say)
 
 
 def _uncompiled(wanted: bool) -> AbstractContextManager[object]:
@@ -107,42 +107,46 @@ def _measure(
     flops: int,
     compile_s: float | None,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Measure rounds of all peers, after their first steps."""
-    machine = describe_machine(setup.device)
+    device = torch.device(setup.device)
     round_s = sum(facts["warm_step_s"] for facts in first.values())
     rounds = int(min(max(seconds / round_s, _MIN_ROUNDS), _MAX_ROUNDS))
     say(f"{rounds} rounds of every peer")
-    steps, losses = _rounds(peers, torch.device(setup.device), rounds)
-    found = {name: dict(facts) for name, facts in first.items()}
-    for name, facts in found.items():
-        facts["step_s"] = statistics.median(steps[name])
-        facts["step_iqr_s"] = _iqr(steps[name])
-        facts["images_per_second"] = setup.images_per_step / facts["step_s"]
-        facts["loss_s"] = statistics.median(losses[name])
-        facts["loss_share"] = facts["loss_s"] / facts["step_s"]
-        facts |= launches_and_busy(peers[name].step, torch.device(setup.device))
-        facts["tflops"] = flops / facts["step_s"] / 1e12
-        half = "16" in facts["precision"]
-        facts["card_tflops"] = matrix_tflops(machine["device"], half=half) if setup.device == "cuda" else None
-    return {
-        "machine_info": machine,
-        "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
-        "setup": {
-            **asdict(setup),
-            "rounds": rounds,
-            "tflop_per_step": flops / 1e12,
-            "compiles": setup.compiles,
-            "compile_s": compile_s,
-        },
-        "peers": found,
-        # The median over the rounds of the ratio within a round.
-        "step_ratios": {
-            other: statistics.median(ours / theirs for ours, theirs in zip(steps["fpl"], steps[other], strict=True))
-            for other in steps
-            if other != "fpl"
-        },
-    }
+    found = {name: dict(facts) | launches_and_busy(peers[name].step, device) for name, facts in first.items()}
+    machine = describe_machine(setup.device)
+    for done, (steps, losses) in enumerate(_rounds(peers, device, rounds), 1):
+        if done not in (_MIN_ROUNDS, rounds):
+            continue
+        for name, facts in found.items():
+            facts["step_s"] = statistics.median(steps[name])
+            facts["step_iqr_s"] = _iqr(steps[name])
+            facts["images_per_second"] = setup.images_per_step / facts["step_s"]
+            facts["loss_s"] = statistics.median(losses[name])
+            facts["loss_share"] = facts["loss_s"] / facts["step_s"]
+            facts["tflops"] = flops / facts["step_s"] / 1e12
+            on_card = setup.device == "cuda"
+            facts["card_tflops"] = (
+                matrix_tflops(machine["device"], half="16" in facts["precision"]) if on_card else None
+            )
+        yield {
+            "machine_info": machine,
+            "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
+            "setup": {
+                **asdict(setup),
+                "rounds": done,
+                "tflop_per_step": flops / 1e12,
+                "compiles": setup.compiles,
+                "compile_s": compile_s,
+            },
+            "peers": found,
+            # The median over the rounds of the ratio within a round.
+            "step_ratios": {
+                other: statistics.median(ours / theirs for ours, theirs in zip(steps["fpl"], steps[other], strict=True))
+                for other in steps
+                if other != "fpl"
+            },
+        }
 
 
 def _first_steps(peer: Peer, device: torch.device) -> dict[str, Any]:
@@ -160,8 +164,8 @@ def _first_steps(peer: Peer, device: torch.device) -> dict[str, Any]:
 
 def _rounds(
     peers: dict[str, Peer], device: torch.device, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Measure the seconds of a step and of its losses alone, by peer and round."""
+) -> Iterator[tuple[dict[str, list[float]], dict[str, list[float]]]]:
+    """Measure the seconds of a step and of its losses alone, by peer and round; yields both after every round."""
     with _uncompiled(True):  # to record logits; without gradient, a network would be compiled once more
         replays = {name: LossReplay(peer) for name, peer in peers.items()}
     for replay in replays.values():
@@ -172,7 +176,7 @@ def _rounds(
         for name, peer in peers.items():
             steps[name].append(wall_seconds(peer.step, device))
             losses[name].append(_device_seconds(replays[name].step, device))
-    return steps, losses
+        yield steps, losses
 
 
 def launches_and_busy(step: Callable[[], None], device: torch.device) -> dict[str, Any]:
