@@ -67,6 +67,8 @@ class UpsampledConfig(NamedTuple):
     group: int
     block: int
     num_warps: int
+    min_waves: int | None = None
+    """Waves that a SIMD of AMD is to hold, whose compiler otherwise takes registers as if one were enough."""
 
 
 def choose_upsampled_config(num_classes: int, lanes: int) -> UpsampledConfig:
@@ -79,7 +81,8 @@ def choose_upsampled_config(num_classes: int, lanes: int) -> UpsampledConfig:
     if num_classes <= MAX_SINGLES:
         # One column a thread: C = 19 takes 242 registers on sm_90 without spills, so that two columns would spill. One
         # warp a program: the narrower the strips, the better they fill width and device, and none waits for another.
-        return UpsampledConfig(group=1, block=lanes, num_warps=1)
+        # On gfx942 it takes 274 without a limit, so that a SIMD would hold one wave, and spills 14 with it.
+        return UpsampledConfig(group=1, block=lanes, num_warps=1, min_waves=2 if num_classes >= 16 else None)
     # One value of each tile a thread, and sixteen tiles: three rows and three sums of every class live at once. With 30
     # tiles C = 60 spills 1056 bytes on sm_90 and compiles for 118 s, with 15 it spills 120 and compiles for 19.
     group = triton.next_power_of_2(triton.cdiv(num_classes, 16))

@@ -42,6 +42,12 @@ def has_libdevice(kernel: object) -> bool:
     return isinstance(kernel, triton.JITFunction) and torch.version.hip is None
 
 
+def wave_limit(kernel: object, min_waves: int | None) -> dict[str, int]:
+    """The option of a launch that limits the registers of a thread on AMD, whose compiler alone knows it."""
+    compiled_for_amd = isinstance(kernel, triton.JITFunction) and torch.version.hip is not None
+    return {"waves_per_eu": min_waves} if min_waves is not None and compiled_for_amd else {}
+
+
 def register_limit(kernel: object, max_registers: int | None) -> dict[str, int]:
     """The option of a launch that limits the registers of a thread, which only NVIDIA's compiler knows."""
     return {"maxnreg": max_registers} if max_registers is not None and has_libdevice(kernel) else {}

@@ -23,7 +23,7 @@ from fpl_fast.kernels.device.column_adjoint import column_adjoint_kernel
 from fpl_fast.kernels.device.upsampled import upsampled_kernel
 from fpl_fast.kernels.operands import Outputs, collapsed, column_pixels, samples, scale_arguments, tables
 from fpl_fast.kernels.repeat import MAX_KEPT, RepeatedKernel, refilled, traits
-from fpl_fast.kernels.specialisation import has_libdevice, key_type
+from fpl_fast.kernels.specialisation import has_libdevice, key_type, wave_limit
 
 BUFFER_BYTES = 64 << 20
 ADJOINT_CLASSES = 10  # of a program of the adjoint, which share their weights, at most
@@ -167,7 +167,12 @@ def _make_plan(
     }
     operands = {name: _operand(name, x) for name, x in tensors.items()}
     # enable_fp_fusion: the counts rely on fused multiply-adds; Triton's default is about to change.
-    forward = RepeatedKernel(upsampled_kernel, num_warps=config.num_warps, enable_fp_fusion=True)
+    options = {
+        "num_warps": config.num_warps,
+        "enable_fp_fusion": True,
+        **wave_limit(upsampled_kernel, config.min_waves),
+    }
+    forward = RepeatedKernel(upsampled_kernel, **options)
     adjoint = RepeatedKernel(column_adjoint_kernel, num_warps=1, enable_fp_fusion=True)
     forward_arguments = operands | arguments | launched | sizes
     forward_arguments |= dict.fromkeys(("scale_ptr", "scale", "sums_ptr", "map_ptr", "rows", "columns"))

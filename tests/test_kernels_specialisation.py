@@ -6,6 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+import torch
+import triton
+
+from fpl_fast.kernels.device.scale import scale_kernel
+from fpl_fast.kernels.specialisation import register_limit, wave_limit
+
 # Crops of recipes, whole images, and sizes that divide by 16, by smaller powers of two, or not at all.
 SIZES = [*((side, side) for side in (256, 320, 321, 400, 480, 505, 512, 513, 640, 713, 769, 800, 801, 1024))]
 SIZES += [(366, 500), (333, 500), (375, 500), (374, 500), (500, 281), (512, 1024), (769, 1537), (360, 480), (37, 53)]
@@ -77,3 +84,14 @@ def test_few_variants_serve_all_sizes():
         if ratio > 1 and kernel != "scale_kernel":
             most = 1  # a thread's column is as wide as its type, aligned or not
         assert count <= most, (num_classes, ratio, call, kernel)
+
+
+@pytest.mark.parametrize("hip", [None, "7.0"])
+def test_a_limit_of_registers_is_an_option_of_the_compiler_that_knows_it(monkeypatch, hip):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    compiled = triton.JITFunction(scale_kernel.fn)
+    assert register_limit(compiled, 128) == ({} if hip else {"maxnreg": 128})
+    assert wave_limit(compiled, 2) == ({"waves_per_eu": 2} if hip else {})
+    assert register_limit(compiled, None) == wave_limit(compiled, None) == {}
+    interpreted = object()
+    assert register_limit(interpreted, 128) == wave_limit(interpreted, 2) == {}

@@ -22,7 +22,7 @@ from fpl_fast.bench.audit.occupancy import DEVICES, num_programs, resident_progr
 from fpl_fast.bench.audit.sass import disassemble, pixel_path, streamed_paths, whole_path
 from fpl_fast.bench.audit.sources import TARGETS, Case, Kernel, kernel_source
 from fpl_fast.bench.audit.widths import access_bits
-from fpl_fast.kernels.configs import Config
+from fpl_fast.kernels.configs import Config, UpsampledConfig
 
 TOLERANCE = 0.03  # relative growth of a count that the check allows
 PIPES = ("alu", "fma", "mufu", "lsu", "other")
@@ -99,6 +99,8 @@ def audit_case(case: Case) -> Row:
     options = {"num_warps": config.num_warps, "enable_fp_fusion": True}
     if isinstance(config, Config) and config.max_registers and case.target in DEVICES:
         options["maxnreg"] = config.max_registers
+    if isinstance(config, UpsampledConfig) and config.min_waves and case.target not in DEVICES:
+        options["waves_per_eu"] = config.min_waves
     compiled = triton.compile(source, target=TARGETS[case.target], options=options)
     if case.target not in DEVICES:
         assembly = compiled.asm["amdgcn"]
