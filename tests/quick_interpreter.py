@@ -41,6 +41,8 @@ def prepare_once() -> None:
     tl.block_type.with_element_ty = _once_by_element(tl.block_type.with_element_ty)
     tl.block_type.to_ir = _once_by_type(tl.block_type.to_ir)
     tl.tensor.__init__ = _as_others_of_its_type(tl.tensor.__init__)
+    TritonSemantic.arange = _once_by_bounds(TritonSemantic.arange)
+    TritonSemantic.binary_op_sanitize_overflow_impl = _if_it_speaks(TritonSemantic.binary_op_sanitize_overflow_impl)
     TritonSemantic.broadcast_impl_value = _unless_of_one_shape(TritonSemantic.broadcast_impl_value)
 
 
@@ -57,15 +59,30 @@ def _once_by_name(find: Callable[..., np.dtype]) -> Callable[..., np.dtype]:
 
 
 def _once_by_element(make: Callable[..., Any]) -> Callable[..., Any]:
-    """A block's type with other elements, kept by the type itself."""
+    """Blocks of one shape and element share a type, and so what is kept by it; a type knows those of its shape."""
+    shared: dict[Any, Any] = {}
 
     def remembered(self: Any, element: Any) -> Any:
-        if type(element) is not tl.dtype:  # a pointer has more to it than its name
-            return make(self, element)
-        made = self.__dict__.setdefault("_with_element", {})
-        if element.name not in made:
-            made[element.name] = make(self, element)
-        return made[element.name]
+        # There is no more to a number's type than its name, and to a pointer's than the space that it points into.
+        what = (element.name, getattr(element, "address_space", None))
+        of_its_shape = self.__dict__.setdefault("_of_its_shape", {})
+        if what not in of_its_shape:
+            of_its_shape[what] = shared.setdefault((*self.shape, what), make(self, element))
+        return of_its_shape[what]
+
+    return remembered
+
+
+def _once_by_bounds(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Consecutive numbers, which no operation writes over: with them their type stays the same."""
+    made: dict[tuple[int, int], Any] = {}
+
+    def remembered(self: Any, start: int, end: int, **keywords: Any) -> Any:
+        if keywords.get("ret_ty") is not None:
+            return make(self, start, end, **keywords)
+        if (start, end) not in made:
+            made[start, end] = make(self, start, end, **keywords)
+        return made[start, end]
 
     return remembered
 
@@ -104,3 +121,13 @@ def _unless_of_one_shape(broadcast: Callable[..., Any]) -> Callable[..., Any]:
         return broadcast(self, lhs, rhs)
 
     return leave
+
+
+def _if_it_speaks(check: Callable[..., None]) -> Callable[..., None]:
+    """The look for an overflow of integers, half of the work of adding them, is said in Triton's debug mode alone."""
+
+    def look(self: Any, *operands: Any) -> None:
+        if self.builder.options.debug:
+            check(self, *operands)
+
+    return look

@@ -1,4 +1,7 @@
-"""The compiled class planes of the consistency loss; uncompiled, tests/test_consistency_loss.py has them."""
+"""The compiled class planes of the consistency loss, and the compiled upsampling, whose graphs they share.
+
+Uncompiled, tests/test_consistency_loss.py and tests/test_plane_rows.py have them.
+"""
 
 import itertools
 
@@ -6,25 +9,35 @@ import pytest
 import torch
 from fuzz_checks import same_bits, threads
 from instruction_sets import probe_once
+from row_cases import UPSAMPLED, windows_of
 from tolerances import GRADIENT, INVARIANT
 from torch.testing import assert_close
 
 from fpl_fast import consistency_loss
-from fpl_fast.engines import choice, packages
+from fpl_fast.engines import choice, packages, plane_rows
+from fpl_fast.engines.windows import GradientWindows, LogitWindows, Window
 
 SIZES = [(64, 64), (200, 300), (1, 140_000), (37, 41), (3, 5), (1, 1), (2, 1), (1, 2)]
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+# Names of its two packages, which serve whatever is upsampled.
+UPSAMPLING = {packages._file_name(graph) for graph in (plane_rows.Forward(), plane_rows.Adjoint())}
 
 needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What one test has compiled, the others find: two of them upsample."""
+    return tmp_path_factory.mktemp("packages")
+
+
 @pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """An empty cache of packages; nothing loaded."""
+def cache(monkeypatch, folder):
+    """Names of the packages in the cache, as a function; nothing loaded."""
     probe_once(monkeypatch)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
     packages._load.cache_clear()
-    yield tmp_path / "fpl_fast"
+    yield lambda: {path.name for path in (folder / "fpl_fast").glob("*")}
     packages._load.cache_clear()
 
 
@@ -49,7 +62,7 @@ def draw(shape, pixels, dtype, layouts=LAYOUTS[:1] * 2):
 @pytest.mark.parametrize(("kind", "dtype"), [("mse", torch.bfloat16), ("kl", torch.float32)])
 def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
     """A single pixel, rows of odd length, more than a chunk; the same bits again, with other threads, for an image."""
-    keywords = {"kind": kind, "reduction": "sum"}
+    keywords, before = {"kind": kind, "reduction": "sum"}, cache()
     for (height, width), layouts in itertools.product(SIZES, itertools.product(LAYOUTS, LAYOUTS)):
         tensors = draw((1, 4, height, width), (height, width), dtype, layouts)
         tensors["valid_mask"][0, 0, 0] = True
@@ -61,7 +74,8 @@ def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
         for number in (1, 3):
             with threads(number):
                 assert all(map(same_bits, call(tensors, engine="compiled", **keywords), (loss, grad)))
-    assert [path.suffix for path in cache.iterdir()] == [".pt2"]
+    (package,) = cache() - before
+    assert package.endswith(".pt2")
     if dtype != torch.float32:  # interpolated logits are: their graph is the other case's
         return
 
@@ -71,7 +85,39 @@ def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
         image = {name: x[i : i + 1] for name, x in batch.items()}
         assert same_bits(call(image, size=(150, 131), engine="compiled", **keywords)[1], whole[i : i + 1])
     assert_close(whole, call(batch, size=(150, 131), engine="eager", **keywords)[1], **GRADIENT[dtype])
-    assert len(list(cache.iterdir())) == 3  # two of the upsampling
+    assert cache() == before | {package} | UPSAMPLING
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_upsampling_with_any_number_of_threads(cache):
+    """Of the logits and, backwards, of their gradient: the same bits with any number of threads."""
+    before = cache()
+    for low, size in [*UPSAMPLED, ((50, 60), (397, 391))]:
+        logits, upstream = torch.randn(3, *low), torch.randn(3, *size)
+        found = []
+        for number in (1, 2, 3):
+            with threads(number):
+                reader = LogitWindows([logits], size, True, torch.float32, plane_rows.COMPILED)
+                grad = torch.empty_like(logits)
+                writer = GradientWindows(grad, size, True, plane_rows.COMPILED)
+                read = []
+                for window in windows_of(size, 100, size[1]):
+                    read += [x.clone() for x in reader.columns(window)]
+                    writer.add(window, upstream[:, window.rows, window.columns].flatten(1))
+                writer.finish()
+                found.append((torch.cat(read, 1), grad))
+        for other in found[1:]:
+            assert all(map(same_bits, other, found[0]))
+        whole = Window(slice(0, size[0]), slice(0, size[1]))
+        (expected,) = LogitWindows([logits], size, True, torch.float32).columns(whole)
+        assert_close(found[0][0], expected, **INVARIANT)
+        expected_grad = torch.empty_like(logits)
+        eagerly = GradientWindows(expected_grad, size, True)
+        eagerly.add(whole, upstream.flatten(1))
+        eagerly.finish()
+        assert_close(found[0][1], expected_grad, **GRADIENT[torch.float32])
+    assert cache() == before | UPSAMPLING
 
 
 @needs_compiler

@@ -1,35 +1,21 @@
 """Interpolation between rows and its adjoint: PyTorch's operations and the compiled graphs, which run uncompiled here.
 
-Compiled, in the slow test, they give the same bits with any number of threads.
+Compiled, in tests/test_distance_planes.py, they give the same bits with any number of threads.
 """
-
-import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fuzz_checks import same_bits, threads
-from instruction_sets import probe_once
-from tolerances import EXACT, GRADIENT, INVARIANT
+from row_cases import UPSAMPLED, windows_of
+from tolerances import EXACT
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpl_fast import fuzzy_positive_loss
 from fpl_fast.engines import packages, plane_rows
-from fpl_fast.engines.windows import EAGERLY, GradientWindows, LogitWindows, Spare, Window
+from fpl_fast.engines.windows import EAGERLY, GradientWindows, LogitWindows, Spare
 from fpl_fast.kernels.axis import axis
 
-# Logits and their size: up and down, whole scales and others, one row or column of either.
-SIZES = [
-    ((5, 7), (20, 28)),
-    ((9, 11), (33, 41)),
-    ((12, 9), (5, 31)),
-    ((1, 3), (7, 5)),
-    ((4, 1), (1, 6)),
-    ((30, 2), (2, 2)),
-    ((1, 1), (1, 1)),
-    ((2, 5), (40, 5)),
-]
 # A rounding of the axes' positions, which PyTorch computes in float32, changes a logit by the slope there.
 ROUNDED = {"rtol": 1e-5, "atol": 2e-4}
 
@@ -40,14 +26,8 @@ def interpolation(request, monkeypatch):
     return {"eagerly": EAGERLY, "compiled": plane_rows.COMPILED}[request.param]
 
 
-def windows_of(size, rows, columns):
-    """The rectangles of at most so many rows and columns that cover the size."""
-    for top, left in itertools.product(range(0, size[0], rows), range(0, size[1], columns)):
-        yield Window(slice(top, min(top + rows, size[0])), slice(left, min(left + columns, size[1])))
-
-
 @pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("low", "size"), SIZES)
+@pytest.mark.parametrize(("low", "size"), UPSAMPLED)
 def test_windows_are_pytorchs_upsampling_and_its_gradient(interpolation, low, size, align_corners):
     """Two tensors together, in windows whose ends lie anywhere in a cell."""
     tensors = [torch.randn(channels, *low) for channels in (3, 2)]
@@ -123,36 +103,3 @@ def test_a_call_of_the_compiled_engine_has_few_parallel_regions(monkeypatch, siz
     # Two chunks of a graph and a copy; upsampled, of three graphs and an addition to the gradient's rows, and what is
     # done once for an image.
     assert 0 < loops.count <= (2 * 2 if size is None else 2 * 4 + 6)
-
-
-@pytest.mark.skipif(packages.unavailable_reason() is not None, reason="needs a C++ compiler")
-@pytest.mark.slow
-def test_compiled_upsampling_with_any_number_of_threads(monkeypatch, tmp_path):
-    probe_once(monkeypatch)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    packages._load.cache_clear()
-    for low, size in [*SIZES, ((50, 60), (397, 391))]:
-        logits, upstream = torch.randn(3, *low), torch.randn(3, *size)
-        found = []
-        for number in (1, 2, 3):
-            with threads(number):
-                reader = LogitWindows([logits], size, True, torch.float32, plane_rows.COMPILED)
-                grad = torch.empty_like(logits)
-                writer = GradientWindows(grad, size, True, plane_rows.COMPILED)
-                read = []
-                for window in windows_of(size, 100, size[1]):
-                    read += [x.clone() for x in reader.columns(window)]
-                    writer.add(window, upstream[:, window.rows, window.columns].flatten(1))
-                writer.finish()
-                found.append((torch.cat(read, 1), grad))
-        for other in found[1:]:
-            assert all(map(same_bits, other, found[0]))
-        whole = Window(slice(0, size[0]), slice(0, size[1]))
-        (expected,) = LogitWindows([logits], size, True, torch.float32).columns(whole)
-        assert_close(found[0][0], expected, **INVARIANT)
-        expected_grad = torch.empty_like(logits)
-        eagerly = GradientWindows(expected_grad, size, True)
-        eagerly.add(whole, upstream.flatten(1))
-        eagerly.finish()
-        assert_close(found[0][1], expected_grad, **GRADIENT[torch.float32])
-    assert len(list((tmp_path / "fpl_fast").iterdir())) == 2
