@@ -40,29 +40,36 @@ class Problem(NamedTuple):
     """Many classes in tiles, though they are few enough to be read in chunks."""
 
     @property
+    def title(self) -> str:
+        """Words for a heading."""
+        return f"{self.case}{', balance' * self.balance}{', in tiles' * self.in_tiles}"
+
+    @property
     def configurations(self) -> tuple[Config | None, ...]:
         """The usual one, as None, and the others."""
         return None, *self.others
 
 
 def _problems() -> Iterator[Problem]:
+    """Those that no GPU has timed yet come first."""
     narrow = partial(Case, dtype=torch.bfloat16)
-    planes = tuple(Config(1, *x) for x in ((64, 1), (64, 1, 128), (64, 1, 96), (128, 2), (256, 4), (128, 4)))
-    for balance in (False, True):
-        yield Problem(narrow(shape=(8, 19, 512, 512)), balance, planes)
-    yield Problem(narrow(shape=(8, 19, 512, 512), max_positives=None), False, planes)
-    rows = tuple(Config(1, *x) for x in ((128, 2), (128, 2, 128), (128, 2, 96), (64, 2), (256, 4)))
-    for balance in (False, True):
-        yield Problem(narrow(shape=(8, 19, 512, 512), layout="nhwc"), balance, rows)
-        yield Problem(
-            Case(shape=(8, 19, 512, 512)), balance, tuple(Config(1, *x) for x in ((128, 4), (32, 1), (64, 2)))
-        )
     chunks = tuple(Config(*x) for x in ((15, 64, 1), (10, 64, 1, 80), (10, 64, 1, 96), (15, 128, 2, 96), (10, 32, 1)))
-    for num_classes, group in ((60, 2), (100, 4), (150, 8), (171, 8)):
+    for num_classes, group in ((150, 8), (60, 2), (100, 4), (171, 8)):
         case = narrow(shape=(4, num_classes, 512, 512))
         tiles = [(256 // group, 4), (256 // group, 4, 168), (128 // group, 2), (64 // group, 1), (64, 8)]
         yield Problem(case, False, chunks)
         yield Problem(case, False, tuple(Config(group, *x) for x in tiles), in_tiles=True)
+    rows = tuple(Config(1, *x) for x in ((128, 2), (128, 2, 128), (128, 2, 96), (64, 2), (256, 4)))
+    for balance in (False, True):
+        yield Problem(narrow(shape=(8, 19, 512, 512), layout="nhwc"), balance, rows)
+    planes = tuple(Config(1, *x) for x in ((64, 1), (64, 1, 128), (64, 1, 96), (128, 2), (256, 4), (128, 4)))
+    for balance in (False, True):
+        yield Problem(narrow(shape=(8, 19, 512, 512)), balance, planes)
+    yield Problem(narrow(shape=(8, 19, 512, 512), max_positives=None), False, planes)
+    for balance in (False, True):
+        yield Problem(
+            Case(shape=(8, 19, 512, 512)), balance, tuple(Config(1, *x) for x in ((128, 4), (32, 1), (64, 2)))
+        )
 
 
 PROBLEMS = tuple(_problems())
@@ -72,15 +79,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Compile, time and print all configurations."""
     parser = argparse.ArgumentParser(description="Time launch configurations of the fuzzy positive loss on this GPU.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilations at a time; default: %(default)s")
-    jobs = parser.parse_args(arguments).jobs
+    parser.add_argument("--only", metavar="WORD", nargs="+", help="problems whose title has one of the words, as 4x150")
+    options = parser.parse_args(arguments)
+    problems = [x for x in PROBLEMS if not options.only or any(word in x.title for word in options.only)]
+    if not problems:
+        titles = "; ".join(problem.title for problem in PROBLEMS)
+        parser.error(f"--only must have a word of a title, got {' '.join(options.only)!r}: {titles}")
     if not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU, on which configurations are timed; fpl-fast bench audit counts without one")
     device = torch.device("cuda")
-    with multiprocessing.get_context("spawn").Pool(max(jobs, 1)) as pool:
-        todo = [(problem, config, device) for problem in PROBLEMS for config in problem.configurations]
+    with multiprocessing.get_context("spawn").Pool(max(options.jobs, 1)) as pool:
+        todo = [(problem, config, device) for problem in problems for config in problem.configurations]
         pool.starmap(compile_configuration, todo, chunksize=1)
-    for problem in PROBLEMS:
-        sys.stdout.write(f"## {problem.case}{', balance' * problem.balance}{', in tiles' * problem.in_tiles}\n")
+    for problem in problems:
+        sys.stdout.write(f"## {problem.title}\n")
         inputs = make_inputs(problem.case, device)
         for config in problem.configurations:
             run = partial(step, problem, inputs, config)

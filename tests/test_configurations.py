@@ -12,11 +12,7 @@ from fpl_fast.bench.trace import Launches
 from fpl_fast.kernels.configs import MAX_SINGLES, Config
 
 
-def title(problem):
-    return f"{problem.case}{', balance' * problem.balance}{', in tiles' * problem.in_tiles}"
-
-
-@pytest.mark.parametrize("problem", PROBLEMS, ids=title)
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.title)
 def test_results_do_not_depend_on_the_configuration(problem, kernel_device):
     num_classes = problem.case.num_classes
     small = replace(problem.case, shape=(1, num_classes, *((9, 15) if num_classes <= 32 else (3, 11))))
@@ -35,6 +31,16 @@ def test_without_a_gpu_there_is_nothing_to_time(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([])
     assert "PyTorch sees no GPU" in capsys.readouterr().err
+
+
+def test_a_problem_that_is_not_there_is_a_line_with_those_that_are(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "4x151"])
+    assert "--only must have a word of a title, got '4x151': " in capsys.readouterr().err
+
+
+def test_titles_tell_problems_apart():
+    assert len({problem.title for problem in PROBLEMS}) == len(PROBLEMS)
 
 
 def test_a_line_of_the_table():
