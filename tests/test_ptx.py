@@ -138,6 +138,12 @@ def test_what_nothing_has_written_is_nan(body):
 INTEGERS = {
     "bfe.s32 %r4, %r5, 3, 6;": lambda x: (x << 23) >> 26,
     "bfe.u32 %r4, %r5, 28, 9;": lambda x: (x >> 28) & 15,
+    "bfe.u32 %r4, %r5, 32, 4;": lambda x: 0 * x,
+    "bfe.u32 %r4, %r5, 0, 32;": lambda x: x,
+    "mov.b64 %rd3, {%r5, %r5};\nbfe.u64 %rd3, %rd3, 24, 16;\ncvt.u32.u64 %r4, %rd3;": lambda x: (
+        ((x >> 24) & 255) | ((x & 255) << 8)
+    ),
+    "mov.b64 %rd3, {%r5, %r5};\nbfe.u64 %rd3, %rd3, 36, 64;\ncvt.u32.u64 %r4, %rd3;": lambda x: (x >> 4) & (2**28 - 1),
     "shr.s32 %r4, %r5, 40;": lambda x: x >> 31,
     "shf.l.wrap.b32 %r4, %r5, %r5, 9;": lambda x: (x << 9) | ((x >> 23) & 511),
     "prmt.b32 %r4, %r5, 0, 0x0123;": lambda x: torch.from_numpy(x.numpy().byteswap()),

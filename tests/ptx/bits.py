@@ -134,19 +134,24 @@ class Bits(Registers):
 
     def op_bfe(self, instruction: Instruction) -> Step:
         kind, (out, x, *place) = instruction.parts[-1], instruction.args
-        if WIDTHS[kind] != 32:
+        if kind == "s64":
             raise Unsupported(kind)
+        width, to = WIDTHS[kind], number_type(kind)
 
-        def extract(x: Array, first: Array, length: Array) -> Array:
+        # Beyond the upper end there are zeros, or copies of the sign.
+        def unsigned(x: Array, first: Array, length: Array) -> Array:
+            first, length = ((n & np.uint32(0xFF)).astype(to) for n in (first, length))
+            moved = np.where(first < width, x >> np.minimum(first, to(width - 1)), to(0))
+            return np.where(length < width, moved & ((to(1) << np.minimum(length, to(width - 1))) - to(1)), moved)
+
+        def signed(x: Array, first: Array, length: Array) -> Array:
             first, length = (np.minimum(n & np.uint32(0xFF), 32).astype(np.int64) for n in (first, length))
-            # Beyond the upper end there are zeros, or copies of the sign.
             field = (x.astype(np.int64) >> first) & ((1 << length) - 1)
-            if kind == "s32":
-                last = np.minimum(first + length - 1, 31).clip(0)
-                negative = (x.astype(np.int64) >> last) & (length > 0)
-                field = np.where(negative, field | -(1 << np.minimum(length, last - first + 1).clip(0)), field)
-            return field.astype(number_type(kind))
+            last = np.minimum(first + length - 1, 31).clip(0)
+            negative = (x.astype(np.int64) >> last) & (length > 0)
+            return np.where(negative, field | -(1 << np.minimum(length, last - first + 1).clip(0)), field).astype(to)
 
+        extract = signed if kind == "s32" else unsigned
         return self.pointwise(out, kind, extract, [self.numbers(x, kind), *(self.bits(n, 32) for n in place)])
 
     def op_prmt(self, instruction: Instruction) -> Step:

@@ -172,8 +172,8 @@ for classes in (2, 3, 4, 5, 8, 21, 31, 32, 33, 60, 150):
 for classes in (2, 5, 21, 32, 33, 60, 150):
     add(f"C={classes} fp32 uncapped", simple, (1 + (classes < 33), classes, 5, 31), "fp32", **UNCAPPED_ONES)
 add("C=34 bf16 small, uncapped", simple, (1, 34, 1, 7), "bf16", **UNCAPPED_ONES, quick=True)
-add("C=34 bf16 small", simple, (1, 34, 4, 16), "bf16", quick=True)  # two chunks and a rest
-for classes, cap in ((45, 1), (46, 2), (256, 3)):
+add("C=34 bf16 small", simple, (1, 34, 4, 16), "bf16", quick=True)  # three chunks and a rest
+for classes, cap in ((41, 1), (50, 2), (256, 3)):
     add(f"C={classes} bf16 max_positives={cap}", simple, (2, classes, 5, 31), "bf16", spread=1.0, max_positives=cap)
 for dtype in ("fp16", "fp32"):
     add(f"C=60 {dtype} streamed, map", simple, (2, 60, 8, 16), dtype, with_map=True)
