@@ -40,8 +40,8 @@ def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: b
         streamed: whether for the kernel that reads classes in chunks.
     """
     if streamed:
-        # C = 150 takes 5.2 thousand instructions a pixel, or 7.7 if all chunks hold positives. Chunks of 15 classes take
-        # 5.0 or 7.3, with 96 registers, so that 20 warps are resident instead of 24.
+        # C = 150 takes 5.2 thousand instructions a pixel, or 7.7 if all chunks hold positives. Chunks of 15 classes
+        # take 5.0 or 7.3, with 96 registers, so that 20 warps are resident instead of 24.
         return Config(group=10, block=64, num_warps=1, max_registers=80 if element_size == 2 else None)
     limited = limited and element_size == 2
     if num_classes <= MAX_SINGLES:
