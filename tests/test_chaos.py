@@ -19,6 +19,7 @@ def played(tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_sound_product_passes(played):
     assert played["found"]["nothing"] is None
 

@@ -293,6 +293,16 @@ def test_finite_logits_of_any_size_give_the_right_numbers_or_nan(kernel_device, 
     assert not (sums == -torch.inf).any()
 
 
+@pytest.mark.parametrize("masked", [slice(0, 10), slice(0, 31), slice(0, 39), slice(10, 40)])
+@pytest.mark.parametrize("lowest", [-1e30, torch.finfo(torch.bfloat16).min])
+@pytest.mark.parametrize("max_positives", [3, UNCAPPED])
+def test_masked_classes(kernel_device, max_positives, lowest, masked):
+    """Whole chunks of them, before those that are not or behind."""
+    student, teacher = (draw_logits(1, 40, 3, 7, dtype=torch.bfloat16, device=kernel_device) for _ in range(2))
+    student[:, masked] = teacher[:, masked] = lowest
+    check_against_reference(student, teacher, max_positives=max_positives)
+
+
 @pytest.mark.parametrize("num_classes", [3, 34])
 def test_huge_logits_upsampled_give_no_negative_infinity(kernel_device, num_classes):
     student, teacher = (

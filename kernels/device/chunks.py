@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from fpl_fast.kernels.device.arithmetic import INFINITY, LARGEST, LOG2_E, log
+from fpl_fast.kernels.device.arithmetic import INFINITY, LARGEST, LOG2_E, log, nan_if_void
 from fpl_fast.kernels.device.assignment import relative_mass
 from fpl_fast.kernels.device.block import first_of, load_mask
 from fpl_fast.kernels.device.classes import keep, load_classes, select, store_classes, widen, zero_times_sum
@@ -22,7 +22,7 @@ class Ranks(NamedTuple):
     """Ranks of the classes read so far."""
 
     keys: Any  # the four largest, in decreasing order
-    shift: Any  # top logit times log2(e)
+    shift: Any  # top logit, at least -LARGEST, times log2(e)
     total: Any  # mass of the classes relative to the top one
     poison: Any  # 0, or NaN where a logit is NaN or infinite
 
@@ -61,7 +61,7 @@ def rank_classes(
         mixed = load_mask(mix_mask, block)
     zero = tl.where(block.in_bounds, 0.0, 0.0)
     lowest = lowest_key(make_key(zero, 0, KEY))
-    ranks = Ranks((lowest, lowest, lowest, lowest), zero - INFINITY, zero, zero)
+    ranks = Ranks((lowest, lowest, lowest, lowest), zero - LARGEST * LOG2_E, zero, zero)
     for chunk in range(0, C // G):
         ranks = rank_chunk(ranks, teacher, partner, mixed, block, chunk, G, G, KEY, FAST)
     if C % G > 0:
@@ -97,7 +97,8 @@ def rank_chunk(
     for _ in tl.static_range(len(best), 4):
         best = best + (lowest_key(best[0]),)
     best = merge_top4(ranks.keys, best)
-    shift = key_logit(best[0], KEY) * LOG2_E
+    # The classes so far may all be masked, by logits whose mass would not be 1 relative to themselves.
+    shift = tl.maximum(key_logit(best[0], KEY), -LARGEST) * LOG2_E
     total = ranks.total * tl.exp2(ranks.shift - shift)
     for i in tl.static_range(SIZE):
         total += relative_mass(t[i], shift)
@@ -191,7 +192,7 @@ def label_cross_entropy(positives, negatives, FAST: tl.constexpr):
     total = negatives.push_sum * tl.exp2(negatives.highest * LOG2_E - shift)
     for k in tl.static_range(len(positives.logits)):
         total += relative_mass(finite_or_lowest(positives.logits[k]), shift)
-    return log(total, FAST) + (top - positives.logits[0])
+    return log(nan_if_void(total), FAST) + (top - positives.logits[0])
 
 
 @triton.jit

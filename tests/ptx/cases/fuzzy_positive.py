@@ -106,6 +106,22 @@ def overflowing(classes: int, dtype: str, **keywords: Any) -> Overflowing:
     return Overflowing(LossInputs(student, teacher), **keywords)
 
 
+def masked(classes: int, dtype: str, first: int, lowest: float) -> FuzzyPositive:
+    """Some of the first classes with a logit that no probability comes from."""
+    student, teacher = (logits((1, classes, 3, 7), dtype) for _ in range(2))
+    student[:, :first] = teacher[:, :first] = lowest
+    return FuzzyPositive(LossInputs(student, teacher))
+
+
+def huge_label(classes: int, dtype: str, logit: float) -> Overflowing:
+    """Two or three positives, of which the student is as sure of the first as a number allows."""
+    student, teacher = (logits((1, classes, 1, 5), dtype) for _ in range(2))
+    for c, value in ((3, 14.0), (4, 13.7), (1, 13.6)):
+        teacher[:, c] = value
+    student[:, 3] = logit
+    return Overflowing(LossInputs(student, teacher))
+
+
 def simple(
     shape: tuple[int, int, int, int],
     dtype: str,
@@ -126,6 +142,12 @@ def simple(
     return FuzzyPositive(LossInputs(student, teacher), **keywords)
 
 
+for dtype in ("bf16", "fp32"):
+    for first, lowest in ((10, -1e30), (31, torch.finfo(DTYPES[dtype]).min), (33, -1e10)):
+        add(f"C=34 {dtype}, first {first} masked by {lowest:g}", masked, 34, dtype, first, lowest)
+for classes in (5, 34):
+    for logit in (1e10, 3.3e38):
+        add(f"C={classes} fp32, label of {logit:g}", huge_label, classes, "fp32", logit)
 for classes, dtype in ((5, "fp32"), (19, "bf16"), (34, "fp32")):
     add(f"C={classes} {dtype} of any finite size", overflowing, classes, dtype)
     add(f"C={classes} {dtype} of any finite size, map", overflowing, classes, dtype, with_map=True)
