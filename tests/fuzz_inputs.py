@@ -132,7 +132,10 @@ def contents(kind: str, shape: tuple[int, ...], dtype: torch.dtype, g: torch.Gen
             math.log10(info.tiny) + uniform * (math.log10(info.max / 100) - math.log10(info.tiny))
         )
     elif kind == "masked classes":
-        x = torch.where(uniform[:, :, :1, :1] < 0.4, info.min, 3 * normal)
+        # Here and there and, in some of the images, all before one: kernels read classes in their order.
+        first = shape[1] * (2 * torch.rand(shape[0], 1, 1, 1, generator=g) - 1)
+        hidden = (uniform[:, :, :1, :1] < 0.4) | (torch.arange(shape[1]).view(-1, 1, 1) < first.floor())
+        x = torch.where(hidden, info.min, 3 * normal)
     elif kind == "edge":
         x = torch.where(uniform < 0.5, 3 * normal, one_of(info.max / 20, info.min / 20, info.max / 40, 1e4, 0.0))
     elif kind == "overflow":
