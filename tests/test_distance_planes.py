@@ -27,7 +27,7 @@ needs_compiler = pytest.mark.skipif(packages.unavailable_reason() is not None, r
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What one test has compiled, the others find: two of them upsample."""
+    """Cache of packages that the tests of this file share: two of them upsample."""
     return tmp_path_factory.mktemp("packages")
 
 
@@ -91,7 +91,7 @@ def test_one_package_serves_every_size_and_layout(cache, kind, dtype):
 @needs_compiler
 @pytest.mark.slow
 def test_compiled_upsampling_with_any_number_of_threads(cache):
-    """Of the logits and, backwards, of their gradient: the same bits with any number of threads."""
+    """The same bits with any number of threads, of the logits and of their gradient."""
     before = cache()
     for low, size in [*UPSAMPLED, ((50, 60), (397, 391))]:
         logits, upstream = torch.randn(3, *low), torch.randn(3, *size)
