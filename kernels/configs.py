@@ -31,6 +31,8 @@ class Config(NamedTuple):
 def choose_config(num_classes: int, element_size: int, *, limited: bool, rows: bool, streamed: bool = False) -> Config:
     """The configuration for a number of classes, by times on an H200 (docs/adr/0013-launch-configurations.md).
 
+    Those of odd rows and of streamed classes are chosen by counts (docs/adr/0015-chunks-and-words.md).
+
     Args:
         num_classes: C.
         element_size: bytes of the wider of the logits' dtypes.

@@ -44,6 +44,14 @@ class Negatives(NamedTuple):
     poison: Any  # 0, or NaN where a logit, of a positive or not, is NaN or infinite
 
 
+class Slopes(NamedTuple):
+    """Parts of the derivative in the logits of pixels."""
+
+    pulls: Any  # derivative in the logit of each of the positives
+    push_shift: Any  # highest negative times log2(e)
+    push_scale: Any  # factor of exp(z - highest negative) in the derivative off the positives
+
+
 @triton.jit
 def load_chunk(x, block, chosen, chunk, G: tl.constexpr, SIZE: tl.constexpr):
     """Load the first SIZE classes of a chunk of the chosen pixels."""
@@ -203,17 +211,7 @@ def finite_or_lowest(logits):
 
 @triton.jit
 def store_gradient(
-    grad,
-    student,
-    block,
-    positives,
-    slopes,
-    push_shift,
-    push_scale,
-    valid,
-    C: tl.constexpr,
-    G: tl.constexpr,
-    FAST: tl.constexpr,
+    grad, student, block, positives, slopes, valid, C: tl.constexpr, G: tl.constexpr, FAST: tl.constexpr
 ):
     """Write the derivative in all classes.
 
@@ -222,47 +220,34 @@ def store_gradient(
         student: Classes to read once more.
         block: pixels.
         positives: of the pixels.
-        slopes: derivative in the logit of each of the positives.
-        push_shift: highest negative times log2(e).
-        push_scale: factor of exp(z - highest negative) in the derivative off the positives.
+        slopes: of the pixels.
         valid: pixels whose derivative is not zero; None for all.
         C: classes.
         G: classes in a chunk.
         FAST: see ``arithmetic``.
     """
     for chunk in range(0, C // G):
-        store_chunk(grad, student, block, positives, slopes, push_shift, push_scale, valid, chunk, G, G, FAST)
+        store_chunk(grad, student, block, positives, slopes, valid, chunk, G, G, FAST)
     if C % G > 0:
-        store_chunk(grad, student, block, positives, slopes, push_shift, push_scale, valid, C // G, G, C % G, FAST)
+        store_chunk(grad, student, block, positives, slopes, valid, C // G, G, C % G, FAST)
 
 
 @triton.jit
 def store_chunk(
-    grad,
-    student,
-    block,
-    positives,
-    slopes,
-    push_shift,
-    push_scale,
-    valid,
-    chunk,
-    G: tl.constexpr,
-    SIZE: tl.constexpr,
-    FAST: tl.constexpr,
+    grad, student, block, positives, slopes, valid, chunk, G: tl.constexpr, SIZE: tl.constexpr, FAST: tl.constexpr
 ):
     """Write the derivative in the first SIZE classes of a chunk: see ``store_gradient``."""
     z = widen(load_chunk(student, block, block.in_bounds, chunk, G, SIZE), SIZE, 1, FAST)
     gradient = ()
     for i in tl.static_range(SIZE):
-        gradient = gradient + (relative_mass(z[i], push_shift) * push_scale,)
+        gradient = gradient + (relative_mass(z[i], slopes.push_shift) * slopes.push_scale,)
     if holds(positives, chunk):
         places = places_in(positives, chunk)
         mixed = ()
         for i in tl.static_range(SIZE):
             slope = gradient[i]
-            for k in tl.static_range(len(slopes)):
-                slope = tl.where(places[k] == i, slopes[k], slope)
+            for k in tl.static_range(len(places)):
+                slope = tl.where(places[k] == i, slopes.pulls[k], slope)
             mixed = mixed + (slope,)
         gradient = mixed
     if valid is not None:

@@ -14,6 +14,7 @@ from fpl_fast.kernels.device.arithmetic import LARGEST, LOG2_E
 from fpl_fast.kernels.device.assignment import accept_ranks
 from fpl_fast.kernels.device.block import load_mask, load_pixels, own_block, store_terms
 from fpl_fast.kernels.device.chunks import (
+    Slopes,
     fetch_positives,
     label_cross_entropy,
     rank_classes,
@@ -93,22 +94,12 @@ def streamed_kernel(
     )
     loss += poison
     if grad is not None:
-        slopes = ()
+        scaled = ()
         for k in tl.static_range(CAPPED):
-            slopes = slopes + (pulls[k] * pull_scale,)
-        store_gradient(
-            grad,
-            student,
-            block,
-            positives,
-            slopes,
-            negatives.highest * LOG2_E,
-            push_scale,
-            None if valid_mask is None else valid,
-            C,
-            G,
-            FAST,
-        )
+            scaled = scaled + (pulls[k] * pull_scale,)
+        slopes = Slopes(scaled, negatives.highest * LOG2_E, push_scale)
+        counted = None if valid_mask is None else valid
+        store_gradient(grad, student, block, positives, slopes, counted, C, G, FAST)
     entropy = None
     if WITH_STATS:
         entropy = loss  # the smooth loss of one positive is its cross entropy
